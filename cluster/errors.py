@@ -1,0 +1,27 @@
+"""Errors of the cluster, by what the caller should do about them."""
+
+from __future__ import annotations
+
+
+class ClusterError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class UserError(ClusterError):
+    """The user can mend it: the message names the thing, the value and the mend. Exit code 2."""
+
+
+class Retryable(ClusterError):
+    """It may work if tried again: a time-out, a 5xx, a lost connection."""
+
+
+class Fatal(ClusterError):
+    """Trying again cannot help, and no input of the user's is to blame."""
+
+
+class NotFound(ClusterError):
+    """No object of that key. Never retried: the stores this project accepts are consistent."""
+
+
+class CommitStateUnknown(Retryable):
+    """A conditional write may or may not have been applied: read it back to know."""

@@ -1,0 +1,1 @@
+"""Un-0: images from coupled Kuramoto oscillators."""
