@@ -6,11 +6,14 @@ model with a ``schema_version``, so that a reader refuses what it does not under
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 EnergyQuality = Literal["measured_counter", "measured_power", "estimated", "missing"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -38,6 +41,64 @@ class Shard:
     @property
     def rows(self) -> int:
         return self.stop - self.start
+
+
+class Workload(Record):
+    """A job with every choice made: what each image is, and how images fall into shards.
+
+    Image i depends on (model_rev, seed, i, class of i) only. ``class_ids`` is dealt out in turn,
+    or, with ``class_weights``, in those proportions.
+    """
+
+    job_id: str
+    model: str
+    model_rev: str
+    count: PositiveInt
+    seed: int = Field(ge=0, lt=2**64)
+    shard_images: PositiveInt
+    class_ids: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    class_weights: tuple[float, ...] | None = None
+    labels: tuple[str, ...] = ()
+    width: PositiveInt
+    height: PositiveInt
+    encoding: ImageEncoding = "png"
+    precision: Precision = "fp32"
+
+    @property
+    def num_shards(self) -> int:
+        return -(-self.count // self.shard_images)
+
+    def shard(self, index: int) -> Shard:
+        start = index * self.shard_images
+        return Shard(self.job_id, index, start, min(start + self.shard_images, self.count))
+
+    def shards(self) -> Iterator[Shard]:
+        return map(self.shard, range(self.num_shards))
+
+    def classes_of(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Class ids (stop - start,) of images start..stop-1, a function of the index alone."""
+        indices = np.arange(start, stop, dtype=np.uint64)
+        ids = np.asarray(self.class_ids, dtype=np.int64)
+        if self.class_weights is None:
+            return ids[(indices % np.uint64(len(ids))).astype(np.int64)]
+        # Weyl sequence of the golden ratio: the proportions hold closely over every run of images
+        points = (indices + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        share = np.cumsum(self.class_weights) / np.sum(self.class_weights)
+        picks = np.searchsorted(share, points / 2.0**64, side="right")
+        return ids[np.minimum(picks, len(ids) - 1)]
+
+    def label_of(self, class_id: int) -> str | None:
+        return self.labels[class_id] if class_id < len(self.labels) else None
+
+
+class JobRecord(Record):
+    """``spec.json``: a job as submitted and as resolved. Never changed once written."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    workload: Workload
+    spec: dict[str, Any]
+    owner: str
+    submitted_at: datetime
 
 
 class Energy(Record):

@@ -23,10 +23,6 @@ class JobLayout:
     def spec(self) -> str:
         return f"{self.root}spec.json"
 
-    @property
-    def workload(self) -> str:
-        return f"{self.root}workload.json"
-
     def control(self, request: str) -> str:
         return f"{self.root}control/{request}.json"
 
