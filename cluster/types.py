@@ -20,7 +20,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 ImageEncoding = Literal["png", "webp", "jpeg", "raw"]
 JobState = Literal["running", "completed", "cancelled", "failed"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 
 class Record(BaseModel):

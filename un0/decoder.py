@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -42,7 +44,7 @@ class Decoder(nn.Module):
         super().__init__()
         channels = config.channels
         self.blocks = nn.ModuleList(
-            Block(c_in, c_out) for c_in, c_out in zip(channels, channels[1:], strict=False)
+            Block(c_in, c_out) for c_in, c_out in itertools.pairwise(channels)
         )
         self.out = nn.Conv2d(channels[-1], 3, 3, padding=1)
 

@@ -87,7 +87,8 @@ def check_inputs(config: ModelConfig, initial_phases: Tensor, class_ids: Tensor)
     width = config.n + config.n_cond
     if initial_phases.dim() != 2 or initial_phases.shape[1] != width:
         raise InputError(
-            f"initial phases have shape {tuple(initial_phases.shape)}; this model needs (B, {width})"
+            f"initial phases have shape {tuple(initial_phases.shape)}; "
+            f"this model needs (B, {width})"
         )
     if class_ids.shape != initial_phases.shape[:1]:
         raise InputError(
