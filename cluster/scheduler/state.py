@@ -111,8 +111,9 @@ class SchedulerState:
             return [self._finish("failed", event.reason)]
         self._fruitless_losses += 1
         self._last_loss = event.reason
-        for shard in waiting:  # never begun: not an attempt
-            self._attempts[shard] -= 1
+        for shard in waiting:
+            if shard in self._attempts:
+                self._attempts[shard] -= 1  # it had not begun
             self._retry(shard)
         commands = [] if running is None else self._retry_or_give_up(running, event.reason)
         if self._stopping or self._fruitless_losses > MAX_FRUITLESS_LOSSES:

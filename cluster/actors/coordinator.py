@@ -1,0 +1,298 @@
+"""The coordinator: feeds the scheduler with what happens and carries out what it answers.
+
+It is disposable. All it knows is in the store; a new one goes on from the commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from cluster.actors.options import ReplicaOptions
+from cluster.actors.replica import Closed, Failure, Heartbeat, Ready, Replica
+from cluster.clock import monotonic_s
+from cluster.energy import sum_energy
+from cluster.errors import ClusterError
+from cluster.execution import Attempt
+from cluster.progress import ReplicaView, RunState, Snapshot
+from cluster.scheduler.commands import AbandonShards, Command, Finish, RunShard, SpawnReplica
+from cluster.scheduler.events import (
+    Event,
+    ReplicaLost,
+    ReplicaReady,
+    ShardCommitted,
+    ShardFailed,
+    Started,
+    StopRequested,
+)
+from cluster.scheduler.state import SchedulerState
+from cluster.storage.commit import commit, finalise, read_commits, reopen
+from cluster.storage.object_store import StoreConfig
+from cluster.storage.open import open_store
+from cluster.types import CommitRecord, Energy, JobState, Workload
+
+logger = logging.getLogger(__name__)
+SNAPSHOT_S = 0.25
+SILENCE_S = 60.0  # a replica that says nothing for this long is given up: Ray does not see SIGSTOP
+START_S = 300.0  # to get a process, load the model and warm up
+CLOSE_S = 10.0
+
+
+@ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)
+class Coordinator:
+    """Runs one job. ``run`` streams snapshots; ``stop`` ends it early, leaving it resumable."""
+
+    def __init__(
+        self, workload: Workload, store: StoreConfig, replicas: int, options: ReplicaOptions
+    ) -> None:
+        self._workload = workload
+        self._store_config = store
+        self._replicas = replicas
+        self._options = options
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+
+    async def run(self) -> AsyncIterator[Snapshot]:
+        """Snapshots of the job until it is over; the last one says how it ended."""
+        run = _Run(self._workload, self._store_config, self._replicas, self._options, self._events)
+        main = asyncio.create_task(run.main())
+        while not main.done():
+            yield run.snapshot()
+            await asyncio.wait([main], timeout=SNAPSHOT_S)
+        await main
+        yield run.snapshot()
+
+    async def stop(self) -> None:
+        self._events.put_nowait(StopRequested())
+
+
+class _Sum:
+    """A running total of energies; missing until there is a part."""
+
+    def __init__(self) -> None:
+        self._parts: list[Energy] = []
+
+    @property
+    def total(self) -> Energy:
+        return sum_energy(self._parts)
+
+    def add(self, part: Energy) -> None:
+        self._parts = [sum_energy([*self._parts, part])]
+
+
+class _Run:
+    """The state of one run: the pure scheduler's, and what the displays want to know."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        store: StoreConfig,
+        replicas: int,
+        options: ReplicaOptions,
+        events: asyncio.Queue[Event],
+    ) -> None:
+        self._workload = workload
+        self._store_config = store
+        self._store = open_store(store, probe=False)
+        self._wanted = replicas
+        self._options = options
+        self._events = events
+        self._actors: dict[str, Any] = {}
+        self._views: dict[str, ReplicaView] = {}
+        self._in_flight: dict[tuple[str, int], int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._energies = _Sum()
+        self._overheads = _Sum()
+        self._committed_images = 0
+        self._run_images = 0
+        self._retries = 0
+        self._window_s = self._generate_s = 0.0
+        self._status: RunState = "starting"
+        self._reason = ""
+        self._began_s = monotonic_s()
+        self._first_ready_s: float | None = None
+        self._ended_s: float | None = None
+
+    async def main(self) -> None:
+        """Run the job to its end. Errors end it as ``failed``, with the reason."""
+        try:
+            finish = await self._schedule()
+        except ClusterError as error:
+            finish = Finish("failed", str(error))
+        self._ended_s = monotonic_s()
+        await self._close_replicas()
+        for task in self._tasks:
+            task.cancel()
+        self._status, self._reason = finish.state, finish.reason
+        if finish.state != "stopped":
+            await self._finalise(finish.state)
+
+    async def _schedule(self) -> Finish:
+        await asyncio.to_thread(reopen, self._store, self._workload.job_id)
+        commits = await asyncio.to_thread(read_commits, self._store, self._workload.job_id)
+        for record in commits.values():
+            self._count(record)
+        state = SchedulerState(self._workload.num_shards, self._wanted, commits.keys())
+        commands = state.handle(Started())
+        while True:
+            for command in commands:
+                if isinstance(command, Finish):
+                    return command
+                self._carry_out(command)
+            commands = state.handle(await self._events.get())
+
+    async def _finalise(self, state: JobState) -> None:
+        try:
+            await asyncio.to_thread(
+                finalise,
+                self._store,
+                self._workload.job_id,
+                state,
+                overhead=self._overheads.total,
+            )
+        except ClusterError as error:
+            self._status = "failed"
+            self._reason = "; ".join(filter(None, [self._reason, str(error)]))
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case SpawnReplica(replica_id):
+                self._views[replica_id] = ReplicaView(replica_id)
+                self._spawn(self._start_replica(replica_id))
+            case RunShard(replica_id, shard, attempt):
+                self._retries += attempt > 1
+                self._spawn(self._run_shard(replica_id, shard))
+            case AbandonShards():
+                self._status = "stopping"
+                for actor in self._actors.values():
+                    actor.abandon.remote()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _start_replica(self, replica_id: str) -> None:
+        actor = Replica.options(**self._options.resources()).remote(  # type: ignore[attr-defined]
+            self._workload, self._store_config, self._options
+        )
+        try:
+            ready: Ready | Failure = await asyncio.wait_for(actor.start.remote(), START_S)
+        except (RayError, TimeoutError) as error:
+            return self._lose(replica_id, _reason(error, f"not ready within {START_S:.0f} s"))
+        if isinstance(ready, Failure):
+            return self._lose(replica_id, ready.reason, fatal=ready.fatal)
+        self._actors[replica_id] = actor
+        self._overheads.add(ready.startup)
+        self._first_ready_s = self._first_ready_s or monotonic_s()
+        if self._status == "starting":
+            self._status = "running"
+        self._update(
+            replica_id,
+            state="live",
+            host_name=ready.host_name,
+            hardware=ready.hardware,
+            provider=ready.provider,
+        )
+        self._events.put_nowait(ReplicaReady(replica_id))
+        return None
+
+    async def _run_shard(self, replica_id: str, shard: int) -> None:
+        flight = (replica_id, shard)
+        outcome: Heartbeat | Attempt | Failure = Failure("said nothing", fatal=False)
+        try:
+            reports = self._actors[replica_id].run.options(num_returns="streaming").remote(shard)
+            while not isinstance(outcome, Attempt):
+                report = await asyncio.wait_for(anext(reports), SILENCE_S)
+                outcome = await asyncio.wait_for(report, SILENCE_S)
+                if isinstance(outcome, Failure):
+                    break
+                if isinstance(outcome, Heartbeat):
+                    self._in_flight[flight] = outcome.images
+        except (RayError, TimeoutError, StopAsyncIteration) as error:
+            self._in_flight.pop(flight, None)
+            return self._lose(replica_id, _reason(error, f"silent for {SILENCE_S:.0f} s"))
+        self._in_flight.pop(flight, None)
+        if isinstance(outcome, Attempt):
+            await self._committed(replica_id, shard, outcome)
+        elif isinstance(outcome, Failure):
+            self._update(replica_id, note=outcome.reason)
+            self._events.put_nowait(ShardFailed(replica_id, shard, outcome.reason, outcome.fatal))
+        return None
+
+    async def _committed(self, replica_id: str, shard: int, attempt: Attempt) -> None:
+        outcome = attempt.outcome
+        if outcome is None:  # a store without conditional writes: this process is its one writer
+            try:
+                outcome = await asyncio.to_thread(commit, self._store, attempt.record)
+            except ClusterError as error:
+                return self._events.put_nowait(ShardFailed(replica_id, shard, str(error)))
+        if outcome == "won":
+            self._count(attempt.record)
+            self._run_images += attempt.record.rows
+            view = self._views[replica_id]
+            self._update(replica_id, committed_images=view.committed_images + attempt.record.rows)
+        return self._events.put_nowait(ShardCommitted(replica_id, shard))
+
+    def _count(self, record: CommitRecord) -> None:
+        self._committed_images += record.rows
+        self._energies.add(record.energy)
+
+    def _lose(self, replica_id: str, reason: str, *, fatal: bool = False) -> None:
+        actor = self._actors.pop(replica_id, None)
+        if actor is not None:
+            ray.kill(actor, no_restart=True)
+        self._update(replica_id, state="lost", note=reason)
+        self._events.put_nowait(ReplicaLost(replica_id, reason, fatal))
+
+    def _update(self, replica_id: str, **changes: Any) -> None:
+        self._views[replica_id] = replace(self._views[replica_id], **changes)
+
+    async def _close_replicas(self) -> None:
+        closing = [actor.close.remote() for actor in self._actors.values()]
+        for reply in closing:
+            try:
+                closed: Closed = await asyncio.wait_for(reply, CLOSE_S)
+            except (RayError, TimeoutError) as error:
+                logger.warning("a replica did not close: %s", _reason(error, "no answer"))
+                continue
+            self._window_s += closed.window_s
+            self._generate_s += closed.generate_s
+            self._overheads.add(closed.tail)
+
+    def snapshot(self) -> Snapshot:
+        now_s = self._ended_s or monotonic_s()
+        ready_s = self._first_ready_s or now_s
+        open_images = dict.fromkeys(self._views, 0)
+        for (replica_id, _), images in self._in_flight.items():
+            open_images[replica_id] += images
+        return Snapshot(
+            job_id=self._workload.job_id,
+            state=self._status,
+            total_images=self._workload.count,
+            committed_images=self._committed_images,
+            run_images=self._run_images,
+            open_images=sum(open_images.values()),
+            startup_s=ready_s - self._began_s,
+            run_s=now_s - ready_s,
+            energy=self._energies.total,
+            overhead=self._overheads.total,
+            generate_share=self._generate_s / self._window_s if self._window_s else None,
+            replicas=tuple(
+                replace(view, open_images=open_images[view.replica_id])
+                for view in self._views.values()
+            ),
+            reason=self._reason,
+            retries=self._retries,
+        )
+
+
+def _reason(error: BaseException, silence: str) -> str:
+    if isinstance(error, (TimeoutError, StopAsyncIteration)):
+        return silence
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"

@@ -1,0 +1,94 @@
+"""Run a job on Ray: connect to a cluster or start one, make a coordinator, follow it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from cluster.actors.coordinator import Coordinator
+from cluster.actors.options import ReplicaOptions, RunOptions
+from cluster.errors import Fatal, UserError
+from cluster.progress import Snapshot
+from cluster.storage.object_store import StoreConfig
+from cluster.types import Workload
+
+OBJECT_STORE_BYTES = 128 * 2**20  # only control messages pass through it: images go to the store
+THREADS_PER_REPLICA = 4
+
+
+class JobRun:
+    """A job that runs. Iterate over it for snapshots; ``stop`` ends it early and resumably."""
+
+    def __init__(self, coordinator: Any) -> None:
+        self._coordinator = coordinator
+        self._snapshots = coordinator.run.options(num_returns="streaming").remote()
+
+    def __iter__(self) -> Iterator[Snapshot]:
+        try:
+            for reference in self._snapshots:
+                yield ray.get(reference)
+        except RayError as error:
+            raise Fatal(f"the coordinator was lost: {str(error).strip().splitlines()[0]}") from None
+
+    def stop(self) -> None:
+        self._coordinator.stop.remote()
+
+
+@contextmanager
+def job_run(workload: Workload, store: StoreConfig, options: RunOptions) -> Iterator[JobRun]:
+    """Start the job's run; on exit every process this call started is gone.
+
+    Raises UserError when the cluster cannot be reached or has no room for the replicas.
+    """
+    _connect(options)
+    try:
+        replicas, replica_options = _fit(options, ray.cluster_resources())
+        coordinator = Coordinator.remote(workload, store, replicas, replica_options)  # type: ignore[attr-defined]
+        yield JobRun(coordinator)
+    finally:
+        ray.shutdown()
+
+
+def _connect(options: RunOptions) -> None:
+    address = options.address or os.environ.get("RAY_ADDRESS")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is not None:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"cannot reach a Ray cluster at {address!r}: {error}; check --address (or "
+                "RAY_ADDRESS) and RAY_AUTH_TOKEN, or leave both out to run on this machine"
+            ) from None
+        return
+    cpus = os.cpu_count() or 1
+    ray.init(
+        address="local",
+        num_cpus=max(cpus, options.replicas or 1),
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        **quiet,
+    )
+
+
+def _fit(options: RunOptions, resources: dict[str, float]) -> tuple[int, ReplicaOptions]:
+    """(replicas, each one's share) for what the cluster has: GPUs if any, else CPUs."""
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+    if gpus:
+        replicas, room, share = options.replicas or gpus, gpus, ReplicaOptions("cuda", 1)
+    else:
+        threads = min(THREADS_PER_REPLICA, max(1, cpus // (options.replicas or 1)))
+        replicas, room = options.replicas or max(1, cpus // threads), cpus // threads
+        share = ReplicaOptions("cpu", threads)
+    if replicas > room:
+        raise UserError(
+            f"{replicas} replicas do not fit: the Ray cluster has {gpus} GPUs and {cpus} CPUs, "
+            f"room for {room}; ask for fewer with --replicas"
+        )
+    return replicas, share

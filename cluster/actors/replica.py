@@ -1,0 +1,154 @@
+"""A replica: one process with a loaded model, which runs shards for the coordinator."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+import ray
+
+from cluster.actors.options import ReplicaOptions
+from cluster.errors import CommitStateUnknown, Fatal, UserError
+from cluster.execution import Abandoned, Attempt, ShardRunner
+from cluster.metering.select import choose_meter
+from cluster.storage.object_store import StoreConfig
+from cluster.storage.open import open_store
+from cluster.types import Energy, Workload
+from un0.errors import Un0Error
+
+logger = logging.getLogger(__name__)
+HEARTBEAT_S = 0.5
+CONCURRENCY = 6  # two leases, their successors, and control calls
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The replica takes work. ``startup``: the energy of loading and warming up."""
+
+    host_name: str
+    hardware: str
+    provider: str
+    startup: Energy
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Alive; so many images of the shard are generated."""
+
+    images: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why it did not work. ``fatal``: it would not work elsewhere or again either."""
+
+    reason: str
+    fatal: bool
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The replica's last words: seconds since its first shard, those generating, and the rest."""
+
+    window_s: float
+    generate_s: float
+    tail: Energy
+
+
+@ray.remote(max_concurrency=CONCURRENCY, max_restarts=0, max_task_retries=0)
+class Replica:
+    """Loads one model and runs shards of one workload, generation of the next overlapping with
+    encoding and upload of the last."""
+
+    def __init__(self, workload: Workload, store: StoreConfig, options: ReplicaOptions) -> None:
+        self._workload = workload
+        self._store_config = store
+        self._options = options
+        self._threads = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="shard")
+
+    def start(self) -> Ready | Failure:
+        """Load and warm up. What cannot work anywhere comes back as a fatal Failure."""
+        try:
+            return self._start()
+        except (UserError, Un0Error, Fatal) as error:
+            return Failure(str(error), fatal=True)
+
+    def _start(self) -> Ready:
+        from un0.checkpoint import load_model
+        from un0.sampler import Sampler
+
+        meter = choose_meter(*_device_of(self._options.device))
+        model = load_model(self._workload.model)
+        if model.rev != self._workload.model_rev:
+            raise UserError(
+                f"model {self._workload.model!r} on {socket.gethostname()} has revision "
+                f"{model.rev[:12]}, but job {self._workload.job_id} was submitted with "
+                f"{self._workload.model_rev[:12]}; put the same file on every node"
+            )
+        sampler = Sampler(
+            model,
+            device=self._options.device,
+            precision=self._workload.precision,
+            threads=self._options.threads,
+        )
+        sampler.warm_up()
+        self._runner = ShardRunner(
+            self._workload,
+            sampler,
+            meter,
+            open_store(self._store_config, probe=False),
+            commit_here=not self._store_config.single_writer,
+        )
+        return Ready(socket.gethostname(), meter.hardware, meter.provider, meter.lap())
+
+    def run(self, shard: int) -> Iterator[Heartbeat | Attempt | Failure]:
+        """Make one attempt at the shard: heartbeats while it runs, then its outcome."""
+        generated = 0
+
+        def count(images: int) -> None:
+            nonlocal generated
+            generated += images
+
+        attempt = self._threads.submit(self._runner.run, self._workload.shard(shard), count)
+        while not wait([attempt], timeout=HEARTBEAT_S).done:
+            yield Heartbeat(generated)
+        yield _outcome(attempt)
+
+    def clock(self) -> tuple[float, float]:
+        """(seconds since the first shard began, seconds of it generating)."""
+        return self._runner.clock.window_s(), self._runner.clock.busy_s
+
+    def abandon(self) -> None:
+        self._runner.abandon()
+
+    def close(self) -> Closed:
+        window_s, generate_s = self.clock()
+        return Closed(window_s, generate_s, self._runner.close())
+
+
+def _outcome(attempt: Future[Attempt]) -> Attempt | Failure:
+    try:
+        return attempt.result()
+    except Abandoned:
+        return Failure("abandoned on request", fatal=False)
+    except CommitStateUnknown as error:
+        return Failure(str(error), fatal=False)
+    except (UserError, Un0Error, Fatal) as error:
+        return Failure(str(error), fatal=True)
+    except Exception as error:  # of this attempt alone: told to the coordinator, which retries
+        logger.exception("an attempt failed")
+        return Failure(f"{type(error).__name__}: {error}", fatal=False)
+
+
+def _device_of(device: str) -> tuple[str, str | None]:
+    """(name, NVML's UUID or None for a CPU) of the torch device a replica runs on."""
+    import torch
+
+    if device == "cpu" or not torch.cuda.is_available():
+        return "cpu", None
+    properties = torch.cuda.get_device_properties(0)
+    uuid = str(properties.uuid)
+    return properties.name, uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"

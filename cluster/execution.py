@@ -1,0 +1,173 @@
+"""Run shards with a sampler, a meter and a store. Knows nothing of Ray.
+
+One runner serves one replica. Its device makes one shard at a time; encoding and uploading the
+last shard overlap with generating the next, so that the device never waits for storage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.clock import monotonic_s, utc_now
+from cluster.metering.meter import Meter
+from cluster.storage.commit import commit
+from cluster.storage.images import encode_images, shard_parquet
+from cluster.storage.layout import JobLayout
+from cluster.storage.object_store import ObjectStore
+from cluster.types import CommitRecord, DataObject, Energy, Shard, Workload
+
+Images = NDArray[np.uint8]
+
+
+class Sampler(Protocol):
+    """What the runner needs of ``un0.Sampler``."""
+
+    def generate_tiles(
+        self, seed: int, start: int, class_ids: NDArray[np.int64]
+    ) -> Iterator[tuple[int, Images]]:
+        """Consecutive pieces of the images start.., as (offset from start, uint8 (B, H, W, 3))."""
+        ...
+
+
+class Abandoned(Exception):
+    """The attempt was given up on request; nothing of it counts."""
+
+
+@dataclass
+class GenerateClock:
+    """How long the device generated, and since when. Seconds, monotonic."""
+
+    busy_s: float = 0.0
+    first_s: float | None = None
+
+    def window_s(self) -> float:
+        """Seconds since the device's first shard began."""
+        return 0.0 if self.first_s is None else monotonic_s() - self.first_s
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        start_s = monotonic_s()
+        if self.first_s is None:
+            self.first_s = start_s
+        try:
+            yield
+        finally:
+            self.busy_s += monotonic_s() - start_s
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One finished attempt at a shard. ``record`` is committed only if ``outcome`` is not None."""
+
+    record: CommitRecord
+    outcome: str | None
+
+
+class ShardRunner:
+    """Turns shards of one workload into committed Parquet.
+
+    commit_here: write the commit record; False leaves that to the caller (single-writer stores).
+    encoders: threads that encode images while the device generates.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        sampler: Sampler,
+        meter: Meter,
+        store: ObjectStore,
+        *,
+        commit_here: bool = True,
+        encoders: int = 1,
+    ) -> None:
+        self._workload = workload
+        self._sampler = sampler
+        self._meter = meter
+        self._store = store
+        self._commit_here = commit_here
+        self._pool = ThreadPoolExecutor(encoders, thread_name_prefix="encode")
+        self._device = threading.Lock()
+        self._abandon = threading.Event()
+        self.clock = GenerateClock()
+
+    def run(self, shard: Shard, on_images: Callable[[int], None] = lambda _: None) -> Attempt:
+        """Make one attempt at the shard; ``on_images`` hears of every few images generated.
+
+        Raises Abandoned after ``abandon``, and what the sampler or the store raise.
+        """
+        class_ids = self._workload.classes_of(shard.start, shard.stop)
+        with self._device, self.clock.running():
+            started_s = monotonic_s()
+            encoding = self._generate(shard, class_ids, on_images)
+            energy = self._meter.lap()
+            generate_s = monotonic_s() - started_s
+        encoded = [image for part in encoding for image in part.result()]
+        data = shard_parquet(
+            self._workload, shard, class_ids, encoded, energy, self._meter.hardware
+        )
+        return self._publish(shard, data, energy, generate_s)
+
+    def abandon(self) -> None:
+        """Give up what is not generated yet, at the next tile. Attempts past that still commit."""
+        self._abandon.set()
+
+    def close(self) -> Energy:
+        """Stop the encoders and return the energy spent since the last shard was generated."""
+        self._pool.shutdown(cancel_futures=True)
+        rest = self._meter.lap()
+        self._meter.close()
+        return rest
+
+    def _generate(
+        self, shard: Shard, class_ids: NDArray[np.int64], on_images: Callable[[int], None]
+    ) -> list[Future[list[bytes]]]:
+        encoding: list[Future[list[bytes]]] = []
+        tiles = self._sampler.generate_tiles(self._workload.seed, shard.start, class_ids)
+        if self._abandon.is_set():
+            raise Abandoned
+        for _, images in tiles:
+            encoding.append(self._pool.submit(encode_images, images, self._workload.encoding))
+            on_images(len(images))
+            if self._abandon.is_set():
+                raise Abandoned
+        return encoding
+
+    def _publish(self, shard: Shard, data: bytes, energy: Energy, generate_s: float) -> Attempt:
+        attempt_id = uuid.uuid4().hex
+        key = JobLayout(shard.job_id).images(shard.index, attempt_id)
+        self._store.put(key, data)
+        record = CommitRecord(
+            job_id=shard.job_id,
+            shard=shard.index,
+            start=shard.start,
+            stop=shard.stop,
+            attempt_id=attempt_id,
+            token=uuid.uuid4().hex,
+            objects=(
+                DataObject(
+                    key=key,
+                    size_bytes=len(data),
+                    sha256=hashlib.sha256(data).hexdigest(),
+                    rows=shard.rows,
+                ),
+            ),
+            rows=shard.rows,
+            energy=energy,
+            model_rev=self._workload.model_rev,
+            hardware=self._meter.hardware,
+            host_name=socket.gethostname(),
+            generate_s=generate_s,
+            committed_at=utc_now(),
+        )
+        return Attempt(record, commit(self._store, record) if self._commit_here else None)

@@ -1,0 +1,23 @@
+"""Options that several commands share, and their one way to print JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+Store = Annotated[str, typer.Option(help="file:///dir, a directory, or s3://bucket/prefix.")]
+EndpointUrl = Annotated[
+    str | None, typer.Option(help="S3 endpoint. Default: AWS_ENDPOINT_URL, then AWS.")
+]
+Replicas = Annotated[int | None, typer.Option(min=1, help="Default: as many as fit.")]
+Address = Annotated[
+    str | None, typer.Option(help="Existing Ray cluster. Default: RAY_ADDRESS, else start one.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+def show_json(value: Any) -> None:
+    """Print one JSON document as the last thing on standard output."""
+    print(json.dumps(value, indent=2, default=str))

@@ -1,0 +1,60 @@
+"""From a spec to a workload: every choice made, so that a job can be resumed by anyone."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from cluster.clock import utc_now
+from cluster.types import ImageEncoding, Workload
+from jobs.spec import JobSpec
+from un0.catalog import resolve_classes
+
+SHARD_BYTES = 32 * 2**20  # of output: large enough for object stores, small enough to lose
+MIN_SHARDS = 16  # so that small jobs spread and show progress
+ALIGN = 64  # images: whole tiles for the engines
+BYTES_PER_PIXEL: dict[ImageEncoding, float] = {"png": 2.5, "webp": 2.0, "jpeg": 0.8, "raw": 3.0}
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What planning needs of a model, without its weights."""
+
+    name: str
+    rev: str
+    num_classes: int
+    image_size: int
+    labels: tuple[str, ...]
+
+
+def plan(spec: JobSpec, model: ModelFacts) -> Workload:
+    """The workload of this spec. Raises InputError on classes the model does not have."""
+    names = list(range(model.num_classes)) if spec.classes is None else list(spec.classes)
+    return Workload(
+        job_id=spec.job_id or new_job_id(),
+        model=model.name,
+        model_rev=model.rev,
+        count=spec.count,
+        seed=spec.seed,
+        shard_images=spec.shard_images
+        or default_shard_images(spec.count, model.image_size, spec.encoding),
+        class_ids=tuple(resolve_classes(names, model.labels, model.num_classes)),
+        class_weights=tuple(spec.classes.values()) if isinstance(spec.classes, dict) else None,
+        labels=model.labels,
+        width=model.image_size,
+        height=model.image_size,
+        encoding=spec.encoding,
+        precision=spec.precision,
+    )
+
+
+def default_shard_images(count: int, image_size: int, encoding: ImageEncoding) -> int:
+    """Images per shard: about 32 MB of output, at least 16 shards a job, whole tiles."""
+    by_size = int(SHARD_BYTES / (image_size**2 * BYTES_PER_PIXEL[encoding]))
+    by_count = -(-count // MIN_SHARDS)
+    return max(ALIGN, -(-min(by_size, by_count) // ALIGN) * ALIGN)
+
+
+def new_job_id() -> str:
+    """Sorts by time of submission; unique without asking anyone."""
+    return f"{utc_now():%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
