@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from cluster.actors.options import ReplicaOptions
 from cluster.actors.replica import Closed, Failure, Heartbeat, Ready, Replica
 from cluster.clock import monotonic_s
-from cluster.energy import sum_energy
+from cluster.energy import ZERO_ENERGY, sum_energy
 from cluster.errors import ClusterError
 from cluster.execution import Attempt
 from cluster.progress import ReplicaView, RunState, Snapshot
@@ -35,7 +35,7 @@ from cluster.scheduler.state import SchedulerState
 from cluster.storage.commit import commit, finalise, read_commits, reopen
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
-from cluster.types import CommitRecord, Energy, JobState, Workload
+from cluster.types import CommitRecord, JobState, Workload
 
 logger = logging.getLogger(__name__)
 SNAPSHOT_S = 0.25
@@ -71,20 +71,6 @@ class Coordinator:
         self._events.put_nowait(StopRequested())
 
 
-class _Sum:
-    """A running total of energies; missing until there is a part."""
-
-    def __init__(self) -> None:
-        self._parts: list[Energy] = []
-
-    @property
-    def total(self) -> Energy:
-        return sum_energy(self._parts)
-
-    def add(self, part: Energy) -> None:
-        self._parts = [sum_energy([*self._parts, part])]
-
-
 class _Run:
     """The state of one run: the pure scheduler's, and what the displays want to know."""
 
@@ -106,8 +92,7 @@ class _Run:
         self._views: dict[str, ReplicaView] = {}
         self._in_flight: dict[tuple[str, int], int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._energies = _Sum()
-        self._overheads = _Sum()
+        self._energy = self._overhead = ZERO_ENERGY
         self._committed_images = 0
         self._run_images = 0
         self._retries = 0
@@ -133,7 +118,9 @@ class _Run:
             await self._finalise(finish.state)
 
     async def _schedule(self) -> Finish:
-        await asyncio.to_thread(reopen, self._store, self._workload.job_id)
+        earlier = await asyncio.to_thread(reopen, self._store, self._workload.job_id)
+        if earlier is not None:
+            self._overhead = earlier.overhead
         commits = await asyncio.to_thread(read_commits, self._store, self._workload.job_id)
         for record in commits.values():
             self._count(record)
@@ -153,7 +140,8 @@ class _Run:
                 self._store,
                 self._workload.job_id,
                 state,
-                overhead=self._overheads.total,
+                shards=self._workload.num_shards,
+                overhead=self._overhead,
             )
         except ClusterError as error:
             self._status = "failed"
@@ -188,7 +176,7 @@ class _Run:
         if isinstance(ready, Failure):
             return self._lose(replica_id, ready.reason, fatal=ready.fatal)
         self._actors[replica_id] = actor
-        self._overheads.add(ready.startup)
+        self._overhead = sum_energy([self._overhead, ready.startup])
         self._first_ready_s = self._first_ready_s or monotonic_s()
         if self._status == "starting":
             self._status = "running"
@@ -241,7 +229,7 @@ class _Run:
 
     def _count(self, record: CommitRecord) -> None:
         self._committed_images += record.rows
-        self._energies.add(record.energy)
+        self._energy = sum_energy([self._energy, record.energy])
 
     def _lose(self, replica_id: str, reason: str, *, fatal: bool = False) -> None:
         actor = self._actors.pop(replica_id, None)
@@ -263,7 +251,7 @@ class _Run:
                 continue
             self._window_s += closed.window_s
             self._generate_s += closed.generate_s
-            self._overheads.add(closed.tail)
+            self._overhead = sum_energy([self._overhead, closed.tail])
 
     def snapshot(self) -> Snapshot:
         now_s = self._ended_s or monotonic_s()
@@ -280,8 +268,8 @@ class _Run:
             open_images=sum(open_images.values()),
             startup_s=ready_s - self._began_s,
             run_s=now_s - ready_s,
-            energy=self._energies.total,
-            overhead=self._overheads.total,
+            energy=self._energy,
+            overhead=self._overhead,
             generate_share=self._generate_s / self._window_s if self._window_s else None,
             replicas=tuple(
                 replace(view, open_images=open_images[view.replica_id])
