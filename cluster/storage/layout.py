@@ -6,7 +6,13 @@ import re
 from dataclasses import dataclass
 
 SHARD_DIGITS = 8
-_COMMIT = re.compile(r"shard-(\d+)\.json$")
+IMAGES_FILE = "images.parquet"
+JOBS = "jobs/"
+PROBES = ".probe/"  # short-lived objects by which a store's abilities are tried
+
+_JOB = re.compile(r"jobs/([^/]+)/")
+_COMMIT = re.compile(r"(?:^|/)commits/shard-(\d+)\.json$")
+_ATTEMPT = re.compile(r"(?:^|/)attempts/(\d+)/")
 
 
 @dataclass(frozen=True)
@@ -17,7 +23,7 @@ class JobLayout:
 
     @property
     def root(self) -> str:
-        return f"jobs/{self.job_id}/"
+        return f"{JOBS}{self.job_id}/"
 
     @property
     def spec(self) -> str:
@@ -34,7 +40,7 @@ class JobLayout:
         return f"{self.attempts}{shard:0{SHARD_DIGITS}d}/{attempt_id}/"
 
     def images(self, shard: int, attempt_id: str) -> str:
-        return f"{self.attempt(shard, attempt_id)}images.parquet"
+        return f"{self.attempt(shard, attempt_id)}{IMAGES_FILE}"
 
     @property
     def commits(self) -> str:
@@ -56,3 +62,20 @@ def shard_of_commit(key: str) -> int | None:
     """The shard index of a commit record's key, or None for any other key."""
     match = _COMMIT.search(key)
     return int(match.group(1)) if match else None
+
+
+def shard_of_attempt(key: str) -> int | None:
+    """The shard index of an object that an attempt wrote, or None for any other key."""
+    match = _ATTEMPT.search(key)
+    return int(match.group(1)) if match else None
+
+
+def holds_images(key: str) -> bool:
+    """Whether an object that a commit vouches for is a file of images."""
+    return key.endswith(f"/{IMAGES_FILE}")
+
+
+def job_of(key: str) -> str | None:
+    """The job that an object belongs to, or None for any other key."""
+    match = _JOB.match(key)
+    return match.group(1) if match else None

@@ -7,6 +7,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
+from cluster.errors import UserError
+
+MAX_KEY_BYTES = 1024  # S3's limit
+MAX_PART_BYTES = 255  # a file system's limit on one name
+
 
 @dataclass(frozen=True)
 class ObjectInfo:
@@ -30,10 +35,12 @@ class StoreConfig:
 
 
 class ObjectStore(Protocol):
-    """Objects by key under one root. Keys are relative, '/'-separated, without a leading '/'.
+    """Objects by key under one root. Keys are relative and '/'-separated (see ``check_key``).
 
-    All calls raise Retryable, Fatal or UserError (cluster.errors); get, delete-free reads of a
-    missing key raise NotFound. Implementations are thread-safe.
+    No key may continue another one's path (``a`` and ``a/b``): directories cannot hold that.
+    All calls raise Retryable, Fatal or UserError (cluster.errors); reading a missing key raises
+    NotFound. What is written is visible at once and whole, or not at all. Implementations are
+    thread-safe; another process opens its own from ``config``.
     """
 
     @property
@@ -54,7 +61,7 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Objects whose key starts with prefix, in key order."""
+        """Objects whose key starts with prefix, ordered by key (by code point)."""
         ...
 
     def delete(self, key: str) -> None:
@@ -64,3 +71,35 @@ class ObjectStore(Protocol):
     def open_reader(self, key: str) -> AbstractContextManager[BinaryIO]:
         """A seekable binary reader of the object, without loading it whole."""
         ...
+
+
+def check_key(key: str) -> str:
+    """The key, if every store can hold it under exactly this name; UserError otherwise.
+
+    Refused: empty parts, ``.`` and ``..``, a leading or trailing '/', backslashes and control
+    characters (some servers rewrite them), and names too long for S3 or a file system.
+    """
+    parts = key.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise UserError(
+            f"object key {key!r}: parts between '/' must not be empty, '.' or '..'; rename it"
+        )
+    if "\\" in key or any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in key):
+        raise UserError(f"object key {key!r}: no backslash or control character; rename it")
+    try:
+        sizes = [len(part.encode()) for part in parts]
+    except UnicodeEncodeError:
+        raise UserError(f"object key {key!r} is not valid Unicode; rename it") from None
+    if max(sizes) > MAX_PART_BYTES or sum(sizes) + len(sizes) - 1 > MAX_KEY_BYTES:
+        raise UserError(
+            f"object key {key!r} is too long: at most {MAX_PART_BYTES} bytes between '/' and "
+            f"{MAX_KEY_BYTES} in all"
+        )
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """The prefix of some keys: may be empty, may end in '/' or within a name."""
+    if prefix:
+        check_key(prefix.removesuffix("/"))
+    return prefix

@@ -1,0 +1,204 @@
+"""The commit protocol: one small record, created only if absent, makes a shard done.
+
+An attempt writes its objects under keys of its own, then creates the commit record. Whoever
+creates it has won; everyone else's objects are rubbish. Readers trust commit records only, so
+zombies, retries, lost replies and crashes can neither duplicate nor lose a shard.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Literal, TypeVar
+
+from pydantic import ValidationError
+
+from cluster.clock import utc_now
+from cluster.energy import ZERO_ENERGY, sum_energy
+from cluster.errors import (
+    ClusterError,
+    CommitStateUnknown,
+    Fatal,
+    NotFound,
+    Retryable,
+)
+from cluster.storage.backoff import Backoff
+from cluster.storage.layout import JobLayout, shard_of_attempt, shard_of_commit
+from cluster.storage.object_store import ObjectStore
+from cluster.types import CommitRecord, Energy, JobState, Manifest, Record
+
+Outcome = Literal["won", "lost"]
+END_STATES: tuple[JobState, ...] = ("completed", "cancelled", "failed")
+
+_GET_THREADS = 16
+R = TypeVar("R", bound=Record)
+
+
+def commit(store: ObjectStore, record: CommitRecord, *, backoff: Backoff | None = None) -> Outcome:
+    """Make the record its shard's commit, unless another attempt's is.
+
+    Call it once the record's objects are written. A lost attempt's objects are deleted, as far
+    as that succeeds. Raises CommitStateUnknown if it could not be settled: the attempt may yet
+    turn out to have won, so its objects must stay.
+    """
+    key = JobLayout(record.job_id).commit(record.shard)
+    data = record.model_dump_json().encode()
+    standing = parse_record(CommitRecord, key, create_once(store, key, data, backoff=backoff))
+    if standing.token == record.token:
+        return "won"
+    for name in {o.key for o in record.objects} - {o.key for o in standing.objects}:
+        with suppress(ClusterError):  # the job's end sweeps again
+            store.delete(name)
+    return "lost"
+
+
+def create_once(
+    store: ObjectStore, key: str, data: bytes, *, backoff: Backoff | None = None
+) -> bytes:
+    """Create the object unless there is one, and return what stands at the key.
+
+    The answer decides a race only if every contender's data differs (hold a token). Raises
+    CommitStateUnknown when no try led to an answer.
+    """
+    backoff = backoff or Backoff()
+    last: Exception | None = None
+    for _ in backoff.tries():
+        try:
+            if store.put_if_absent(key, data):
+                return data
+        except Retryable as error:
+            last = error
+        # It exists, or its state is unknown. Either way it may be ours: a request whose reply
+        # was lost is repeated and then refused because of itself.
+        try:
+            return store.get(key)
+        except (NotFound, Retryable) as error:
+            last = last if isinstance(error, NotFound) and last else error
+    raise CommitStateUnknown(
+        f"{key}: whether it was written is unknown after {backoff.attempts} tries; the last "
+        f"error: {last}"
+    ) from last
+
+
+def committed_shards(store: ObjectStore, job_id: str) -> set[int]:
+    """The shards that are done, from one listing."""
+    keys = (info.key for info in store.list(JobLayout(job_id).commits))
+    return {shard for shard in map(shard_of_commit, keys) if shard is not None}
+
+
+def read_commits(store: ObjectStore, job_id: str) -> dict[int, CommitRecord]:
+    """Every commit record of the job by shard, in shard order. Fatal if one cannot be trusted."""
+    shards = sorted(committed_shards(store, job_id))
+
+    def read(shard: int) -> CommitRecord:
+        key = JobLayout(job_id).commit(shard)
+        record = parse_record(CommitRecord, key, store.get(key))
+        if (record.job_id, record.shard) != (job_id, shard):
+            raise Fatal(f"{key}: it speaks of job {record.job_id}, shard {record.shard}")
+        return record
+
+    with ThreadPoolExecutor(_GET_THREADS) as pool:
+        return dict(zip(shards, pool.map(read, shards), strict=True))
+
+
+def finalise(
+    store: ObjectStore,
+    job_id: str,
+    state: JobState,
+    *,
+    shards: int | None = None,
+    overhead: Energy = ZERO_ENERGY,
+    drained: bool = False,
+    backoff: Backoff | None = None,
+) -> Manifest:
+    """End the job: delete what no commit vouches for, write the manifest, then the marker.
+
+    May be repeated, and raced: the first manifest stands, and is returned to everyone.
+
+    shards: how many the job has; "completed" with fewer commits is then Fatal.
+    overhead: the energy of loading, warming up and the like, which belongs to no shard.
+    drained: no attempt of this job is running anywhere. Only then are attempts at shards
+        without a commit deleted too. Otherwise a replica that has not heard of the end might
+        still commit one of them, and its record would name objects that are gone.
+
+    An attempt that outlives the end may write further objects after the deletion. They are
+    harmless to readers, who trust commits only, and are deleted by whoever loses or repeats
+    this call.
+    """
+    if state not in END_STATES:
+        raise Fatal(f"job {job_id} cannot end in state {state!r}")
+    commits = read_commits(store, job_id)
+    if state == "completed" and shards is not None and len(commits) != shards:
+        raise Fatal(f"job {job_id} is not complete: {len(commits)} of {shards} shards committed")
+    _sweep(store, job_id, commits, drained=drained)
+    layout = JobLayout(job_id)
+    manifest = Manifest(
+        job_id=job_id,
+        state=state,
+        images=sum(record.rows for record in commits.values()),
+        shards=len(commits) if shards is None else shards,
+        commits=tuple(commits.values()),
+        energy=sum_energy(record.energy for record in commits.values()),
+        overhead=overhead,
+        finished_at=utc_now(),
+    )
+    data = create_once(store, layout.manifest, manifest.model_dump_json().encode(), backoff=backoff)
+    standing = parse_record(Manifest, layout.manifest, data)
+    create_once(store, layout.marker(standing.state), b"", backoff=backoff)
+    return standing
+
+
+def reopen(store: ObjectStore, job_id: str) -> Manifest | None:
+    """Make the job ready to run (on), whatever state it is in. Call it before each run.
+
+    A job that ended as cancelled or failed loses its cancel request, its manifest and its
+    marker; its commits stay. The manifest is returned, so that its overhead can be carried on.
+    A completed job is left as it is: its manifest is returned, and there is nothing to run.
+    A cancel request that has not been carried out yet stays, and is still to be obeyed.
+    """
+    layout = JobLayout(job_id)
+    manifest = None
+    with suppress(NotFound):
+        manifest = parse_record(Manifest, layout.manifest, store.get(layout.manifest))
+    if manifest and manifest.state == "completed":
+        return manifest
+    if manifest or ended_state(store, job_id):
+        # In this order a crash in here leaves a job that still looks ended, to be reopened.
+        store.delete(layout.control("cancel"))
+        store.delete(layout.manifest)
+        for state in ("cancelled", "failed"):
+            store.delete(layout.marker(state))
+    return manifest
+
+
+def ended_state(store: ObjectStore, job_id: str) -> JobState | None:
+    """How the job ended, by its marker; None if it has not."""
+    layout = JobLayout(job_id)
+    markers = {info.key for info in store.list(f"{layout.root}_")}
+    return next((state for state in END_STATES if layout.marker(state) in markers), None)
+
+
+def parse_record(kind: type[R], key: str, data: bytes) -> R:
+    """The JSON object at the key as a record. Fatal, naming the key, if it is not one."""
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise Fatal(
+            f"{key}: not a {kind.__name__} this version can read ({where}: {first['msg']}): it is "
+            "damaged, or of a newer version of un0"
+        ) from error
+
+
+def _sweep(
+    store: ObjectStore, job_id: str, commits: dict[int, CommitRecord], *, drained: bool
+) -> None:
+    vouched = {o.key: o.size_bytes for record in commits.values() for o in record.objects}
+    sizes = {info.key: info.size_bytes for info in store.list(JobLayout(job_id).attempts)}
+    for key, size_bytes in vouched.items():
+        if sizes.get(key) != size_bytes:
+            raise Fatal(f"{key}: committed with {size_bytes} bytes, now {sizes.get(key, 'absent')}")
+    for key in sizes.keys() - vouched.keys():
+        if drained or shard_of_attempt(key) in commits:
+            store.delete(key)

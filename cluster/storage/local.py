@@ -1,0 +1,178 @@
+"""A store in a directory: the embedded default, also right on a shared POSIX file system.
+
+Every write goes to a temporary file under ``<root>/.tmp/``, is flushed to the disk, and then
+appears under its name in one step: ``rename`` to replace, ``link`` to create only if absent.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from cluster.clock import utc_now
+from cluster.errors import ClusterError, CommitStateUnknown, Fatal, NotFound, Retryable, UserError
+from cluster.storage.object_store import ObjectInfo, StoreConfig, check_key, check_prefix
+
+_TEMP = ".tmp"
+_STALE_TEMP_S = 24 * 3600.0
+
+_MENDS = {
+    errno.ENOSPC: "the disk is full: free some space or choose another directory",
+    errno.EDQUOT: "the disk quota is used up: free some space or choose another directory",
+    errno.EFBIG: "the file would exceed the size limit (see `ulimit -f`): raise it",
+    errno.EACCES: "permission denied: make the directory writable or choose another",
+    errno.EPERM: "not permitted: make the directory writable, on a file system with hard links",
+    errno.EOPNOTSUPP: "the file system has no hard links: choose a directory on one that has",
+    errno.EROFS: "the file system is read-only: choose another directory",
+    errno.ENOTDIR: "a file is where a directory should be: move it or choose another directory",
+    errno.EEXIST: "a file is where a directory should be: move it or choose another directory",
+    errno.EISDIR: "a directory is where a file should be: move it or choose another directory",
+    errno.ENAMETOOLONG: "the path is too long: choose a shorter directory",
+    errno.ELOOP: "symbolic links go round in a circle: choose another directory",
+}
+_MAY_PASS = {
+    errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE,
+    errno.ESTALE, errno.ETIMEDOUT, errno.ENOENT,
+}  # fmt: skip
+
+
+class LocalStore:
+    """The store of ``file:///absolute/dir``. The directory is made by the first write."""
+
+    def __init__(self, config: StoreConfig) -> None:
+        self.config = config
+        self._root = Path(unquote(urlsplit(config.uri).path))
+
+    def get(self, key: str) -> bytes:
+        with self._reading(key) as path:
+            return path.read_bytes()
+
+    def put(self, key: str, data: bytes) -> None:
+        path = self._path(key)
+        with _translated("write", path), self._staged(data) as temp:
+            _make_dirs(path.parent)
+            temp.replace(path)
+            _sync_dir(path.parent)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        path = self._path(key)
+        with _translated("write", path), self._staged(data) as temp:
+            _make_dirs(path.parent)
+            try:
+                path.hardlink_to(temp)
+            except FileExistsError:
+                return False
+            try:
+                _sync_dir(path.parent)
+            except OSError as error:
+                raise CommitStateUnknown(f"{path}: written, but not flushed: {error}") from error
+            return True
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        top = self._root / check_prefix(prefix).rpartition("/")[0]
+        found: list[ObjectInfo] = []
+        with _translated("list", top):
+            for path in _files_under(top):
+                key = path.relative_to(self._root).as_posix()
+                if key.startswith(prefix) and not key.startswith(f"{_TEMP}/"):
+                    with suppress(FileNotFoundError):  # deleted since
+                        found.append(ObjectInfo(key, path.stat().st_size))
+        # A walk goes by directories: "a-b" would come after "a/b".
+        yield from sorted(found, key=lambda info: info.key)
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with _translated("delete", path), suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+
+    def open_reader(self, key: str) -> AbstractContextManager[BinaryIO]:
+        with self._reading(key) as path:
+            return path.open("rb")
+
+    def sweep(self) -> None:
+        """Remove temporary files that killed processes left behind more than a day ago."""
+        oldest_s = utc_now().timestamp() - _STALE_TEMP_S
+        with suppress(OSError):  # none yet, or not ours to remove
+            for temp in (self._root / _TEMP).iterdir():
+                with suppress(FileNotFoundError):  # another process sweeps too
+                    if temp.stat().st_mtime < oldest_s:
+                        temp.unlink()
+
+    def _path(self, key: str) -> Path:
+        if check_key(key).startswith(f"{_TEMP}/"):
+            raise UserError(f"object key {key!r}: {_TEMP}/ is kept for temporary files; rename it")
+        return self._root / key
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[Path]:
+        path = self._path(key)
+        with _translated("read", path):
+            try:
+                yield path
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+                raise NotFound(f"no object {path}") from error
+
+    @contextmanager
+    def _staged(self, data: bytes) -> Iterator[Path]:
+        """A flushed temporary file of the data, gone afterwards unless it was renamed."""
+        temp = self._root / _TEMP / uuid.uuid4().hex
+        _make_dirs(temp.parent)
+        try:
+            with temp.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temp
+        finally:
+            with suppress(OSError):
+                temp.unlink()
+
+
+def _files_under(top: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        # A directory that cannot be read must not look like an empty one.
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for directory, _, names in os.walk(top, onerror=refuse):
+        yield from (Path(directory, name) for name in names)
+
+
+def _make_dirs(path: Path) -> None:
+    """Make the directory and its parents, each flushed into the one above it."""
+    if path.is_dir():
+        return
+    _make_dirs(path.parent)
+    path.mkdir(exist_ok=True)
+    _sync_dir(path.parent)
+
+
+def _sync_dir(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _translated(verb: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _translate(verb, path, error) from error
+
+
+def _translate(verb: str, path: Path, error: OSError) -> ClusterError:
+    place = f"cannot {verb} {path}"
+    if mend := _MENDS.get(error.errno or 0):
+        return UserError(f"{place}: {mend}")
+    if error.errno in _MAY_PASS:
+        return Retryable(f"{place}: {error}")
+    return Fatal(f"{place}: {error}")

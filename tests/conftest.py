@@ -1,0 +1,74 @@
+"""Shared fixtures: real object stores, started when first used, and a clean AWS environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.juicefs import JuiceFSGateway
+
+from cluster.storage.dev_s3 import DevS3
+from cluster.storage.object_store import ObjectStore
+from cluster.storage.open import open_store
+
+# Whatever credentials, profiles and proxies this machine has are none of the tests' business.
+for _name in [name for name in os.environ if name.startswith("AWS_")]:
+    del os.environ[_name]
+os.environ |= {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "NO_PROXY": "127.0.0.1,localhost",
+    "no_proxy": "127.0.0.1,localhost",
+}
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[DevS3]:
+    """A running S3 server, shared by the session: use a prefix of your own, and leave it up."""
+    pytest.importorskip("boto3")
+    with DevS3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: DevS3, monkeypatch: pytest.MonkeyPatch) -> DevS3:
+    """The shared S3 server, with the environment that leads boto3 to it."""
+    for name, value in s3_server.env().items():
+        monkeypatch.setenv(name, value)
+    return s3_server
+
+
+@pytest.fixture
+def s3_store(s3: DevS3) -> ObjectStore:
+    """An empty store on the shared S3 server."""
+    return open_store(f"{s3.uri}/test-{uuid.uuid4().hex}")
+
+
+@pytest.fixture(scope="session")
+def juicefs_server() -> Iterator[JuiceFSGateway]:
+    """An S3 server that ignores conditions on writes, shared by the session."""
+    with JuiceFSGateway() as server:
+        yield server
+
+
+@pytest.fixture
+def juicefs(juicefs_server: JuiceFSGateway, monkeypatch: pytest.MonkeyPatch) -> JuiceFSGateway:
+    """The JuiceFS gateway, with the environment that leads boto3 to it."""
+    for name, value in juicefs_server.env().items():
+        monkeypatch.setenv(name, value)
+    return juicefs_server
+
+
+@pytest.fixture
+def memory_dir() -> Iterator[Path]:
+    """A directory in memory where there is one: for tests with very many small writes."""
+    base = Path("/dev/shm")
+    path = Path(tempfile.mkdtemp(prefix="un0-test-", dir=base if base.is_dir() else None))
+    yield path
+    shutil.rmtree(path)
