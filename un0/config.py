@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 from un0.errors import ModelFormatError
@@ -83,3 +84,13 @@ class ModelConfig:
         for _ in range(self.num_blocks):
             counts.append(max(counts[-1] // 2, MIN_CHANNELS))
         return tuple(counts)
+
+    @property
+    def num_params(self) -> int:
+        """Numbers in a checkpoint, learned diagonals included."""
+        couplings = self.n * (self.n + 1) + self.n_cond * (self.n_cond + 1)
+        drive = self.num_classes * self.n * self.n_cond
+        convs = [(self.channels[-1], 3)]
+        for c_in, c_out in pairwise(self.channels):
+            convs += [(c_in, c_out), (c_out, c_out)]
+        return couplings + drive + sum((9 * c_in + 1) * c_out for c_in, c_out in convs)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +21,8 @@ class Un0Model(nn.Module):
     Parameters as stored (learned diagonals included): ``omega (n,)``, ``K (n, n)``,
     ``omega_cond (n_cond,)``, ``K_cond (n_cond, n_cond)``, ``K_drive (num_classes, n, n_cond)``.
     ``labels``: class names by class id, or empty when the checkpoint names none.
+    ``file_rev``: SHA-256 of the file it was loaded from; None for a model made in memory.
+    ``metadata``: what that file says of itself besides (licence, data, scores ...).
     """
 
     def __init__(self, config: ModelConfig, labels: tuple[str, ...] = ()) -> None:
@@ -25,12 +30,25 @@ class Un0Model(nn.Module):
         n, m = config.n, config.n_cond
         self.config = config
         self.labels = labels
+        self.file_rev: str | None = None
+        self.metadata: dict[str, Any] = {}
         self.omega = nn.Parameter(torch.zeros(n))
         self.K = nn.Parameter(torch.zeros(n, n))
         self.omega_cond = nn.Parameter(torch.zeros(m))
         self.K_cond = nn.Parameter(torch.zeros(m, m))
         self.K_drive = nn.Parameter(torch.zeros(config.num_classes, n, m))
         self.decoder = Decoder(config)
+
+    @property
+    def rev(self) -> str:
+        """The model's revision, 64 hex digits: of its file, else of its config and weights."""
+        if self.file_rev is not None:
+            return self.file_rev
+        digest = hashlib.sha256(repr(self.config).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def couplings(self, class_ids_B: Tensor, dropped_B: Tensor | None = None) -> Couplings:
         """The flow's constants for these classes; a dropped image gets no drive (training)."""
@@ -58,7 +76,7 @@ class Un0Model(nn.Module):
         c = self.config
         check_inputs(c, initial_phases, class_ids)
         couplings = self.couplings(class_ids, dropped)
-        theta, phi = initial_phases.split([c.n, c.n_cond], dim=1)
+        theta, phi = torch.split(initial_phases, [c.n, c.n_cond], dim=1)
         theta, phi = integrate(
             lambda theta, phi: phase_velocity(theta, phi, couplings),
             (theta, phi),

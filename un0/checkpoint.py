@@ -1,0 +1,133 @@
+"""Models to and from files: ``load_model`` reads any known layout, ``save_model`` writes ours."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from un0.catalog import locate
+from un0.errors import InputError, ModelFormatError
+from un0.formats import read_checkpoint
+from un0.header import Header, check_labels, write_header
+from un0.model import Un0Model
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str], dtype: torch.dtype = torch.float32
+) -> Un0Model:
+    """A model by catalogue name or file, for inference: eval mode, no gradients.
+
+    ``model.rev`` is the SHA-256 of the file. A released name is fetched from the Hugging Face Hub
+    when it is not in the cache. Raises ModelNotFoundError when there is no such model or file,
+    ModelFormatError when the file cannot be used.
+    """
+    return from_pretrained(name_or_path, dtype=dtype)
+
+
+def from_pretrained(
+    name_or_path: str | os.PathLike[str],
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Un0Model:
+    """``load_model`` with a say in the Hub's cache.
+
+    cache_dir: the Hub's cache folder; None takes ``HF_HUB_CACHE``. local_files_only: never use
+    the network.
+    """
+    found = locate(name_or_path, cache_dir=cache_dir, local_files_only=local_files_only)
+    rev = _sha256(found.path)
+    if found.sha256 not in (None, rev):
+        raise ModelFormatError(
+            f"{found.path}: SHA-256 is {rev}, but the catalogue states {found.sha256}; "
+            "the file was changed or damaged: reinstall the package"
+        )
+    model = _read_model(found.path, dtype)
+    model.file_rev = rev
+    model.labels = model.labels or found.labels
+    return model
+
+
+def save_model(
+    model: Un0Model,
+    path: str | os.PathLike[str],
+    dtype: torch.dtype = torch.float32,
+    extra_metadata: Mapping[str, Any] | None = None,
+) -> str:
+    """Write ``model`` as our safetensors, whole or not at all; return its revision (SHA-256).
+
+    dtype: float32 or float16. extra_metadata: anything JSON can hold; the catalogue shows
+    ``licence``, ``fid``, ``fid_evaluator`` and ``untrained``. Raises InputError, or
+    ModelFormatError when a weight is not finite in ``dtype``.
+    """
+    if dtype not in (torch.float32, torch.float16):
+        raise InputError(f"dtype is {dtype}; a model is saved as torch.float32 or torch.float16")
+    labels = check_labels(model.labels, model.config.num_classes)
+    try:
+        header = write_header(Header(model.config, labels, dict(extra_metadata or {})))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"extra_metadata cannot be written as JSON: {error}") from error
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        tensors[name] = tensor.to("cpu", dtype).contiguous()
+        if not torch.isfinite(tensors[name]).all():
+            raise ModelFormatError(
+                f"tensor {name} holds NaN or infinite values as {dtype}; "
+                "save as torch.float32, or mend the training"
+            )
+    content = save(tensors, metadata=header)
+    _replace_file(Path(path), content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read_model(path: Path, dtype: torch.dtype) -> Un0Model:
+    checkpoint = read_checkpoint(path)
+    with torch.device("meta"):
+        model = Un0Model(checkpoint.config, checkpoint.labels)
+    state = {}
+    for name, stored in checkpoint.tensors.items():
+        # A copy: the file may change under a mapped tensor.
+        tensor = stored.to(dtype, copy=True, memory_format=torch.contiguous_format)
+        if not torch.isfinite(tensor).all():
+            raise ModelFormatError(
+                f"{path}: tensor {name} holds NaN or infinite values as {dtype}; "
+                "the file is damaged or its training diverged"
+            )
+        state[name] = tensor
+    model.load_state_dict(state, assign=True)
+    model.metadata = checkpoint.metadata
+    return model.eval().requires_grad_(False)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelFormatError(
+            f"{path}: cannot be read ({error.strerror}); give a readable checkpoint file"
+        ) from error
+
+
+def _replace_file(path: Path, content: bytes) -> None:
+    temporary: Path | None = None
+    try:
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(content)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); give a file in a writable folder"
+        ) from error

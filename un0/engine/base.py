@@ -1,0 +1,38 @@
+"""What a fast path must look like to the sampler."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+Precision = Literal["fp32", "bf16", "fp16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+
+class Engine(Protocol):
+    """A prepared model on one device. Built once, called for tile after tile.
+
+    Calls may come from several threads at once. The sampler always passes ``tile`` rows and pads
+    the last ones: libraries pick kernels by shape, and one shape means one result.
+    """
+
+    name: str
+    tile: int
+
+    def __call__(self, initial_phases: Tensor, class_ids: Tensor) -> Tensor:
+        """Images uint8 (B, H, W, 3) of phases float32 (B, n + n_cond) and class ids int64 (B,),
+        all on the engine's device. Inputs are trusted; the sampler has checked them."""
+        ...
+
+
+def to_uint8(images_BHWC: Tensor) -> Tensor:
+    """Levels 0..255 of images in [-1, 1]: round((x + 1) / 2 * 255), ties to even."""
+    return ((images_BHWC + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)

@@ -1,0 +1,129 @@
+"""The prepared engine: the readable model's mathematics with the constant work done at load.
+
+K is masked, scaled and packed once; each step is one product on stacked [sin; cos]; the
+conditioning block, which depends on nothing else, is integrated first; a class's drive is
+gathered once. Phases stay float32; products and convolutions use the engine's precision.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from un0.config import SEED_SIZE
+from un0.decoder import Decoder, read_out
+from un0.engine.base import DTYPES, Precision, to_uint8
+from un0.engine.gemm import prepare_gemm
+from un0.model import Un0Model
+
+# Decoder rows at a time on a CPU: their activations stay in its cache. Measured; see benchmarks.
+CPU_DECODE_ROWS = 8
+
+
+class EagerEngine:
+    """Runs anywhere PyTorch runs. Shapes: B images, N main and M conditioning oscillators."""
+
+    name = "eager"
+
+    def __init__(
+        self, model: Un0Model, device: torch.device, precision: Precision, tile: int
+    ) -> None:
+        self.tile = tile
+        self.config = model.config
+        self.dtype = DTYPES[precision]
+        constants = model.couplings(torch.zeros(0, dtype=torch.long, device=model.K.device))
+        scale = model.config.n_cond**-0.5 if model.config.parameterization == "mup" else 1.0
+        self.omega_N = constants.omega_N.float().to(device)
+        self.gemm = prepare_gemm(constants.K_NN.to(device, self.dtype), rows=2 * tile)
+        self.omega_cond_M = constants.omega_cond_M.float().to(device)
+        self.K_cond_T_MM = constants.K_cond_MM.float().T.contiguous().to(device)
+        drive_CNM = (model.K_drive.detach() * scale).to(device, self.dtype)
+        self.drive_CMN = drive_CNM.transpose(1, 2).contiguous()
+        self.convs = _convolutions(model.decoder, device, self.dtype)
+        self.decode_rows = CPU_DECODE_ROWS if device.type == "cpu" else tile
+
+    @torch.inference_mode()
+    def __call__(self, initial_phases: Tensor, class_ids: Tensor) -> Tensor:
+        """Images uint8 (B, H, W, 3)."""
+        theta_BN = self.integrate(initial_phases, class_ids)
+        return torch.cat([to_uint8(self.decode(rows)) for rows in theta_BN.split(self.decode_rows)])
+
+    @torch.inference_mode()
+    def integrate(self, initial_phases: Tensor, class_ids: Tensor) -> Tensor:
+        """Final main phases (B, N), float32."""
+        c = self.config
+        theta, phi = torch.split(initial_phases, [c.n, c.n_cond], dim=1)
+        waves = self._conditioning_waves(phi)
+        drive_BMN = self.drive_CMN[class_ids]
+        dt = c.integration_time / c.num_steps
+        for step in range(c.num_steps):
+            if c.solver == "euler":
+                theta = theta + dt * self._velocity(theta, waves[step], drive_BMN)
+            else:
+                theta = self._rk4_38_step(theta, waves[4 * step : 4 * step + 4], drive_BMN, dt)
+        return theta
+
+    @torch.inference_mode()
+    def decode(self, theta_BN: Tensor) -> Tensor:
+        """Images (B, H, W, 3) in [-1, 1], float32, of final main phases (B, N)."""
+        features = read_out(theta_BN, self.config.relativization, self.config.encoding)
+        x = features.to(self.dtype).unflatten(1, (-1, SEED_SIZE, SEED_SIZE))
+        x = x.contiguous(memory_format=torch.channels_last)
+        *blocks, out = self.convs
+        for index, (weight, bias) in enumerate(blocks):
+            if index % 2 == 0:
+                x = F.interpolate(x, scale_factor=2, mode="nearest")
+            x = F.leaky_relu_(F.conv2d(x, weight, bias, padding=1), 0.2)
+        return torch.tanh(F.conv2d(x, *out, padding=1).float()).permute(0, 2, 3, 1)
+
+    def _velocity(self, theta_BN: Tensor, wave_B2M: Tensor, drive_BMN: Tensor) -> Tensor:
+        sin_cos = torch.stack([torch.sin(theta_BN), torch.cos(theta_BN)], dim=1)
+        drive_B2N = wave_B2M @ drive_BMN
+        pull = self.gemm(sin_cos.to(self.dtype).flatten(0, 1), drive_B2N.flatten(0, 1))
+        pull_sin, pull_cos = pull.unflatten(0, (-1, 2)).unbind(1)
+        sin, cos = sin_cos.unbind(1)
+        velocity: Tensor = self.omega_N + cos * pull_sin - sin * pull_cos
+        return velocity
+
+    def _rk4_38_step(
+        self, theta: Tensor, waves: list[Tensor], drive_BMN: Tensor, dt: float
+    ) -> Tensor:
+        k1 = self._velocity(theta, waves[0], drive_BMN)
+        k2 = self._velocity(theta + dt / 3 * k1, waves[1], drive_BMN)
+        k3 = self._velocity(theta + dt * (k2 - k1 / 3), waves[2], drive_BMN)
+        k4 = self._velocity(theta + dt * (k1 - k2 + k3), waves[3], drive_BMN)
+        return theta + dt / 8 * (k1 + 3 * (k2 + k3) + k4)
+
+    def _conditioning_waves(self, phi_BM: Tensor) -> list[Tensor]:
+        """[sin phi, cos phi] (B, 2, M) at every stage of every step, in the engine's dtype."""
+        c = self.config
+        dt = c.integration_time / c.num_steps
+        waves: list[Tensor] = []
+
+        def velocity(phi: Tensor) -> Tensor:
+            wave = torch.stack([torch.sin(phi), torch.cos(phi)], dim=1)
+            waves.append(wave.to(self.dtype))
+            pull_sin, pull_cos = (wave @ self.K_cond_T_MM).unbind(1)
+            sin, cos = wave.unbind(1)
+            return self.omega_cond_M + cos * pull_sin - sin * pull_cos
+
+        for _ in range(c.num_steps):
+            k1 = velocity(phi_BM)
+            if c.solver == "euler":
+                phi_BM = phi_BM + dt * k1
+                continue
+            k2 = velocity(phi_BM + dt / 3 * k1)
+            k3 = velocity(phi_BM + dt * (k2 - k1 / 3))
+            k4 = velocity(phi_BM + dt * (k1 - k2 + k3))
+            phi_BM = phi_BM + dt / 8 * (k1 + 3 * (k2 + k3) + k4)
+        return waves
+
+
+def _convolutions(
+    decoder: Decoder, device: torch.device, dtype: torch.dtype
+) -> list[tuple[Tensor, Tensor]]:
+    """(weight, bias) of every convolution in order, channels last: two a block, then the output."""
+    tensors = [parameter.detach().to(device, dtype) for parameter in decoder.parameters()]
+    weights = [w.contiguous(memory_format=torch.channels_last) for w in tensors[::2]]
+    return list(zip(weights, tensors[1::2], strict=True))

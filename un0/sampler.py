@@ -1,0 +1,214 @@
+"""Sampler: seed, start and class ids in, 8-bit images out; the same bytes however it is cut.
+
+Image ``i`` depends on (model revision, seed, i, class) only. Libraries choose kernels, and so the
+order of additions, by shape and by thread count. Therefore work is cut into tiles of one fixed
+size, image ``i`` always sits in row ``i % tile``, and on a CPU each tile is computed by a single
+thread: parallel work is many tiles at once, never one tile shared.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from un0.config import ModelConfig
+from un0.engine import Precision, build_engine
+from un0.errors import InputError
+from un0.model import Un0Model
+from un0.noise import MAX_INDEX, check_seed, initial_phases
+
+Images = NDArray[np.uint8]
+ClassIds = Sequence[int] | NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Images ``first`` up to ``first + rows`` of the tile's own numbering are asked for."""
+
+    index: int  # of the tile: its row 0 is image index * size
+    first: int
+    class_ids: NDArray[np.int64]
+
+
+class Sampler:
+    """Generates images of one model on one device. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        model: Un0Model,
+        *,
+        device: str = "auto",
+        precision: Precision = "fp32",
+        tile: int | None = None,
+        threads: int | None = None,
+        engine: str | None = None,
+    ) -> None:
+        """Prepare ``model``; it may be dropped afterwards.
+
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" ... tile: images per engine
+        call; leave it out to get the same bytes as everyone else. threads: tiles computed at once;
+        None takes PyTorch's number of threads on a CPU. engine: a name from ``un0.engine.ENGINES``.
+        Raises InputError on what this machine or model cannot do.
+        """
+        self.device = _device(device)
+        self.precision = precision
+        self._engine = build_engine(model, self.device, precision, tile=tile, name=engine)
+        self.tile = self._engine.tile
+        self.config: ModelConfig = model.config
+        self.labels = model.labels
+        self.model_rev = model.rev
+        if threads is not None and threads < 1:
+            raise InputError(f"threads is {threads}; give at least 1, or leave it out")
+        # On a GPU a second thread keeps the device fed while the first copies its images out.
+        self.threads = threads or (torch.get_num_threads() if self.device.type == "cpu" else 2)
+        self._pool = _one_thread_workers(self.threads)
+
+    @property
+    def image_size(self) -> int:
+        """Pixels on a side."""
+        return self.config.image_size
+
+    @property
+    def engine_name(self) -> str:
+        return self._engine.name
+
+    @property
+    def device_name(self) -> str:
+        """The device in words, such as ``NVIDIA H100 80GB HBM3`` or the processor's name."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return _cpu_name()
+
+    def generate(self, seed: int, start: int, class_ids: ClassIds) -> Images:
+        """Images (B, H, W, 3) uint8: image ``start + k`` has class ``class_ids[k]``.
+
+        Raises InputError on a seed, index or class id out of range.
+        """
+        images = np.empty((len(class_ids), self.image_size, self.image_size, 3), dtype=np.uint8)
+        for offset, part in self.generate_tiles(seed, start, class_ids):
+            images[offset : offset + len(part)] = part
+        return images
+
+    def generate_tiles(
+        self, seed: int, start: int, class_ids: ClassIds
+    ) -> Iterator[tuple[int, Images]]:
+        """Yield (offset, images (b, H, W, 3) uint8) in order, while later tiles are computed.
+
+        Arguments are checked at the call. Dropping the iterator cancels what has not begun.
+        """
+        seed = check_seed(seed)
+        ids = self._check_class_ids(class_ids)
+        if not 0 <= start <= MAX_INDEX - len(ids):
+            raise InputError(
+                f"start is {start}; it must be 0 or more, and the last image at most {MAX_INDEX}"
+            )
+        return self._in_order(seed, self._cut(start, ids))
+
+    def warm_up(self) -> None:
+        """Compile, allocate and pick kernels now, so that the first request is not the slow one."""
+        self.generate(0, 0, np.zeros(self.tile * self.threads, dtype=np.int64))
+
+    def _in_order(self, seed: int, tiles: Iterator[_Tile]) -> Iterator[tuple[int, Images]]:
+        offset = 0
+        pending: deque[Future[Images]] = deque()
+        try:
+            for tile in tiles:
+                pending.append(self._pool.submit(self._compute, seed, tile))
+                if len(pending) > self.threads:  # one more than are running: none has to wait
+                    images = pending.popleft().result()
+                    yield offset, images
+                    offset += len(images)
+            while pending:
+                images = pending.popleft().result()
+                yield offset, images
+                offset += len(images)
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _cut(self, start: int, ids: NDArray[np.int64]) -> Iterator[_Tile]:
+        done = 0
+        while done < len(ids):
+            index, first = divmod(start + done, self.tile)
+            rows = min(self.tile - first, len(ids) - done)
+            yield _Tile(index, first, ids[done : done + rows])
+            done += rows
+
+    def _compute(self, seed: int, tile: _Tile) -> Images:
+        begin, rows = tile.index * self.tile + tile.first, len(tile.class_ids)
+        wanted = slice(tile.first, tile.first + rows)
+        width = self.config.n + self.config.n_cond
+        phases = torch.zeros(self.tile, width, device=self.device)
+        phases[wanted] = initial_phases(seed, range(begin, begin + rows), width, self.device)
+        class_ids = torch.zeros(self.tile, dtype=torch.long)
+        class_ids[wanted] = torch.from_numpy(tile.class_ids)
+        images: Images = self._engine(phases, class_ids.to(self.device))[wanted].cpu().numpy()
+        return images
+
+    def _check_class_ids(self, class_ids: ClassIds) -> NDArray[np.int64]:
+        ids = np.asarray(class_ids)
+        if ids.size == 0:
+            return np.zeros(0, dtype=np.int64)
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise InputError(
+                f"class ids have shape {ids.shape} and type {ids.dtype}; give a flat list of whole "
+                "numbers"
+            )
+        top = self.config.num_classes - 1
+        wrong = (ids < 0) | (ids > top)
+        if wrong.any():
+            raise InputError(
+                f"class id {ids[wrong][0]} is out of range; this model has classes 0 to {top}"
+            )
+        return ids.astype(np.int64)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device is {name!r}; choose auto, cpu, cuda or cuda:0 ...") from None
+    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
+        raise InputError(
+            f"device is {name!r}, but PyTorch sees {torch.cuda.device_count()} CUDA devices; "
+            "choose another, or auto"
+        )
+    return device
+
+
+def _one_thread_workers(count: int) -> ThreadPoolExecutor:
+    """A pool whose threads each compute alone: PyTorch's own parallelism is off inside them."""
+    before = torch.get_num_threads()
+    started = threading.Barrier(count + 1)
+
+    def start() -> None:
+        torch.set_num_threads(1)  # of this thread, and the default of threads yet to come ...
+        started.wait()
+
+    pool = ThreadPoolExecutor(count, thread_name_prefix="un0-sampler", initializer=start)
+    for _ in range(count):
+        pool.submit(int)  # a thread starts at its first task
+    started.wait()
+    torch.set_num_threads(before)  # ... which is put back here
+    return pool
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
