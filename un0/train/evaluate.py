@@ -1,0 +1,217 @@
+"""Scores of a model against the images it was trained to resemble, without ImageNet networks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from un0.errors import InputError
+from un0.model import Un0Model
+from un0.noise import initial_phases
+from un0.train import metrics
+from un0.train.data import ImageSet, to_float
+from un0.train.evaluator import evaluation_cnn
+
+BATCH = 500
+NEIGHBOUR = 5  # k of precision, recall, density and coverage
+REFERENCES = 1000  # training images per class that a sample is compared with for shattering
+SHATTERED_QUANTILE = 0.999
+MIN_RECALL, MIN_COVERAGE, MIN_SPREAD = 0.1, 0.1, 0.25  # below: collapsed; spread against the real
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What ``evaluate`` finds. Each measure that has one stands beside its value for real images.
+
+    accuracy: share of samples that the evaluation CNN gives their own class.
+    cnn_frechet: Frechet distance to test images in that CNN's features; not an FID. Its floor is
+    training images against the same test images, as many of them.
+    shattered_share: see ``shattered``. memorisation: median distance in pixels to the nearest
+    training image over that of test images; well below 1 means copies.
+    collapsed: the samples span too little for the other scores to mean anything.
+    """
+
+    count: int
+    seed: int
+    accuracy: float
+    real_accuracy: float
+    cnn_frechet: float
+    cnn_frechet_floor: float
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+    shattered_share: float
+    memorisation: float
+    sharpness: float
+    real_sharpness: float
+    diversity: float
+    real_diversity: float
+    spread: float
+    real_spread: float
+    collapsed: bool
+
+
+def default_cache() -> Path:
+    """Where evaluation CNNs are kept: ``$XDG_CACHE_HOME/un0``, or ``~/.cache/un0``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "un0"
+
+
+class Judge:
+    """The real images, their features and the evaluation CNN; made once for many models."""
+
+    def __init__(
+        self,
+        train: ImageSet,
+        test: ImageSet,
+        *,
+        count: int | None = None,
+        cache_dir: Path | None = None,
+        mirror: bool = False,
+    ) -> None:
+        self.count = min(count or len(test), len(test), len(train))
+        if self.count <= NEIGHBOUR:
+            raise InputError(
+                f"evaluation on {self.count} images; recall and coverage need more than "
+                f"{NEIGHBOUR} test images"
+            )
+        self.labels = test.labels
+        self.net = evaluation_cnn(train, cache_dir or default_cache(), mirror)
+        test = test[_spread_rows(len(test), self.count)]
+        self.test_ids = test.class_ids_N
+        self.test = to_float(test.images_NCHW)
+        self.test_features = self.features(self.test)
+        same_count = train[_spread_rows(len(train), self.count)]
+        self.floor_features = self.features(to_float(same_count.images_NCHW))
+        self.shatter = ShatterMeasure(self, train)
+        self.train_pixels = _gray(train.images_NCHW)
+
+    @torch.no_grad()
+    def features(self, images_NCHW: Tensor) -> Tensor:
+        """(N, 128) in the evaluation CNN."""
+        return torch.cat([self.net.features(part) for part in images_NCHW.split(BATCH)])
+
+    def score(self, images_NCHW: Tensor, class_ids_N: Tensor, seed: int = 0) -> Scores:
+        """Scores of samples in [-1, 1] that were asked to be of these classes."""
+        features = self.features(images_NCHW)
+        overlap = metrics.manifold(self.test_features, features, NEIGHBOUR)
+        spread = metrics.pixel_spread(images_NCHW, class_ids_N)
+        real_spread = metrics.pixel_spread(self.test, self.test_ids)
+        frechet, floor = (
+            metrics.frechet(x, self.test_features) for x in (features, self.floor_features)
+        )
+        return Scores(
+            count=len(images_NCHW),
+            seed=seed,
+            accuracy=self._accuracy(features, class_ids_N),
+            real_accuracy=self._accuracy(self.test_features, self.test_ids),
+            cnn_frechet=frechet,
+            cnn_frechet_floor=floor,
+            precision=overlap.precision,
+            recall=overlap.recall,
+            density=overlap.density,
+            coverage=overlap.coverage,
+            shattered_share=self.shatter.share(images_NCHW, features, class_ids_N),
+            memorisation=self._memorisation(images_NCHW),
+            sharpness=float(metrics.sharpness(images_NCHW).mean()),
+            real_sharpness=float(metrics.sharpness(self.test).mean()),
+            diversity=metrics.within_class_diversity(features, class_ids_N),
+            real_diversity=metrics.within_class_diversity(self.test_features, self.test_ids),
+            spread=spread,
+            real_spread=real_spread,
+            collapsed=overlap.recall < MIN_RECALL
+            or overlap.coverage < MIN_COVERAGE
+            or spread < MIN_SPREAD * real_spread,
+        )
+
+    def _accuracy(self, features_ND: Tensor, class_ids_N: Tensor) -> float:
+        guess = self.net.head(features_ND).argmax(dim=1)
+        return float((guess == class_ids_N).float().mean())
+
+    def _memorisation(self, images_NCHW: Tensor, count: int = 1000) -> float:
+        def median(x: Tensor) -> Tensor:
+            return metrics.nearest_distance(_gray(x[:count]), self.train_pixels).median()
+
+        return float(median(images_NCHW) / median(self.test))
+
+
+class ShatterMeasure:
+    """Shattered: farther from its class than all but one in a thousand real images are.
+
+    Far is the distance to the nearest of ``REFERENCES`` training images of the class, over the
+    median that test images of the class have; in the evaluation CNN's features or in pixels. So
+    about 0.1 to 0.2% of real images count as shattered.
+    """
+
+    def __init__(self, judge: Judge, train: ImageSet) -> None:
+        self.references: list[tuple[Tensor, Tensor]] = []
+        for c in range(len(train.labels)):
+            images = to_float(train.images_NCHW[train.class_ids_N == c][:REFERENCES])
+            self.references.append((judge.features(images), _gray(images)))
+        self.medians = torch.ones(2, len(train.labels))
+        real = self._distances(judge.test, judge.test_features, judge.test_ids)
+        for c in judge.test_ids.unique():
+            self.medians[:, c] = real[:, judge.test_ids == c].median(dim=1).values.clamp(min=1e-6)
+        self.limits = (real / self.medians[:, judge.test_ids]).quantile(SHATTERED_QUANTILE, dim=1)
+
+    def share(self, images_NCHW: Tensor, features_ND: Tensor, class_ids_N: Tensor) -> float:
+        """Share of the samples that are shattered."""
+        return float(self.flags(images_NCHW, features_ND, class_ids_N).float().mean())
+
+    def flags(self, images_NCHW: Tensor, features_ND: Tensor, class_ids_N: Tensor) -> Tensor:
+        """(N,) bool."""
+        distances = self._distances(images_NCHW, features_ND, class_ids_N)
+        return (distances / self.medians[:, class_ids_N] > self.limits[:, None]).any(dim=0)
+
+    def _distances(self, images_NCHW: Tensor, features_ND: Tensor, class_ids_N: Tensor) -> Tensor:
+        found = torch.zeros(2, len(class_ids_N))
+        for c in class_ids_N.unique().tolist():
+            mine = class_ids_N == c
+            features, pixels = self.references[c]
+            found[0, mine] = metrics.nearest_distance(features_ND[mine], features)
+            found[1, mine] = metrics.nearest_distance(_gray(images_NCHW[mine]), pixels)
+        return found
+
+
+@torch.no_grad()
+def sample(model: Un0Model, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Images (count, 3, H, W) in [-1, 1] of classes dealt in turn, and the class ids."""
+    width = model.config.n + model.config.n_cond
+    class_ids = torch.arange(count) % model.config.num_classes
+    parts = []
+    for start in range(0, count, BATCH):
+        rows = range(start, min(start + BATCH, count))
+        parts.append(model(initial_phases(seed, rows, width), class_ids[rows.start : rows.stop]))
+    return torch.cat(parts), class_ids
+
+
+def evaluate(model: Un0Model, judge: Judge, seed: int = 0) -> Scores:
+    """Scores of as many samples as the judge has test images. Raises on classes that differ."""
+    c = model.config
+    if c.num_classes != len(judge.labels):
+        raise InputError(
+            f"the model has {c.num_classes} classes, the data {len(judge.labels)}; "
+            "evaluate a model on the data it was trained on"
+        )
+    if model.labels and model.labels != judge.labels:
+        raise InputError(
+            f"the model's labels are {', '.join(model.labels)}; the data's are "
+            f"{', '.join(judge.labels)}; evaluate a model on the data it was trained on"
+        )
+    images, class_ids = sample(model, judge.count, seed)
+    return judge.score(images, class_ids, seed)
+
+
+def _gray(images_NCHW: Tensor) -> Tensor:
+    """(N, H * W) in [-1, 1], of uint8 or of floats that already are."""
+    x = to_float(images_NCHW) if images_NCHW.dtype == torch.uint8 else images_NCHW
+    return x.mean(dim=1).flatten(1)
+
+
+def _spread_rows(total: int, count: int) -> Tensor:
+    """``count`` rows evenly over ``total``, so that data sorted by class stay balanced."""
+    return torch.arange(count) * total // count
