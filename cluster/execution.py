@@ -14,20 +14,24 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cluster.clock import monotonic_s, utc_now
+from cluster.errors import Retryable
 from cluster.metering.meter import Meter
-from cluster.storage.commit import commit
+from cluster.storage.backoff import Backoff
+from cluster.storage.commit import Outcome, commit
 from cluster.storage.images import encode_images, shard_parquet
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.types import CommitRecord, DataObject, Energy, Shard, Workload
 
 Images = NDArray[np.uint8]
+T = TypeVar("T")
+PATIENCE = Backoff(attempts=16, base_s=0.25, cap_s=15.0)  # about a minute and a half
 
 
 class Sampler(Protocol):
@@ -71,7 +75,7 @@ class Attempt:
     """One finished attempt at a shard. ``record`` is committed only if ``outcome`` is not None."""
 
     record: CommitRecord
-    outcome: str | None
+    outcome: Outcome | None
 
 
 class ShardRunner:
@@ -146,7 +150,7 @@ class ShardRunner:
     def _publish(self, shard: Shard, data: bytes, energy: Energy, generate_s: float) -> Attempt:
         attempt_id = uuid.uuid4().hex
         key = JobLayout(shard.job_id).images(shard.index, attempt_id)
-        self._store.put(key, data)
+        patiently(lambda: self._store.put(key, data))
         record = CommitRecord(
             job_id=shard.job_id,
             shard=shard.index,
@@ -170,4 +174,18 @@ class ShardRunner:
             generate_s=generate_s,
             committed_at=utc_now(),
         )
-        return Attempt(record, commit(self._store, record) if self._commit_here else None)
+        if not self._commit_here:
+            return Attempt(record, None)
+        return Attempt(record, patiently(lambda: commit(self._store, record)))
+
+
+def patiently(act: Callable[[], T]) -> T:
+    """Do it, again and again while the store is away: the images in hand cost joules to remake."""
+    last: Retryable | None = None
+    for _ in PATIENCE.tries():
+        try:
+            return act()
+        except Retryable as error:
+            last = error
+    assert last is not None
+    raise last

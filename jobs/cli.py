@@ -11,6 +11,7 @@ from rich.console import Console
 
 from cluster.errors import ClusterError, UserError
 from jobs import cli_models, cli_store
+from jobs.cli_demo import demo_command
 from jobs.cli_options import Address, EndpointUrl, Json, Replicas, Store, show_json
 from jobs.display import follow
 from jobs.render import summary
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 cli_store.add_to(app)
 cli_models.add_to(app)
+app.command("demo")(demo_command)
 
 
 @app.command("generate")

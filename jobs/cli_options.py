@@ -6,6 +6,8 @@ import json
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 Store = Annotated[str, typer.Option(help="file:///dir, a directory, or s3://bucket/prefix.")]
 EndpointUrl = Annotated[
@@ -21,3 +23,11 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard 
 def show_json(value: Any) -> None:
     """Print one JSON document as the last thing on standard output."""
     print(json.dumps(value, indent=2, default=str))
+
+
+def show_table(table: Table) -> None:
+    """Print a table, never cut short where the output is not a terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=240)
+    console.print(table)

@@ -77,23 +77,21 @@ class Replica:
             return Failure(str(error), fatal=True)
 
     def _start(self) -> Ready:
-        from un0.checkpoint import load_model
-        from un0.sampler import Sampler
+        from un0 import Sampler, load_model
 
         meter = choose_meter(*_device_of(self._options.device))
-        model = load_model(self._workload.model)
-        if model.rev != self._workload.model_rev:
-            raise UserError(
-                f"model {self._workload.model!r} on {socket.gethostname()} has revision "
-                f"{model.rev[:12]}, but job {self._workload.job_id} was submitted with "
-                f"{self._workload.model_rev[:12]}; put the same file on every node"
-            )
         sampler = Sampler(
-            model,
+            load_model(self._workload.model),
             device=self._options.device,
             precision=self._workload.precision,
             threads=self._options.threads,
         )
+        if sampler.model_rev != self._workload.model_rev:
+            raise UserError(
+                f"model {self._workload.model!r} on {socket.gethostname()} has revision "
+                f"{sampler.model_rev[:12]}, but job {self._workload.job_id} was submitted with "
+                f"{self._workload.model_rev[:12]}; put the same file on every node"
+            )
         sampler.warm_up()
         self._runner = ShardRunner(
             self._workload,

@@ -1,0 +1,67 @@
+"""Commands about models: list, export, train, evaluate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from cluster.errors import UserError
+from jobs.cli_options import Json, show_json, show_table
+
+ModelArgument = Annotated[str, typer.Argument(help="Name from `un0 models`, or a file.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this module's commands."""
+    app.command("models")(models_command)
+    app.command("export")(export_command)
+
+
+def models_command(as_json: Json = False) -> None:
+    """List the models that can be used, and which are on this machine."""
+    from un0.catalog import DEFAULT_MODEL, list_models
+
+    models = list_models()
+    if as_json:
+        show_json([asdict(model) for model in models])
+        return
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for column in ("model", "pixels", "classes", "params", "published FID", "file", "where"):
+        table.add_column(column, justify="right" if column in ("params", "file") else "left")
+    for model in models:
+        table.add_row(
+            model.name + (" (default)" if model.name == DEFAULT_MODEL else ""),
+            f"{model.image_size}x{model.image_size}",
+            str(model.num_classes),
+            f"{model.params / 1e6:.1f} M",
+            "-" if model.fid is None else f"{model.fid} ({model.fid_evaluator})",
+            "-" if model.size_bytes is None else f"{model.size_bytes / 1e6:.1f} MB",
+            model.where,
+        )
+    show_table(table)
+    print("FIDs of different evaluators are not comparable.")
+
+
+def export_command(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    dtype: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
+) -> None:
+    """Write a model as one self-describing safetensors file, from any layout that loads."""
+    import torch
+
+    from un0 import load_model, save_model
+
+    dtypes = {"fp32": torch.float32, "fp16": torch.float16}
+    if dtype not in dtypes:
+        raise UserError(f"--dtype {dtype!r} is not known; choose fp32 or fp16")
+    loaded = load_model(model)
+    try:
+        revision = save_model(loaded, out, dtypes[dtype], loaded.metadata)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; choose another path") from None
+    print(f"{out}  sha256 {revision}")
