@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-TINY = 1e-12
+TINY = 1e-30  # keeps 0 / 0 at zero where all features are equal
 
 
 def num_others(num_generated: int, gamma: float) -> int:
@@ -39,7 +39,8 @@ def drift(
     own = torch.zeros(distance.shape[1:], dtype=torch.bool, device=distance.device)
     own[rows, num_positives + rows] = True
     pairs = num_generated * (partners.shape[1] - 1)
-    scale = distance.masked_fill(own, 0).sum(dim=(1, 2), keepdim=True) / pairs + TINY
+    scale = distance.masked_fill(own, 0).sum(dim=(1, 2), keepdim=True) / pairs
+    scale = scale.clamp(min=TINY)
 
     total = torch.zeros_like(generated_LGC)
     for temperature in temperatures:
@@ -51,7 +52,7 @@ def drift(
         )
         field = weights @ partners
         length = field.norm(dim=2, keepdim=True).mean(dim=1, keepdim=True)
-        total = total + field / (length + TINY)
+        total = total + field / length.clamp(min=TINY)
     return total, scale
 
 

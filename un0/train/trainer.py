@@ -126,7 +126,7 @@ class Trainer:
                     loss = loss + drift_loss(*parts, temperatures=spec.temperatures)
             (gradient,) = torch.autograd.grad(loss, leaf)
             share = spec.views[name] / sum(spec.views.values())  # type: ignore[index]
-            total += share * gradient / (gradient.norm() + 1e-12)
+            total += share * gradient / gradient.norm().clamp(min=1e-12)
             loss_sum += loss.item()
         return total, loss_sum
 
