@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from un0.train.data import ImageSet, to_float
 from un0.train.precision import autocast
 
+MIN_STEPS = 300  # however few the images
+
 
 def train_classifier(
     net: nn.Module,
@@ -21,15 +23,14 @@ def train_classifier(
     seed: int,
     mirror: bool,
     bf16: bool,
-    batch_size: int = 128,
     peak_lr: float = 3e-3,
 ) -> None:
     """Fit in place with cross-entropy, a one-cycle cosine and shifts of each image."""
     device = next(net.parameters()).device
     g = torch.Generator().manual_seed(seed)
-    batch_size = min(batch_size, len(data))
+    batch_size = min(128, max(16, len(data) // 8), len(data))
     steps_per_epoch = len(data) // batch_size
-    steps = epochs * steps_per_epoch
+    steps = max(epochs * steps_per_epoch, MIN_STEPS)
     optimizer = torch.optim.AdamW(net.parameters(), lr=peak_lr, weight_decay=0.02)
     net.train().requires_grad_(True)
     for step in range(steps):

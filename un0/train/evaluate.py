@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from un0.checkpoint import load_model
 from un0.errors import InputError
 from un0.model import Un0Model
 from un0.noise import initial_phases
 from un0.train import metrics
-from un0.train.data import ImageSet, to_float
+from un0.train.data import ImageSet, load_images, to_float
 from un0.train.evaluator import evaluation_cnn
 
 BATCH = 500
@@ -204,6 +205,25 @@ def evaluate(model: Un0Model, judge: Judge, seed: int = 0) -> Scores:
         )
     images, class_ids = sample(model, judge.count, seed)
     return judge.score(images, class_ids, seed)
+
+
+def evaluate_model(
+    name_or_path: str | Path,
+    data: str | Path,
+    *,
+    count: int | None = None,
+    seed: int = 0,
+    cache_dir: Path | None = None,
+) -> Scores:
+    """Scores of a model by catalogue name or file against a data source (``load_images``).
+
+    ``count`` samples, by default as many as there are test images; sample i has the phases of
+    image i of a job with this seed. The first call on a data set trains its evaluation CNN.
+    """
+    model = load_model(name_or_path)
+    size = model.config.image_size
+    train, test = load_images(data, "train", size), load_images(data, "test", size)
+    return evaluate(model, Judge(train, test, count=count, cache_dir=cache_dir), seed)
 
 
 def _gray(images_NCHW: Tensor) -> Tensor:
