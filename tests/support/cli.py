@@ -1,0 +1,116 @@
+"""The command line as a user runs it, in a process of its own that tests can watch and kill."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+WAIT_S = 120.0
+
+
+def un0(*args: str, timeout_s: float = 240.0) -> subprocess.CompletedProcess[str]:
+    """Run ``un0 ARGS`` to its end; whatever its exit code."""
+    return subprocess.run(
+        [sys.executable, "-m", "jobs.cli", *args],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def un0_json(*args: str) -> Any:
+    """The JSON that ``un0 ARGS --json`` prints; the command must succeed."""
+    done = un0(*args, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+class Running:
+    """``un0 ARGS`` under way."""
+
+    def __init__(self, *args: str) -> None:
+        self._directory = tempfile.TemporaryDirectory()
+        self._out = Path(self._directory.name, "out")
+        self._err = Path(self._directory.name, "err")
+        with self._out.open("w") as out, self._err.open("w") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "jobs.cli", *args],
+                stdout=out,
+                stderr=err,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    @property
+    def stdout(self) -> str:
+        return self._out.read_text()
+
+    @property
+    def stderr(self) -> str:
+        return self._err.read_text()
+
+    def descendants(self) -> list[psutil.Process]:
+        """Every process this command started, itself last."""
+        try:
+            root = psutil.Process(self.process.pid)
+            return [*root.children(recursive=True), root]
+        except psutil.NoSuchProcess:
+            return []
+
+    def replicas(self) -> list[psutil.Process]:
+        """Its replica processes, by the title Ray gives them."""
+        return [
+            process for process in self.descendants() if _title(process).startswith("ray::Replica")
+        ]
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+
+    def kill_everything(self) -> None:
+        """kill -9 to the driver and all of its Ray, as a power cut would."""
+        processes = self.descendants()
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, timeout=WAIT_S)
+        self.process.wait()
+
+    def wait(self) -> int:
+        return self.process.wait(WAIT_S)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for the condition while the command runs; fail if it ends first."""
+        deadline_s = time.monotonic() + WAIT_S
+        while not condition():
+            assert self.process.poll() is None, f"it ended early:\n{self.stdout}\n{self.stderr}"
+            assert time.monotonic() < deadline_s, f"waited in vain:\n{self.stderr}"
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def running(*args: str) -> Iterator[Running]:
+    """``un0 ARGS`` under way; nothing of it is left afterwards."""
+    command = Running(*args)
+    try:
+        yield command
+    finally:
+        command.kill_everything()
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return ""
