@@ -1,0 +1,213 @@
+"""Checking a job in its store from end to end: objects, rows, indices, classes and pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.energy import sum_energy
+from cluster.errors import Fatal, NotFound
+from cluster.storage.checks import (
+    decode_block,
+    examples,
+    manifest_faults,
+    object_faults,
+    ranges,
+    record_faults,
+    row_faults,
+)
+from cluster.storage.commit import ended_state, parse_record
+from cluster.storage.layout import JobLayout, holds_images, shard_of_commit
+from cluster.storage.object_store import ObjectStore
+from cluster.storage.reader import load_job
+from cluster.types import CommitRecord, Energy, Manifest, Shard, Workload
+
+_THREADS = 4
+_FETCH_AHEAD = 1  # shards in memory besides the one being checked
+_DECODE_ROWS = 64
+
+OnShard = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What ``verify`` found.
+
+    images: those that are there and right. problems: one line each, naming a key or a shard and
+        what is wrong there.
+    pixel_sha256: over (index as little-endian uint64, RGB pixels) of every image in index order:
+        equal for equal pictures, whatever the shards, the attempts and the (lossless) encoding.
+        None unless every image of the job is there and right.
+    energy: of the commit records that could be read.
+    """
+
+    job_id: str
+    images: int
+    problems: tuple[str, ...]
+    pixel_sha256: str | None
+    energy: Energy
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def verify(store: ObjectStore, job_id: str, *, on_shard: OnShard | None = None) -> VerifyReport:
+    """Read and check all that the job committed, one shard at a time.
+
+    on_shard hears of (shards done, shards of the job). Whatever is wrong with the job becomes a
+    problem in the report. Raises UserError for an unknown job, and what a store raises that
+    cannot be read at all.
+    """
+    workload = load_job(store, job_id).workload
+    committed, problems = _committed(store, workload)
+    check = _Check(workload, problems)
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="verify") as pool:
+        fetched = _fetch_ahead(pool, store, workload, committed)
+        for done, shard in enumerate(fetched, start=1):
+            check.shard(shard, pool)
+            if on_shard is not None:
+                on_shard(done, workload.num_shards)
+    problems += _end_problems(store, job_id, check.records)
+    return VerifyReport(
+        job_id=job_id,
+        images=check.images,
+        problems=tuple(problems),
+        pixel_sha256=check.hash.hexdigest() if check.images == workload.count else None,
+        energy=sum_energy(record.energy for record in check.records.values()),
+    )
+
+
+@dataclass
+class _Fetched:
+    """A shard as the store holds it. ``blobs``: its image objects; None if any is damaged."""
+
+    shard: Shard
+    record: CommitRecord | None = None
+    blobs: list[bytes] | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Check:
+    """Goes through fetched shards in order, collecting problems and hashing pixels."""
+
+    workload: Workload
+    problems: list[str]
+    records: dict[int, CommitRecord] = field(default_factory=dict)
+    images: int = 0
+    hash: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+    def shard(self, fetched: _Fetched, pool: ThreadPoolExecutor) -> None:
+        self.problems += fetched.problems
+        if fetched.record is None:
+            return
+        self.records[fetched.shard.index] = fetched.record
+        if fetched.blobs is None:
+            return
+        place = f"{fetched.record.objects[0].key} (shard {fetched.shard.index})"
+        try:
+            table = pa.concat_tables(pq.read_table(pa.BufferReader(b)) for b in fetched.blobs)
+        except (pa.ArrowException, OSError) as error:
+            self.problems.append(f"{place}: not readable as Parquet: {error}")
+            return
+        faults = list(row_faults(self.workload, fetched.shard, fetched.record, table))
+        self.problems += faults
+        if not faults:
+            self._pixels(place, table, pool)
+
+    def _pixels(self, place: str, table: pa.Table, pool: ThreadPoolExecutor) -> None:
+        batches = table.select(["index", "image"]).to_batches(max_chunksize=_DECODE_ROWS)
+        size = {"width": self.workload.width, "height": self.workload.height}
+        faults: list[str] = []
+        for block, wrong in pool.map(partial(decode_block, **size), batches):
+            self.hash.update(block)
+            faults += wrong
+        self.images += table.num_rows - len(faults)
+        if faults:
+            self.problems.append(f"{place}: {len(faults)} bad images: {examples(faults)}")
+
+
+def _committed(store: ObjectStore, workload: Workload) -> tuple[list[int], list[str]]:
+    """The committed shards of the job's grid, and what is wrong with their set."""
+    prefix = JobLayout(workload.job_id).commits
+    shards: list[int] = []
+    problems: list[str] = []
+    for info in store.list(prefix):
+        shard = shard_of_commit(info.key)
+        if shard is None:
+            problems.append(f"{info.key}: not a commit record's name")
+        elif shard >= workload.num_shards:
+            problems.append(f"{info.key}: the job has only {workload.num_shards} shards")
+        else:
+            shards.append(shard)
+    if missing := set(range(workload.num_shards)).difference(shards):
+        problems.append(
+            f"{prefix}: {len(missing)} of {workload.num_shards} shards are not committed: "
+            f"{ranges(missing)}"
+        )
+    return shards, problems
+
+
+def _fetch_ahead(
+    pool: ThreadPoolExecutor, store: ObjectStore, workload: Workload, shards: Iterable[int]
+) -> Iterator[_Fetched]:
+    pending: deque[Future[_Fetched]] = deque()
+    for index in shards:
+        pending.append(pool.submit(_fetch, store, workload, workload.shard(index)))
+        if len(pending) > _FETCH_AHEAD:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _fetch(store: ObjectStore, workload: Workload, shard: Shard) -> _Fetched:
+    fetched = _Fetched(shard)
+    key = JobLayout(workload.job_id).commit(shard.index)
+    try:
+        fetched.record = parse_record(CommitRecord, key, store.get(key))
+    except (Fatal, NotFound) as error:
+        fetched.problems.append(str(error))
+        return fetched
+    faults = list(record_faults(workload, shard, fetched.record))
+    blobs = []
+    for data in fetched.record.objects:
+        try:
+            blob = store.get(data.key)
+        except NotFound:
+            faults.append(f"{data.key} (shard {shard.index}): missing, though committed")
+            continue
+        faults += object_faults(shard, data, blob)
+        if holds_images(data.key):
+            blobs.append(blob)
+    fetched.problems += faults
+    fetched.blobs = None if faults else blobs
+    return fetched
+
+
+def _end_problems(
+    store: ObjectStore, job_id: str, records: dict[int, CommitRecord]
+) -> Iterator[str]:
+    """Of a completed job: its manifest against the commits, and what no commit vouches for."""
+    layout = JobLayout(job_id)
+    if ended_state(store, job_id) != "completed":
+        return
+    try:
+        manifest = parse_record(Manifest, layout.manifest, store.get(layout.manifest))
+    except (Fatal, NotFound) as error:
+        yield f"{layout.marker('completed')} without a good manifest: {error}"
+        return
+    if manifest.state != "completed":
+        yield f"{layout.manifest}: its state is {manifest.state}, though the job is completed"
+    yield from manifest_faults(manifest, records)
+    vouched = {data.key for record in manifest.commits for data in record.objects}
+    for info in store.list(layout.attempts):
+        if info.key not in vouched:
+            yield f"{info.key}: left over: the job is completed and no commit vouches for it"
