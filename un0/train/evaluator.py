@@ -68,10 +68,10 @@ def evaluation_cnn(train: ImageSet, cache_dir: Path, mirror: bool = False) -> Ev
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = EvaluationCNN(len(train.labels))
+    channels_last(net)
     if path.is_file():
         net.load_state_dict(torch.load(path, weights_only=True))
         return net.eval().requires_grad_(False)
-    channels_last(net)
     bf16 = use_bf16("auto", torch.device("cpu"))
     train_classifier(net, net.logits, data, epochs=EPOCHS, seed=0, mirror=mirror, bf16=bf16)
     path.parent.mkdir(parents=True, exist_ok=True)
