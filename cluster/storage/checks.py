@@ -55,8 +55,9 @@ def row_faults(
     """A shard's rows against what the job says they are; pictures are not decoded."""
     place = f"{record.objects[0].key} (shard {shard.index})"
     if not table.schema.equals(IMAGE_SCHEMA):
-        odd = set(map(str, table.schema)) ^ set(map(str, IMAGE_SCHEMA))
-        yield f"{place}: its columns are not those of images; see {', '.join(sorted(odd))}"
+        found, expected = ({f"{f.name}: {f.type}" for f in s} for s in (table.schema, IMAGE_SCHEMA))
+        odd = ", ".join(sorted(found ^ expected)) or "their order"
+        yield f"{place}: its columns are not those of images; see {odd}"
         return
     if table.num_rows != shard.rows:
         yield f"{place}: {table.num_rows} rows; {shard.rows} expected"
@@ -64,15 +65,15 @@ def row_faults(
         yield from (f"{place}: {fault}" for fault in faults)
         return  # other columns are compared by position
     classes = workload.classes_of(shard.start, shard.stop)
-    for name, expected in row_columns(workload, shard, classes, record.hardware).items():
-        differs = pc.fill_null(pc.not_equal(table[name], expected), False)
-        differs = pc.or_(differs, pc.xor(pc.is_null(table[name]), pc.is_null(expected)))
+    for name, column in row_columns(workload, shard, classes, record.hardware).items():
+        differs = pc.fill_null(pc.not_equal(table[name], column), False)
+        differs = pc.or_(differs, pc.xor(pc.is_null(table[name]), pc.is_null(column)))
         at = np.flatnonzero(differs.to_numpy())
         if len(at):
             first = int(at[0])
             yield (
                 f"{place}: {name} is wrong in {len(at)} rows; first at index "
-                f"{shard.start + first}: {table[name][first]}, expected {expected[first]}"
+                f"{shard.start + first}: {table[name][first]}, expected {column[first]}"
             )
     yield from _energy_faults(place, record.energy, table)
 

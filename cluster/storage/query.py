@@ -37,6 +37,7 @@ def connect(store: ObjectStore) -> duckdb.DuckDBPyConnection:
     connection.register("commits", pa.Table.from_pylist(list(_commits(jobs)), COMMIT_SCHEMA))
     connection.register("jobs", pa.Table.from_pylist(list(map(_job, jobs)), JOB_SCHEMA))
     for setting in (
+        "timezone = 'UTC'",
         "enable_external_access = false",
         "python_enable_replacements = false",  # names of Python variables are not tables
         "lock_configuration = true",
@@ -56,10 +57,12 @@ def query(store: ObjectStore, sql: str) -> pa.Table:
 
 def run(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     """The same on a connection that is open already."""
+    if not sql.strip():
+        raise UserError("query: empty; try: select label, count(*) from images group by all")
     try:
         result = connection.sql(sql)
-        return pa.table({"done": [True]}) if result is None else pa.table(result)
-    except duckdb.Error as error:
+        return pa.table({}) if result is None else pa.table(result)
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
         raise UserError(f"query: {error}") from error
 
 

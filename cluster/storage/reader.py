@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 StoredState = Literal["completed", "cancelled", "failed", "incomplete"]
 _JOB_THREADS = 8
+_ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def load_job(store: ObjectStore, job_id: str) -> JobRecord:
     if not known:
         raise UserError(f"no job {job_id!r}: {uri} holds no jobs at all; check --store")
     close = difflib.get_close_matches(job_id, known, n=3, cutoff=0.5)
-    mend = f"did you mean {', '.join(close)}?" if close else "`un0 jobs` lists those it has"
+    mend = f"did you mean {', '.join(sorted(close))}?" if close else "`un0 jobs` lists those it has"
     raise UserError(f"no job {job_id!r} in {uri}; {mend}")
 
 
@@ -181,7 +182,9 @@ def _rows_of(
         here = wanted[(wanted >= start) & (wanted < stop)] - start
         if len(here):
             table = file.read_row_group(group, columns).select(columns)
-            for batch in table.take(here).to_batches(max_chunksize=64):
+            if len(here) < stop - start:
+                table = table.take(here)
+            for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
                 yield from batch.to_pylist()
 
 
