@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,7 +117,10 @@ def _run(
     deadline_s = spec.deadline if spec else None
     interrupted = False
     try:
-        with follow(console, deadline_s, quiet=as_json) as on_snapshot:
+        with (
+            redirect_stdout(sys.stderr),  # where Ray may print; our own output is one thing
+            follow(console, deadline_s, quiet=as_json) as on_snapshot,
+        ):
             result = start(on_snapshot)
     except KeyboardInterrupt as interrupt:
         interrupted = True

@@ -13,11 +13,12 @@ from cluster.actors.options import RunOptions
 from cluster.clock import utc_now
 from cluster.errors import UserError
 from cluster.progress import Snapshot
+from cluster.storage.commit import reopen
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore, StoreConfig
 from cluster.storage.open import open_store
 from cluster.storage.reader import load_job
-from cluster.types import JobRecord
+from cluster.types import Energy, JobRecord, Manifest
 from jobs.sharding import ModelFacts, plan
 from jobs.spec import JobSpec
 from un0.catalog import DEFAULT_MODEL
@@ -81,9 +82,13 @@ def resume(
     address: str | None = None,
     on_snapshot: OnSnapshot | None = None,
 ) -> JobResult:
-    """Run what a job still lacks. A job that lacks nothing ends at once."""
+    """Run what a job still lacks. A job that has ended with everything ends at once."""
     opened = open_store(store, endpoint_url=endpoint_url)
-    return run(load_job(opened, job_id), opened, RunOptions(replicas, address), on_snapshot)
+    record = load_job(opened, job_id)
+    manifest = reopen(opened, job_id)
+    if manifest is not None and manifest.state == "completed":
+        return _completed_before(manifest, opened.config)
+    return run(record, opened, RunOptions(replicas, address), on_snapshot)
 
 
 def submit(spec: JobSpec, store: ObjectStore) -> JobRecord:
@@ -155,7 +160,6 @@ def _run(record: JobRecord, store: StoreConfig, options: RunOptions) -> Iterator
 
 
 def _result(snapshot: Snapshot, store: StoreConfig) -> JobResult:
-    energy = snapshot.energy
     return JobResult(
         job_id=snapshot.job_id,
         store=store.uri,
@@ -163,17 +167,39 @@ def _result(snapshot: Snapshot, store: StoreConfig) -> JobResult:
         images=snapshot.committed_images,
         seconds=round(snapshot.run_s, 3),
         images_per_s=round(snapshot.images_per_s, 2),
-        energy_j=_joules(energy.energy_mj),
-        energy_low_j=_joules(energy.low_mj),
-        energy_high_j=_joules(energy.high_mj),
-        energy_quality=energy.quality,
-        energy_method=energy.method,
-        overhead_j=_joules(snapshot.overhead.energy_mj),
+        **_energy_figures(snapshot.energy, snapshot.overhead),
         generate_share=snapshot.generate_share,
         startup_s=round(snapshot.startup_s, 3),
         retries=snapshot.retries,
         reason=snapshot.reason,
     )
+
+
+def _completed_before(manifest: Manifest, store: StoreConfig) -> JobResult:
+    return JobResult(
+        job_id=manifest.job_id,
+        store=store.uri,
+        state=manifest.state,
+        images=manifest.images,
+        seconds=0.0,
+        images_per_s=0.0,
+        **_energy_figures(manifest.energy, manifest.overhead),
+        generate_share=None,
+        startup_s=0.0,
+        retries=0,
+        reason="it was complete already",
+    )
+
+
+def _energy_figures(energy: Energy, overhead: Energy) -> dict[str, Any]:
+    return {
+        "energy_j": _joules(energy.energy_mj),
+        "energy_low_j": _joules(energy.low_mj),
+        "energy_high_j": _joules(energy.high_mj),
+        "energy_quality": energy.quality,
+        "energy_method": energy.method,
+        "overhead_j": _joules(overhead.energy_mj),
+    }
 
 
 def _joules(energy_mj: int | None) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from cluster.types import Workload
 
 OBJECT_STORE_BYTES = 128 * 2**20  # only control messages pass through it: images go to the store
 THREADS_PER_REPLICA = 4
+KNOCK_S = 5.0
 
 
 class JobRun:
@@ -60,8 +62,9 @@ def _connect(options: RunOptions) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is not None:
         try:
+            _knock(address)
             ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"cannot reach a Ray cluster at {address!r}: {error}; check --address (or "
                 "RAY_ADDRESS) and RAY_AUTH_TOKEN, or leave both out to run on this machine"
@@ -75,6 +78,13 @@ def _connect(options: RunOptions) -> None:
         include_dashboard=False,
         **quiet,
     )
+
+
+def _knock(address: str) -> None:
+    """Raise OSError at once if nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
 def _fit(options: RunOptions, resources: dict[str, float]) -> tuple[int, ReplicaOptions]:

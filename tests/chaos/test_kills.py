@@ -43,7 +43,8 @@ def test_a_killed_replica_is_replaced(
     store = str(tmp_path)
     with running("generate", *JOB, "--store", store, "--replicas", "2", "--json") as command:
         command.until(lambda: committed(store) >= 3)
-        command.replicas()[0].send_signal(killer)
+        command.until(lambda: len(command.replicas(".run")) >= 1)
+        command.replicas(".run")[0].send_signal(killer)
         assert command.wait() == 0, command.stderr
         result = json.loads(command.stdout)
     assert result["state"] == "completed"

@@ -68,11 +68,9 @@ class Running:
         except psutil.NoSuchProcess:
             return []
 
-    def replicas(self) -> list[psutil.Process]:
-        """Its replica processes, by the title Ray gives them."""
-        return [
-            process for process in self.descendants() if _title(process).startswith("ray::Replica")
-        ]
+    def replicas(self, method: str = "") -> list[psutil.Process]:
+        """Its replica processes, by the title Ray gives them; those in ``method``, such as .run."""
+        return [p for p in self.descendants() if _title(p).startswith(f"ray::Replica{method}")]
 
     def interrupt(self) -> None:
         """Ctrl-C."""
