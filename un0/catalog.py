@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -172,6 +173,8 @@ def _resolve_class(
 ) -> int:
     if isinstance(item, str) and (found := by_label.get(item.strip().casefold())) is not None:
         return found
+    if isinstance(item, bool) or not isinstance(item, str | Integral):
+        raise InputError(f"class {item!r} is neither a label nor an id; give a text or an integer")
     try:
         class_id = int(item)
     except ValueError:

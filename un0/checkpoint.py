@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,7 +84,7 @@ def save_model(
                 f"tensor {name} holds NaN or infinite values as {dtype}; "
                 "save as torch.float32, or mend the training"
             )
-    content = save(tensors, metadata=header)
+    content = _in_order(save(tensors, metadata=header))
     _replace_file(Path(path), content)
     return hashlib.sha256(content).hexdigest()
 
@@ -105,6 +106,14 @@ def _read_model(path: Path, dtype: torch.dtype) -> Un0Model:
     model.load_state_dict(state, assign=True)
     model.metadata = checkpoint.metadata
     return model.eval().requires_grad_(False)
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same safetensors with its header sorted: the library writes metadata in any order."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)  # tensors stay aligned
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def _sha256(path: Path) -> str:

@@ -86,6 +86,16 @@ class ModelConfig:
         return tuple(counts)
 
     @property
+    def coupling_scale(self) -> float:
+        """What K is multiplied by at use."""
+        return self.n**-0.5 if self.parameterization == "mup" else 1.0
+
+    @property
+    def conditioning_scale(self) -> float:
+        """What K_cond and K_drive are multiplied by at use."""
+        return self.n_cond**-0.5 if self.parameterization == "mup" else 1.0
+
+    @property
     def num_params(self) -> int:
         """Numbers in a checkpoint, learned diagonals included."""
         couplings = self.n * (self.n + 1) + self.n_cond * (self.n_cond + 1)

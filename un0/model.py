@@ -53,16 +53,14 @@ class Un0Model(nn.Module):
     def couplings(self, class_ids_B: Tensor, dropped_B: Tensor | None = None) -> Couplings:
         """The flow's constants for these classes; a dropped image gets no drive (training)."""
         c = self.config
-        k_scale = c.n**-0.5 if c.parameterization == "mup" else 1.0
-        cond_scale = c.n_cond**-0.5 if c.parameterization == "mup" else 1.0
-        drive_BNM = self.K_drive[class_ids_B] * cond_scale
+        drive_BNM = self.K_drive[class_ids_B] * c.conditioning_scale
         if dropped_B is not None:
             drive_BNM = drive_BNM * ~dropped_B[:, None, None]
         return Couplings(
             omega_N=self.omega,
-            K_NN=without_diagonal(self.K) * k_scale,
+            K_NN=without_diagonal(self.K) * c.coupling_scale,
             omega_cond_M=self.omega_cond,
-            K_cond_MM=without_diagonal(self.K_cond) * cond_scale,
+            K_cond_MM=without_diagonal(self.K_cond) * c.conditioning_scale,
             drive_BNM=drive_BNM,
         )
 

@@ -65,7 +65,10 @@ def check_indices(indices: Sequence[int]) -> NDArray[np.int64]:
         raise InputError(f"image index is {bad}; it must lie in 0 to {MAX_INDEX} (2**63 - 1)")
     if isinstance(indices, range):
         return np.arange(indices.start, indices.stop, indices.step, dtype=np.int64)
-    return np.asarray(indices, dtype=np.int64)
+    rows = np.asarray(indices)
+    if rows.size and rows.dtype.kind not in "iu":
+        raise InputError(f"image indices have type {rows.dtype}; give whole numbers")
+    return rows.astype(np.int64)
 
 
 def philox_torch(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:

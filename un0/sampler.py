@@ -108,11 +108,12 @@ class Sampler:
         """
         seed = check_seed(seed)
         ids = self._check_class_ids(class_ids)
-        if not 0 <= start <= MAX_INDEX - len(ids):
+        if not isinstance(start, int | np.integer) or not 0 <= start <= MAX_INDEX + 1 - len(ids):
             raise InputError(
-                f"start is {start}; it must be 0 or more, and the last image at most {MAX_INDEX}"
+                f"start is {start!r}; give a whole number from 0, with the last image at most "
+                f"{MAX_INDEX}"
             )
-        return self._in_order(seed, self._cut(start, ids))
+        return self._in_order(seed, self._cut(int(start), ids))
 
     def warm_up(self) -> None:
         """Compile, allocate and pick kernels now, so that the first request is not the slow one."""

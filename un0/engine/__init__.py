@@ -67,7 +67,7 @@ def default_tile(config: ModelConfig, device: torch.device) -> int:
     It depends on the model alone for a kind of device, so that a whole fleet uses one value.
     """
     if device.type == "cpu":
-        return 32 if config.n <= 4096 else 64
+        return 32 if config.n <= 2048 else 64
     return 256
 
 

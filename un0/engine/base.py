@@ -36,3 +36,12 @@ class Engine(Protocol):
 def to_uint8(images_BHWC: Tensor) -> Tensor:
     """Levels 0..255 of images in [-1, 1]: round((x + 1) / 2 * 255), ties to even."""
     return ((images_BHWC + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def exact_cudnn() -> None:
+    """Make cuDNN keep fp32 what it says (no TF32) and choose kernels without timing them, so that
+    images repeat. It holds for the whole process: cuDNN knows no narrower setting that threads
+    could share safely."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from un0.config import SEED_SIZE
-from un0.decoder import Decoder, read_out
-from un0.engine.base import DTYPES, Precision, to_uint8
+from un0.decoder import read_out
+from un0.engine.base import DTYPES, Precision, exact_cudnn, to_uint8
 from un0.engine.gemm import prepare_gemm
 from un0.model import Un0Model
 
-# Decoder rows at a time on a CPU: their activations stay in its cache. Measured; see benchmarks.
-CPU_DECODE_ROWS = 8
+# Images decoded at a time on a CPU, so that their activations stay in its cache: measured.
+CPU_DECODE_ROWS = 16
 
 
 class EagerEngine:
@@ -29,18 +29,25 @@ class EagerEngine:
     def __init__(
         self, model: Un0Model, device: torch.device, precision: Precision, tile: int
     ) -> None:
+        if device.type == "cuda":
+            exact_cudnn()
+        c = self.config = model.config
         self.tile = tile
-        self.config = model.config
-        self.dtype = DTYPES[precision]
-        constants = model.couplings(torch.zeros(0, dtype=torch.long, device=model.K.device))
-        scale = model.config.n_cond**-0.5 if model.config.parameterization == "mup" else 1.0
-        self.omega_N = constants.omega_N.float().to(device)
-        self.gemm = prepare_gemm(constants.K_NN.to(device, self.dtype), rows=2 * tile)
-        self.omega_cond_M = constants.omega_cond_M.float().to(device)
-        self.K_cond_T_MM = constants.K_cond_MM.float().T.contiguous().to(device)
-        drive_CNM = (model.K_drive.detach() * scale).to(device, self.dtype)
-        self.drive_CMN = drive_CNM.transpose(1, 2).contiguous()
-        self.convs = _convolutions(model.decoder, device, self.dtype)
+        self.dtype = dtype = DTYPES[precision]
+        K_NN = _prepared(model.K, device).fill_diagonal_(0).mul_(c.coupling_scale)
+        self.gemm = prepare_gemm(K_NN.to(dtype), rows=2 * tile)
+        K_cond_MM = _prepared(model.K_cond, device).fill_diagonal_(0).mul_(c.conditioning_scale)
+        self.K_cond_T_MM = K_cond_MM.T.contiguous()
+        drive_CNM = _prepared(model.K_drive, device).mul_(c.conditioning_scale)
+        self.drive_CMN = drive_CNM.to(dtype).transpose(1, 2).contiguous()
+        self.omega_N = _prepared(model.omega, device)
+        self.omega_cond_M = _prepared(model.omega_cond, device)
+        tensors = [
+            _prepared(parameter, device).to(dtype) for parameter in model.decoder.parameters()
+        ]
+        weights = [w.contiguous(memory_format=torch.channels_last) for w in tensors[::2]]
+        # (weight, bias) of every convolution in order: two a block, then the output's.
+        self.convs = list(zip(weights, tensors[1::2], strict=True))
         self.decode_rows = CPU_DECODE_ROWS if device.type == "cpu" else tile
 
     @torch.inference_mode()
@@ -120,10 +127,6 @@ class EagerEngine:
         return waves
 
 
-def _convolutions(
-    decoder: Decoder, device: torch.device, dtype: torch.dtype
-) -> list[tuple[Tensor, Tensor]]:
-    """(weight, bias) of every convolution in order, channels last: two a block, then the output."""
-    tensors = [parameter.detach().to(device, dtype) for parameter in decoder.parameters()]
-    weights = [w.contiguous(memory_format=torch.channels_last) for w in tensors[::2]]
-    return list(zip(weights, tensors[1::2], strict=True))
+def _prepared(parameter: Tensor, device: torch.device) -> Tensor:
+    """A float32 copy on the device: the engine changes and outlives its model."""
+    return parameter.detach().to(device, torch.float32, copy=True)
