@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
@@ -82,6 +82,10 @@ class FaultyStore:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         self._begin("list", prefix)
         yield from self._inner.list(prefix)
+
+    def list_dirs(self, prefix: str) -> Sequence[str]:
+        self._begin("list_dirs", prefix)
+        return self._inner.list_dirs(prefix)
 
     def delete(self, key: str) -> None:
         self._begin("delete", key)

@@ -10,7 +10,6 @@ IMAGES_FILE = "images.parquet"
 JOBS = "jobs/"
 PROBES = ".probe/"  # short-lived objects by which a store's abilities are tried
 
-_JOB = re.compile(r"jobs/([^/]+)/")
 _COMMIT = re.compile(r"(?:^|/)commits/shard-(\d+)\.json$")
 _ATTEMPT = re.compile(r"(?:^|/)attempts/(\d+)/")
 
@@ -73,9 +72,3 @@ def shard_of_attempt(key: str) -> int | None:
 def holds_images(key: str) -> bool:
     """Whether an object that a commit vouches for is a file of images."""
     return key.endswith(f"/{IMAGES_FILE}")
-
-
-def job_of(key: str) -> str | None:
-    """The job that an object belongs to, or None for any other key."""
-    match = _JOB.match(key)
-    return match.group(1) if match else None

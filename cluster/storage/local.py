@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -85,6 +85,15 @@ class LocalStore:
                         found.append(ObjectInfo(key, path.stat().st_size))
         # A walk goes by directories: "a-b" would come after "a/b".
         yield from sorted(found, key=lambda info: info.key)
+
+    def list_dirs(self, prefix: str) -> Sequence[str]:
+        top = self._root / check_prefix(prefix)
+        with _translated("list", top):
+            try:
+                found = {path.name for path in top.iterdir() if path.is_dir()}
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        return sorted(found - {_TEMP} if not prefix else found)
 
     def delete(self, key: str) -> None:
         path = self._path(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
@@ -62,6 +62,14 @@ class ObjectStore(Protocol):
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Objects whose key starts with prefix, ordered by key (by code point)."""
+        ...
+
+    def list_dirs(self, prefix: str) -> Sequence[str]:
+        """Names ``d`` for which objects ``<prefix>d/...`` exist, sorted; prefix ends in '/'.
+
+        Takes a request per thousand names, however many objects are below them. May also name
+        a directory that has become empty.
+        """
         ...
 
     def delete(self, key: str) -> None:

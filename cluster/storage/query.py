@@ -21,8 +21,6 @@ from cluster.storage.reader import JobSummary, list_jobs
 from cluster.storage.schemas import COMMIT_SCHEMA, IMAGE_SCHEMA, JOB_SCHEMA
 from cluster.types import CommitRecord, Energy
 
-_SCAN = "image_files"
-
 
 def connect(store: ObjectStore) -> duckdb.DuckDBPyConnection:
     """A connection whose views show the store as it is now, each empty in an empty store.
@@ -31,9 +29,7 @@ def connect(store: ObjectStore) -> duckdb.DuckDBPyConnection:
     """
     jobs = list_jobs(store)
     connection = duckdb.connect()
-    connection.register(_SCAN, _image_dataset(store, jobs))
-    columns = ", ".join(f'"{name}"' for name in IMAGE_SCHEMA.names)
-    connection.execute(f"create view images as select {columns} from {_SCAN}")
+    connection.register("images", _image_dataset(store, jobs))
     connection.register("commits", pa.Table.from_pylist(list(_commits(jobs)), COMMIT_SCHEMA))
     connection.register("jobs", pa.Table.from_pylist(list(map(_job, jobs)), JOB_SCHEMA))
     for setting in (
@@ -68,7 +64,7 @@ def run(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
 
 def _image_dataset(store: ObjectStore, jobs: list[JobSummary]) -> pads.Dataset:
     """The committed image files, each with what a filter must know to leave it unread."""
-    # DuckDB reads the first column to count rows: the pictures go last
+    # Pictures come last: to count rows DuckDB reads the first column
     schema = pa.schema([*list(IMAGE_SCHEMA)[1:], IMAGE_SCHEMA.field(0)])
     files = arrow_file_system(store.config)
     parquet = pads.ParquetFileFormat()

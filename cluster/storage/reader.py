@@ -20,7 +20,7 @@ from cluster.energy import sum_energy
 from cluster.errors import Fatal, NotFound, UserError
 from cluster.storage.commit import ended_state, parse_record, read_commits
 from cluster.storage.images import decode_image
-from cluster.storage.layout import JOBS, JobLayout, job_of
+from cluster.storage.layout import JOBS, JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.schemas import IMAGE_SCHEMA
 from cluster.types import CommitRecord, Energy, JobRecord, Manifest, Workload
@@ -116,7 +116,7 @@ def load_job(store: ObjectStore, job_id: str) -> JobRecord:
 
 def job_ids(store: ObjectStore) -> list[str]:
     """Ids of the jobs in the store, sorted."""
-    return sorted({job for info in store.list(JOBS) if (job := job_of(info.key)) is not None})
+    return list(store.list_dirs(JOBS))
 
 
 def iter_images(

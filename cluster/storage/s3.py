@@ -7,7 +7,7 @@ client without retries, one request at a time, so that its outcome is known as w
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 from urllib.parse import urlsplit
@@ -111,6 +111,15 @@ class S3Store:
                     found.append(ObjectInfo(key, item["Size"]))
         # SeaweedFS lists by directories: "a/b" before "a-b".
         yield from sorted(found, key=lambda info: info.key)
+
+    def list_dirs(self, prefix: str) -> Sequence[str]:
+        name = self._prefix + check_prefix(prefix)
+        with self._translated("LIST", name):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=name, Delimiter="/"
+            )
+            found = [item["Prefix"] for page in pages for item in page.get("CommonPrefixes", [])]
+        return sorted(path.removeprefix(name).removesuffix("/") for path in found)
 
     def delete(self, key: str) -> None:
         name = self._name(key)

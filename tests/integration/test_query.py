@@ -85,8 +85,9 @@ def test_the_columns_of_the_views(local: ObjectStore) -> None:
         ("jobs", JOB_SCHEMA),
     ):
         found = query(local, f"select * from {view}").schema
-        assert found.names == schema.names
-        assert found.field(-1).type == schema.field(-1).type
+        assert set(found.names) == set(schema.names)
+        for name in ("job_id", "energy_j", "energy_quality"):
+            assert found.field(name).type == schema.field(name).type
 
 
 def test_an_empty_store_has_empty_views(store: ObjectStore) -> None:
@@ -157,7 +158,7 @@ def test_filters_leave_other_files_unread(local: ObjectStore) -> None:
         ("install httpfs", "disabled by configuration"),
         ("set enable_external_access = true", "locked|Cannot"),
         ("delete from jobs", "Can only delete from base table"),
-        ("insert into commits select * from commits", "an table|base table"),
+        ("insert into commits select * from commits", "commits is not an? table"),
     ],
 )
 def test_a_statement_that_cannot_be_run_says_why(

@@ -105,6 +105,16 @@ def test_list_is_in_key_order_with_sizes(store: ObjectStore) -> None:
     assert set(names) <= set(keys(store))
 
 
+def test_list_dirs_names_one_level(store: ObjectStore) -> None:
+    for name in ("d/b/1", "d/b/x/2", "d/a-1/3", "d/a/4", "d/é/5", "d/file", "e/6"):
+        store.put(name, b"")
+    assert store.list_dirs("d/") == ["a", "a-1", "b", "é"]
+    assert store.list_dirs("d/b/") == ["x"]
+    assert store.list_dirs("nowhere/") == store.list_dirs("d/a/") == []
+    assert {"d", "e"} <= set(store.list_dirs(""))
+    assert not {name for name in store.list_dirs("") if name.startswith(".tmp")}
+
+
 def test_list_goes_beyond_one_page(store: ObjectStore) -> None:
     names = [f"p/{i:05d}" for i in range(1100)]
     with ThreadPoolExecutor(8) as pool:
