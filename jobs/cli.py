@@ -115,28 +115,19 @@ def _run(
         return generate(spec, store, **how) if spec else resume(str(job_id), store, **how)
 
     deadline_s = spec.deadline if spec else None
-    interrupted = False
-    try:
-        with (
-            redirect_stdout(sys.stderr),  # where Ray may print; our own output is one thing
-            follow(console, deadline_s, quiet=as_json) as on_snapshot,
-        ):
-            result = start(on_snapshot)
-    except KeyboardInterrupt as interrupt:
-        interrupted = True
-        if not interrupt.args:
-            raise
-        result = interrupt.args[0]
+    with (
+        redirect_stdout(sys.stderr),  # where Ray may print; our own output is one thing
+        follow(console, deadline_s, quiet=as_json) as on_snapshot,
+    ):
+        result = start(on_snapshot)
     if deadline_s is not None and result.seconds + result.startup_s > deadline_s:
         console.print(f"The deadline of {deadline_s:,.0f} s was missed.", style="red")
     if result.state != "completed":
         hint = f"un0 resume {result.job_id} --store {store}"
         console.print(f"What is committed stays. Continue with: {hint}", soft_wrap=True)
     show_json(result.as_dict()) if as_json else print(summary(result))
-    if interrupted:
-        raise typer.Exit(EXIT_INTERRUPTED)
     if result.state != "completed":
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(EXIT_INTERRUPTED if result.state == "stopped" else EXIT_FAILED)
 
 
 def _split_classes(text: str | None) -> list[int | str] | None:

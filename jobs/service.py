@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -126,37 +128,46 @@ def run(
     options: RunOptions,
     on_snapshot: OnSnapshot | None = None,
 ) -> JobResult:
-    """Run a submitted job to its end. KeyboardInterrupt stops it, resumably, and is raised again
-    with the result as its argument once everything in hand has been committed or given up."""
-    with _run(record, store.config, options) as job:
-        interrupt: KeyboardInterrupt | None = None
-        snapshots = iter(job)
-        last: Snapshot | None = None
-        while True:
-            try:
-                last = next(snapshots)
-                if on_snapshot is not None:
-                    on_snapshot(last)
-            except StopIteration:
-                break
-            except KeyboardInterrupt as error:
-                if interrupt is not None:
-                    raise
-                interrupt = error
+    """Run a submitted job to its end.
+
+    Ctrl-C (SIGINT) stops it: what is generated is still committed, the rest given up, and the
+    result's state is ``stopped``. A second one raises KeyboardInterrupt at once.
+    """
+    from cluster.actors.launch import job_run  # Ray takes a second to import
+
+    last: Snapshot | None = None
+    with job_run(record.workload, store.config, options) as job, _first_interrupt() as stop:
+        for last in job:
+            if on_snapshot is not None:
+                on_snapshot(last)
+            if stop.is_set():
                 job.stop()
+                stop.clear()
     assert last is not None  # the coordinator's first snapshot comes before its end
-    result = _result(last, store.config)
-    if interrupt is not None and result.state != "completed":
-        raise KeyboardInterrupt(result)
-    return result
+    return _result(last, store.config)
 
 
 @contextmanager
-def _run(record: JobRecord, store: StoreConfig, options: RunOptions) -> Iterator[Any]:
-    from cluster.actors.launch import job_run  # Ray takes a second to import
+def _first_interrupt() -> Iterator[threading.Event]:
+    """An event that the first SIGINT sets; from then on SIGINT is KeyboardInterrupt again.
 
-    with job_run(record.workload, store, options) as job:
-        yield job
+    Outside the main thread, which alone hears signals, the event is never set.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop.set()
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _result(snapshot: Snapshot, store: StoreConfig) -> JobResult:
