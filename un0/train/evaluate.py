@@ -20,7 +20,7 @@ from un0.train.evaluator import evaluation_cnn
 BATCH = 500
 NEIGHBOUR = 5  # k of precision, recall, density and coverage
 REFERENCES = 1000  # training images per class that a sample is compared with for shattering
-SHATTERED_QUANTILE = 0.999
+SHATTERED_QUANTILE = 0.998
 MIN_RECALL, MIN_COVERAGE, MIN_SPREAD = 0.1, 0.1, 0.25  # below: collapsed; spread against the real
 
 
@@ -31,7 +31,7 @@ class Scores:
     accuracy: share of samples that the evaluation CNN gives their own class.
     cnn_frechet: Frechet distance to test images in that CNN's features; not an FID. Its floor is
     training images against the same test images, as many of them.
-    shattered_share: see ``shattered``. memorisation: median distance in pixels to the nearest
+    shattered_share: see ``ShatterMeasure``. memorisation: median distance in pixels to the nearest
     training image over that of test images; well below 1 means copies.
     collapsed: the samples span too little for the other scores to mean anything.
     """
@@ -116,7 +116,7 @@ class Judge:
             recall=overlap.recall,
             density=overlap.density,
             coverage=overlap.coverage,
-            shattered_share=self.shatter.share(images_NCHW, features, class_ids_N),
+            shattered_share=self.shatter.share(features, class_ids_N),
             memorisation=self._memorisation(images_NCHW),
             sharpness=float(metrics.sharpness(images_NCHW).mean()),
             real_sharpness=float(metrics.sharpness(self.test).mean()),
@@ -124,9 +124,11 @@ class Judge:
             real_diversity=metrics.within_class_diversity(self.test_features, self.test_ids),
             spread=spread,
             real_spread=real_spread,
-            collapsed=overlap.recall < MIN_RECALL
-            or overlap.coverage < MIN_COVERAGE
-            or spread < MIN_SPREAD * real_spread,
+            collapsed=bool(
+                overlap.recall < MIN_RECALL
+                or overlap.coverage < MIN_COVERAGE
+                or spread < MIN_SPREAD * real_spread
+            ),
         )
 
     def _accuracy(self, features_ND: Tensor, class_ids_N: Tensor) -> float:
@@ -141,41 +143,40 @@ class Judge:
 
 
 class ShatterMeasure:
-    """Shattered: farther from its class than all but one in a thousand real images are.
+    """Shattered: farther from its class than all but two in a thousand real images are.
 
-    Far is the distance to the nearest of ``REFERENCES`` training images of the class, over the
-    median that test images of the class have; in the evaluation CNN's features or in pixels. So
-    about 0.1 to 0.2% of real images count as shattered.
+    Far is the logarithm of the distance to the nearest of ``REFERENCES`` training images of the
+    class, in the evaluation CNN's features, counted from the class's median in units of how far
+    its 95th percentile is. Real images give 0.002 by construction. On Fashion-MNIST it finds 84%
+    of pictures decoded with the reference phase turned by half a turn, which are debris to the eye;
+    the rest look to the network like rare pictures of their class.
     """
 
     def __init__(self, judge: Judge, train: ImageSet) -> None:
-        self.references: list[tuple[Tensor, Tensor]] = []
+        self.references = []
         for c in range(len(train.labels)):
-            images = to_float(train.images_NCHW[train.class_ids_N == c][:REFERENCES])
-            self.references.append((judge.features(images), _gray(images)))
-        self.medians = torch.ones(2, len(train.labels))
-        real = self._distances(judge.test, judge.test_features, judge.test_ids)
-        for c in judge.test_ids.unique():
-            self.medians[:, c] = real[:, judge.test_ids == c].median(dim=1).values.clamp(min=1e-6)
-        self.limits = (real / self.medians[:, judge.test_ids]).quantile(SHATTERED_QUANTILE, dim=1)
+            images = train.images_NCHW[train.class_ids_N == c][:REFERENCES]
+            self.references.append(judge.features(to_float(images)))
+        self.middle, self.reach = torch.zeros(len(train.labels)), torch.ones(len(train.labels))
+        real = self._far(judge.test_features, judge.test_ids)
+        for c in judge.test_ids.unique().tolist():
+            mine = real[judge.test_ids == c]
+            self.middle[c] = mine.median()
+            self.reach[c] = (mine.quantile(0.95) - self.middle[c]).clamp(min=1e-6)
+        real = self._far(judge.test_features, judge.test_ids)
+        self.limit = real.quantile(SHATTERED_QUANTILE)
 
-    def share(self, images_NCHW: Tensor, features_ND: Tensor, class_ids_N: Tensor) -> float:
+    def share(self, features_ND: Tensor, class_ids_N: Tensor) -> float:
         """Share of the samples that are shattered."""
-        return float(self.flags(images_NCHW, features_ND, class_ids_N).float().mean())
+        return float((self._far(features_ND, class_ids_N) > self.limit).float().mean())
 
-    def flags(self, images_NCHW: Tensor, features_ND: Tensor, class_ids_N: Tensor) -> Tensor:
-        """(N,) bool."""
-        distances = self._distances(images_NCHW, features_ND, class_ids_N)
-        return (distances / self.medians[:, class_ids_N] > self.limits[:, None]).any(dim=0)
-
-    def _distances(self, images_NCHW: Tensor, features_ND: Tensor, class_ids_N: Tensor) -> Tensor:
-        found = torch.zeros(2, len(class_ids_N))
+    def _far(self, features_ND: Tensor, class_ids_N: Tensor) -> Tensor:
+        far = torch.zeros(len(class_ids_N))
         for c in class_ids_N.unique().tolist():
             mine = class_ids_N == c
-            features, pixels = self.references[c]
-            found[0, mine] = metrics.nearest_distance(features_ND[mine], features)
-            found[1, mine] = metrics.nearest_distance(_gray(images_NCHW[mine]), pixels)
-        return found
+            distance = metrics.nearest_distance(features_ND[mine], self.references[c])
+            far[mine] = (distance.clamp(min=1e-6).log() - self.middle[c]) / self.reach[c]
+        return far
 
 
 @torch.no_grad()
