@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Annotated, Any
 
@@ -21,8 +22,12 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard 
 
 
 def show_json(value: Any) -> None:
-    """Print one JSON document as the last thing on standard output."""
-    print(json.dumps(value, indent=2, default=str))
+    """Print one JSON document as the last thing on standard output; bytes as base64."""
+
+    def other(part: Any) -> str:
+        return base64.b64encode(part).decode() if isinstance(part, bytes) else str(part)
+
+    print(json.dumps(value, indent=2, default=other))
 
 
 def show_table(table: Table) -> None:

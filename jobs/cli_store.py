@@ -148,8 +148,18 @@ def query_command(
     for column in rows.column_names:
         table.add_column(column)
     for row in rows.to_pylist():
-        table.add_row(*("null" if value is None else str(value) for value in row.values()))
+        table.add_row(*map(_cell, row.values()))
     show_table(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bytes):
+        return f"<{len(value):,} bytes>"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_cell(part)}" for name, part in value.items())
+    return str(value)
 
 
 def dev_s3_command(

@@ -23,7 +23,14 @@ from cluster.storage.images import decode_image
 from cluster.storage.layout import JOBS, JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.schemas import IMAGE_SCHEMA
-from cluster.types import CommitRecord, Energy, JobRecord, Manifest, Workload
+from cluster.types import (
+    MISSING_ENERGY,
+    CommitRecord,
+    Energy,
+    JobRecord,
+    Manifest,
+    Workload,
+)
 
 __all__ = [
     "JobSummary",
@@ -83,7 +90,9 @@ class JobSummary:
 
     @property
     def energy(self) -> Energy:
-        """Of the committed images together."""
+        """Of the committed images together; missing while there are none."""
+        if not self.commits:
+            return MISSING_ENERGY
         return sum_energy(commit.energy for commit in self.commits)
 
 

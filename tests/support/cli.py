@@ -32,7 +32,7 @@ def un0(*args: str, timeout_s: float = 240.0) -> subprocess.CompletedProcess[str
 def un0_json(*args: str) -> Any:
     """The JSON that ``un0 ARGS --json`` prints; the command must succeed."""
     done = un0(*args, "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
 
 
