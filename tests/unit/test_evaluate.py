@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from un0.train import metrics
 from un0.train.data import ImageSet, load_images, to_float
 from un0.train.evaluate import Judge, Scores, evaluate
 from un0.train.examples import write_coloured_shapes
+from un0.train.fid import clean_fid
 
 
 def gaussian(count: int, seed: int, mean: float = 0.0) -> Tensor:
@@ -158,3 +160,11 @@ def test_an_untrained_model_scores_badly(judge: Judge) -> None:
     scores = evaluate(random_model(num_classes=4), judge)
     assert scores.cnn_frechet > 5 * scores.cnn_frechet_floor
     assert scores.shattered_share > 0.5
+
+
+@pytest.mark.skipif(find_spec("cleanfid") is not None, reason="the extra fid is installed")
+def test_clean_fid_without_its_extra_says_how_to_get_it(
+    shapes: tuple[ImageSet, ImageSet],
+) -> None:
+    with pytest.raises(InputError, match=r"pip install .*fid"):
+        clean_fid(random_model(num_classes=4), shapes[1], count=4)

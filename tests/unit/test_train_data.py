@@ -127,17 +127,20 @@ def test_a_missing_directory_says_what_is_accepted(tmp_path: Path) -> None:
         load_images(tmp_path / "nowhere", "train")
 
 
-def test_tables_of_the_datasets_library(tmp_path: Path) -> None:
-    write_pictures(tmp_path, "cat", 3, (32, 32))
-    write_pictures(tmp_path, "dog", 2, (32, 32))
-    table = datasets.load_dataset(
-        "imagefolder", data_dir=str(tmp_path), split="train", cache_dir=str(tmp_path / "cache")
-    )
-    found = from_table(table, "hub:some/name", 32)
+def test_the_datasets_library_reads_what_the_hub_would_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "data"
+    write_pictures(folder, "cat", 3, (32, 32))
+    write_pictures(folder, "dog", 2, (32, 32))
+    found = load_images(f"hub:{folder}", "train")
     assert found.labels == ("cat", "dog")
     assert sorted(found.class_ids_N.tolist()) == [0, 0, 0, 1, 1]
     assert found.images_NCHW.shape == (5, 3, 32, 32)
     assert (found.images_NCHW[:, 0] == 200).all()
+    with pytest.raises(InputError, match="the test split could not be loaded"):
+        load_images(f"hub:{folder}", "test")
 
 
 def test_a_table_without_labels_is_refused() -> None:

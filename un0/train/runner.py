@@ -22,7 +22,7 @@ from un0.train.grid import sample_grid
 from un0.train.init import new_model
 from un0.train.positives import PositiveQueue
 from un0.train.precision import channels_last, pick_device, use_bf16
-from un0.train.recipe import Recipe, load_recipe
+from un0.train.recipe import Recipe, ViewName, load_recipe
 from un0.train.trainer import Trainer, Views
 
 LOG_EVERY = 25
@@ -91,7 +91,7 @@ def build_trainer(recipe: Recipe, images: ImageSet, run_dir: Path, device: torch
     model = new_model(config, images.labels, recipe.init, recipe.seed, recipe.data.gray)
     model.to(device)
     channels_last(model.decoder)
-    by_name: dict[str, View] = {}
+    by_name: dict[ViewName, View] = {}
     for name in recipe.loss.views:
         if name == "pixels":
             by_name[name] = PixelView(recipe.data.gray)

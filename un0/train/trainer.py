@@ -20,14 +20,14 @@ from un0.train.features import Maps, View, groups
 from un0.train.loss import drift_loss, num_others
 from un0.train.positives import PositiveQueue
 from un0.train.precision import autocast
-from un0.train.recipe import Recipe
+from un0.train.recipe import Recipe, ViewName
 
 
 @dataclass
 class Views:
     """All views as one function of images, and how each view's maps are grouped."""
 
-    by_name: dict[str, View]
+    by_name: dict[ViewName, View]
 
     def __call__(self, images_BCHW: Tensor) -> Maps:
         maps: Maps = {}
@@ -42,9 +42,11 @@ class Trainer:
     def __init__(
         self, model: Un0Model, views: Views, queue: PositiveQueue, recipe: Recipe, bf16: bool
     ) -> None:
-        self.model, self.views, self.queue, self.recipe, self.bf16 = (
-            model, views, queue, recipe, bf16,
-        )  # fmt: skip
+        self.model = model
+        self.views = views
+        self.queue = queue
+        self.recipe = recipe
+        self.bf16 = bf16
         self.device = model.K.device
         self.step = 0
         self.average = copy.deepcopy(model).requires_grad_(False)
@@ -61,6 +63,11 @@ class Trainer:
             group["lr"] = self.recipe.optim.lr * self.lr_factor()
         images = self._generate(class_ids_K, g)
         gradient, loss = self._image_gradient(images, class_ids_K, g)
+        if not math.isfinite(loss):
+            raise InputError(
+                f"training diverged at step {self.step} (loss {loss}); lower optim.lr, which is "
+                f"{self.recipe.optim.lr}, and begin again or resume from the last checkpoint"
+            )
         self.optimizer.zero_grad(set_to_none=True)
         images.backward(gradient)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip)
@@ -113,22 +120,26 @@ class Trainer:
             leaf = images.detach().requires_grad_()
             with autocast(self.bf16, self.device):
                 maps = view(leaf)
-            loss = torch.zeros((), device=self.device)
-            for key, generated in maps.items():
-                by_location = key in view.by_location
-                per_class = generated.float().unflatten(0, (len(class_ids_K), -1))
-                for parts in zip(
-                    groups(per_class, by_location),
-                    groups(positives[key], by_location),
-                    groups(others[key], by_location),
-                    strict=True,
-                ):
-                    loss = loss + drift_loss(*parts, temperatures=spec.temperatures)
+            per_class = {
+                key: value.float().unflatten(0, (len(class_ids_K), -1))
+                for key, value in maps.items()
+            }
+            loss = self._view_loss(view, per_class, positives, others)
             (gradient,) = torch.autograd.grad(loss, leaf)
-            share = spec.views[name] / sum(spec.views.values())  # type: ignore[index]
+            share = spec.views[name] / sum(spec.views.values())
             total += share * gradient / gradient.norm().clamp(min=1e-12)
             loss_sum += loss.item()
         return total, loss_sum
+
+    def _view_loss(self, view: View, generated: Maps, positives: Maps, others: Maps) -> Tensor:
+        """The drift loss of one view, summed over its maps. Maps: (K, images, locations, C)."""
+        loss = torch.zeros((), device=self.device)
+        for key in generated:
+            sets = (generated[key], positives[key], others[key])
+            grouped = (groups(maps, key in view.by_location) for maps in sets)
+            for g, p, o in zip(*grouped, strict=True):
+                loss = loss + drift_loss(g, p, o, self.recipe.loss.temperatures)
+        return loss
 
     @torch.no_grad()
     def _update_average(self) -> None:
