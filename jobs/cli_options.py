@@ -34,5 +34,5 @@ def show_table(table: Table) -> None:
     """Print a table, never cut short where the output is not a terminal."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=240)
+        console = Console(width=4000)
     console.print(table)
