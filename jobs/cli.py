@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from cluster.errors import ClusterError, UserError
-from jobs import cli_models, cli_store
+from jobs import cli_models, cli_store, cli_train
 from jobs.cli_demo import demo_command
 from jobs.cli_options import Address, EndpointUrl, Json, Replicas, Store, show_json
 from jobs.display import follow
@@ -29,9 +29,6 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-cli_store.add_to(app)
-cli_models.add_to(app)
-app.command("demo")(demo_command)
 
 
 @app.command("generate")
@@ -144,6 +141,12 @@ def _split_labels(pairs: list[str] | None) -> dict[str, str] | None:
         if "=" not in pair:
             raise UserError(f"label {pair!r} has no '='; write --label team=vision")
     return dict(pair.split("=", 1) for pair in pairs)
+
+
+app.command("demo")(demo_command)
+cli_store.add_to(app)
+cli_models.add_to(app)
+cli_train.add_to(app)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Commands about models: list, export, train, evaluate."""
+"""Commands about models: list, export."""
 
 from __future__ import annotations
 
