@@ -74,7 +74,8 @@ class Judge:
         cache_dir: Path | None = None,
         mirror: bool = False,
     ) -> None:
-        self.count = min(count or len(test), len(test), len(train))
+        unseen = train.half("A")  # by the evaluation CNN
+        self.count = min(count or len(test), len(test), len(unseen))
         if self.count <= NEIGHBOUR:
             raise InputError(
                 f"evaluation on {self.count} images; recall and coverage need more than "
@@ -86,7 +87,7 @@ class Judge:
         self.test_ids = test.class_ids_N
         self.test = to_float(test.images_NCHW)
         self.test_features = self.features(self.test)
-        same_count = train[_spread_rows(len(train), self.count)]
+        same_count = unseen[_spread_rows(len(unseen), self.count)]
         self.floor_features = self.features(to_float(same_count.images_NCHW))
         self.shatter = ShatterMeasure(self, train)
         self.train_pixels = _gray(train.images_NCHW)
@@ -137,7 +138,9 @@ class Judge:
 
     def _memorisation(self, images_NCHW: Tensor, count: int = 1000) -> float:
         def median(x: Tensor) -> Tensor:
-            return metrics.nearest_distance(_gray(x[:count]), self.train_pixels).median()
+            return metrics.nearest_distance(
+                _gray(x[_spread_rows(len(x), min(count, len(x)))]), self.train_pixels
+            ).median()
 
         return float(median(images_NCHW) / median(self.test))
 
@@ -229,8 +232,10 @@ def evaluate_model(
 
 def _gray(images_NCHW: Tensor) -> Tensor:
     """(N, H * W) in [-1, 1], of uint8 or of floats that already are."""
-    x = to_float(images_NCHW) if images_NCHW.dtype == torch.uint8 else images_NCHW
-    return x.mean(dim=1).flatten(1)
+    parts = []
+    for x in images_NCHW.split(BATCH):
+        parts.append((to_float(x) if x.dtype == torch.uint8 else x).mean(dim=1).flatten(1))
+    return torch.cat(parts)
 
 
 def _spread_rows(total: int, count: int) -> Tensor:
