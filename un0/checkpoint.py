@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import torch
@@ -44,6 +45,8 @@ def from_pretrained(
     cache_dir: the Hub's cache folder; None takes ``HF_HUB_CACHE``. local_files_only: never use
     the network.
     """
+    if not dtype.is_floating_point:
+        raise InputError(f"dtype is {dtype}; give a floating-point type such as torch.float32")
     found = locate(name_or_path, cache_dir=cache_dir, local_files_only=local_files_only)
     rev = _sha256(found.path)
     if found.sha256 not in (None, rev):
@@ -84,9 +87,9 @@ def save_model(
                 f"tensor {name} holds NaN or infinite values as {dtype}; "
                 "save as torch.float32, or mend the training"
             )
-    content = _in_order(save(tensors, metadata=header))
-    _replace_file(Path(path), content)
-    return hashlib.sha256(content).hexdigest()
+    parts = _in_order(save(tensors, metadata=header))
+    _replace_file(Path(path), parts)
+    return _sha256(Path(path))
 
 
 def _read_model(path: Path, dtype: torch.dtype) -> Un0Model:
@@ -108,12 +111,12 @@ def _read_model(path: Path, dtype: torch.dtype) -> Un0Model:
     return model.eval().requires_grad_(False)
 
 
-def _in_order(content: bytes) -> bytes:
-    """The same safetensors with its header sorted: the library writes metadata in any order."""
+def _in_order(content: bytes) -> tuple[bytes, memoryview]:
+    """The same safetensors, its header sorted: the library writes metadata in any order."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
     header += b" " * (-len(header) % 8)  # tensors stay aligned
-    return len(header).to_bytes(8, "little") + header + content[end:]
+    return len(header).to_bytes(8, "little") + header, memoryview(content)[end:]
 
 
 def _sha256(path: Path) -> str:
@@ -126,17 +129,15 @@ def _sha256(path: Path) -> str:
         ) from error
 
 
-def _replace_file(path: Path, content: bytes) -> None:
-    temporary: Path | None = None
+def _replace_file(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(content)
-        temporary.chmod(0o644)
+        with temporary.open("xb") as file:
+            file.writelines(parts)
         temporary.replace(path)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise InputError(
             f"{path}: cannot be written ({error.strerror}); give a file in a writable folder"
         ) from error

@@ -127,6 +127,8 @@ def test_loading_in_another_dtype(tmp_path: Path) -> None:
     save_model(random_model(), tmp_path / "model.safetensors")
     loaded = load_model(tmp_path / "model.safetensors", torch.float64)
     assert {tensor.dtype for tensor in loaded.state_dict().values()} == {torch.float64}
+    with pytest.raises(InputError, match=r"dtype is torch\.int8"):
+        load_model(tmp_path / "model.safetensors", torch.int8)
 
 
 def test_the_same_export_is_the_same_bytes(tmp_path: Path) -> None:
@@ -173,8 +175,12 @@ def test_saving_refuses_what_could_not_be_loaded(tmp_path: Path) -> None:
 
 
 def test_saving_nowhere(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be written"):
-        save_model(random_model(), tmp_path / "absent" / "m.safetensors")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for place in ("absent/m.safetensors", "folder", "file/m.safetensors"):
+        with pytest.raises(InputError, match="cannot be written"):
+            save_model(random_model(), tmp_path / place)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
 def test_saving_replaces_a_file_whole(tmp_path: Path) -> None:

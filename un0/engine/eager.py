@@ -7,11 +7,13 @@ gathered once. Phases stay float32; products and convolutions use the engine's p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from un0.config import SEED_SIZE
+from un0.config import SEED_SIZE, Solver
 from un0.decoder import read_out
 from un0.engine.base import DTYPES, Precision, exact_cudnn, to_uint8
 from un0.engine.gemm import prepare_gemm
@@ -34,14 +36,16 @@ class EagerEngine:
         c = self.config = model.config
         self.tile = tile
         self.dtype = dtype = DTYPES[precision]
-        K_NN = _prepared(model.K, device).fill_diagonal_(0).mul_(c.coupling_scale)
+        # All rates carry the step length, so that they state a step's change.
+        dt = c.integration_time / c.num_steps
+        K_NN = _prepared(model.K, device).fill_diagonal_(0).mul_(c.coupling_scale * dt)
         self.gemm = prepare_gemm(K_NN.to(dtype), rows=2 * tile)
-        K_cond_MM = _prepared(model.K_cond, device).fill_diagonal_(0).mul_(c.conditioning_scale)
-        self.K_cond_T_MM = K_cond_MM.T.contiguous()
-        drive_CNM = _prepared(model.K_drive, device).mul_(c.conditioning_scale)
+        K_cond_MM = _prepared(model.K_cond, device).fill_diagonal_(0)
+        self.K_cond_T_MM = K_cond_MM.mul_(c.conditioning_scale * dt).T.contiguous()
+        drive_CNM = _prepared(model.K_drive, device).mul_(c.conditioning_scale * dt)
         self.drive_CMN = drive_CNM.to(dtype).transpose(1, 2).contiguous()
-        self.omega_N = _prepared(model.omega, device)
-        self.omega_cond_M = _prepared(model.omega_cond, device)
+        self.omega_N = _prepared(model.omega, device).mul_(dt)
+        self.omega_cond_M = _prepared(model.omega_cond, device).mul_(dt)
         tensors = [
             _prepared(parameter, device).to(dtype) for parameter in model.decoder.parameters()
         ]
@@ -61,14 +65,13 @@ class EagerEngine:
         """Final main phases (B, N), float32."""
         c = self.config
         theta, phi = torch.split(initial_phases, [c.n, c.n_cond], dim=1)
-        waves = self._conditioning_waves(phi)
+        waves: list[Tensor] = []  # [sin phi, cos phi] (B, 2, M) at each stage of each step
+        for _ in range(c.num_steps):
+            phi = _step(lambda phi: self._conditioning_change(phi, waves), phi, c.solver)
+        stage_waves = iter(waves)
         drive_BMN = self.drive_CMN[class_ids]
-        dt = c.integration_time / c.num_steps
-        for step in range(c.num_steps):
-            if c.solver == "euler":
-                theta = theta + dt * self._velocity(theta, waves[step], drive_BMN)
-            else:
-                theta = self._rk4_38_step(theta, waves[4 * step : 4 * step + 4], drive_BMN, dt)
+        for _ in range(c.num_steps):
+            theta = _step(lambda x: self._change(x, next(stage_waves), drive_BMN), theta, c.solver)
         return theta
 
     @torch.inference_mode()
@@ -84,47 +87,35 @@ class EagerEngine:
             x = F.leaky_relu_(F.conv2d(x, weight, bias, padding=1), 0.2)
         return torch.tanh(F.conv2d(x, *out, padding=1).float()).permute(0, 2, 3, 1)
 
-    def _velocity(self, theta_BN: Tensor, wave_B2M: Tensor, drive_BMN: Tensor) -> Tensor:
-        sin_cos = torch.stack([torch.sin(theta_BN), torch.cos(theta_BN)], dim=1)
-        drive_B2N = wave_B2M @ drive_BMN
-        pull = self.gemm(sin_cos.to(self.dtype).flatten(0, 1), drive_B2N.flatten(0, 1))
-        pull_sin, pull_cos = pull.unflatten(0, (-1, 2)).unbind(1)
+    def _change(self, theta_BN: Tensor, wave_B2M: Tensor, drive_BMN: Tensor) -> Tensor:
+        """The step length times the velocity of the main phases, (B, N) float32."""
+        sin_cos = theta_BN.new_empty(theta_BN.shape[0], 2, theta_BN.shape[1])
         sin, cos = sin_cos.unbind(1)
-        velocity: Tensor = self.omega_N + cos * pull_sin - sin * pull_cos
-        return velocity
+        torch.sin(theta_BN, out=sin)
+        torch.cos(theta_BN, out=cos)
+        drive_B2N = wave_B2M @ drive_BMN
+        pull = self.gemm(sin_cos.to(self.dtype).flatten(0, 1), drive_B2N.flatten(0, 1)).float()
+        pull_sin, pull_cos = pull.view_as(sin_cos).unbind(1)
+        return torch.addcmul(self.omega_N, cos, pull_sin).addcmul_(sin, pull_cos, value=-1)
 
-    def _rk4_38_step(
-        self, theta: Tensor, waves: list[Tensor], drive_BMN: Tensor, dt: float
-    ) -> Tensor:
-        k1 = self._velocity(theta, waves[0], drive_BMN)
-        k2 = self._velocity(theta + dt / 3 * k1, waves[1], drive_BMN)
-        k3 = self._velocity(theta + dt * (k2 - k1 / 3), waves[2], drive_BMN)
-        k4 = self._velocity(theta + dt * (k1 - k2 + k3), waves[3], drive_BMN)
-        return theta + dt / 8 * (k1 + 3 * (k2 + k3) + k4)
+    def _conditioning_change(self, phi_BM: Tensor, waves: list[Tensor]) -> Tensor:
+        """The same of the conditioning phases, (B, M); notes the wave they drive with."""
+        wave = torch.stack([torch.sin(phi_BM), torch.cos(phi_BM)], dim=1)
+        waves.append(wave.to(self.dtype))
+        sin, cos = wave.unbind(1)
+        pull_sin, pull_cos = (wave @ self.K_cond_T_MM).unbind(1)
+        return self.omega_cond_M + cos * pull_sin - sin * pull_cos
 
-    def _conditioning_waves(self, phi_BM: Tensor) -> list[Tensor]:
-        """[sin phi, cos phi] (B, 2, M) at every stage of every step, in the engine's dtype."""
-        c = self.config
-        dt = c.integration_time / c.num_steps
-        waves: list[Tensor] = []
 
-        def velocity(phi: Tensor) -> Tensor:
-            wave = torch.stack([torch.sin(phi), torch.cos(phi)], dim=1)
-            waves.append(wave.to(self.dtype))
-            pull_sin, pull_cos = (wave @ self.K_cond_T_MM).unbind(1)
-            sin, cos = wave.unbind(1)
-            return self.omega_cond_M + cos * pull_sin - sin * pull_cos
-
-        for _ in range(c.num_steps):
-            k1 = velocity(phi_BM)
-            if c.solver == "euler":
-                phi_BM = phi_BM + dt * k1
-                continue
-            k2 = velocity(phi_BM + dt / 3 * k1)
-            k3 = velocity(phi_BM + dt * (k2 - k1 / 3))
-            k4 = velocity(phi_BM + dt * (k1 - k2 + k3))
-            phi_BM = phi_BM + dt / 8 * (k1 + 3 * (k2 + k3) + k4)
-        return waves
+def _step(change: Callable[[Tensor], Tensor], x: Tensor, solver: Solver) -> Tensor:
+    """One step of ``un0.integrate``; ``change`` is asked once a stage, in order."""
+    k1 = change(x)
+    if solver == "euler":
+        return x + k1
+    k2 = change(x + k1 / 3)
+    k3 = change(x + k2 - k1 / 3)
+    k4 = change(x + k1 - k2 + k3)
+    return x + (k1 + 3 * (k2 + k3) + k4) / 8
 
 
 def _prepared(parameter: Tensor, device: torch.device) -> Tensor:
