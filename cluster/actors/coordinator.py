@@ -135,7 +135,7 @@ class _Run:
 
     async def _finalise(self, state: JobState) -> None:
         try:
-            await asyncio.to_thread(
+            manifest = await asyncio.to_thread(
                 finalise,
                 self._store,
                 self._workload.job_id,
@@ -143,6 +143,8 @@ class _Run:
                 shards=self._workload.num_shards,
                 overhead=self._overhead,
             )
+            # Attempts that lost to another run's, say, were not counted here.
+            self._committed_images, self._energy = manifest.images, manifest.energy
         except ClusterError as error:
             self._status = "failed"
             self._reason = "; ".join(filter(None, [self._reason, str(error)]))
@@ -151,31 +153,40 @@ class _Run:
         match command:
             case SpawnReplica(replica_id):
                 self._views[replica_id] = ReplicaView(replica_id)
-                self._spawn(self._start_replica(replica_id))
+                self._spawn(replica_id, self._start_replica(replica_id))
             case RunShard(replica_id, shard, attempt):
                 self._retries += attempt > 1
-                self._spawn(self._run_shard(replica_id, shard))
+                self._spawn(replica_id, self._run_shard(replica_id, shard))
             case AbandonShards():
                 self._status = "stopping"
-                for actor in self._actors.values():
+                for actor in self._actors.values():  # one that still starts hears of it later
                     actor.abandon.remote()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, replica_id: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work beside everything else; if it breaks, the replica is given up, not the run
+        left waiting."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                logger.error("work for %s broke", replica_id, exc_info=error)
+                self._lose(replica_id, f"{type(error).__name__}: {error}")
+
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(done)
 
     async def _start_replica(self, replica_id: str) -> None:
         actor = Replica.options(**self._options.resources()).remote(  # type: ignore[attr-defined]
             self._workload, self._store_config, self._options
         )
+        self._actors[replica_id] = actor
         try:
             ready: Ready | Failure = await asyncio.wait_for(actor.start.remote(), START_S)
         except (RayError, TimeoutError) as error:
             return self._lose(replica_id, _reason(error, f"not ready within {START_S:.0f} s"))
         if isinstance(ready, Failure):
             return self._lose(replica_id, ready.reason, fatal=ready.fatal)
-        self._actors[replica_id] = actor
         self._overhead = sum_energy([self._overhead, ready.startup])
         self._first_ready_s = self._first_ready_s or monotonic_s()
         if self._status == "starting":
@@ -191,27 +202,26 @@ class _Run:
         return None
 
     async def _run_shard(self, replica_id: str, shard: int) -> None:
-        flight = (replica_id, shard)
-        outcome: Heartbeat | Attempt | Failure = Failure("said nothing", fatal=False)
+        actor = self._actors.get(replica_id)
+        if actor is None:
+            return None  # lost meanwhile, which the scheduler knows
+        outcome: Heartbeat | Attempt | Failure = Failure("it ended without a word", fatal=False)
         try:
-            reports = self._actors[replica_id].run.options(num_returns="streaming").remote(shard)
-            while not isinstance(outcome, Attempt):
-                report = await asyncio.wait_for(anext(reports), SILENCE_S)
-                outcome = await asyncio.wait_for(report, SILENCE_S)
-                if isinstance(outcome, Failure):
-                    break
+            reports = actor.run.options(num_returns="streaming").remote(shard)
+            async for outcome in _heard(reports):
                 if isinstance(outcome, Heartbeat):
-                    self._in_flight[flight] = outcome.images
-        except (RayError, TimeoutError, StopAsyncIteration) as error:
-            self._in_flight.pop(flight, None)
+                    self._in_flight[replica_id, shard] = outcome.images
+        except (RayError, TimeoutError) as error:
             return self._lose(replica_id, _reason(error, f"silent for {SILENCE_S:.0f} s"))
-        self._in_flight.pop(flight, None)
+        finally:
+            self._in_flight.pop((replica_id, shard), None)
         if isinstance(outcome, Attempt):
-            await self._committed(replica_id, shard, outcome)
-        elif isinstance(outcome, Failure):
-            self._update(replica_id, note=outcome.reason)
-            self._events.put_nowait(ShardFailed(replica_id, shard, outcome.reason, outcome.fatal))
-        return None
+            return await self._committed(replica_id, shard, outcome)
+        failure = outcome if isinstance(outcome, Failure) else Failure("it broke off", fatal=False)
+        self._update(replica_id, note=failure.reason)
+        return self._events.put_nowait(
+            ShardFailed(replica_id, shard, failure.reason, failure.fatal)
+        )
 
     async def _committed(self, replica_id: str, shard: int, attempt: Attempt) -> None:
         outcome = attempt.outcome
@@ -242,7 +252,8 @@ class _Run:
         self._views[replica_id] = replace(self._views[replica_id], **changes)
 
     async def _close_replicas(self) -> None:
-        closing = [actor.close.remote() for actor in self._actors.values()]
+        live = [name for name, view in self._views.items() if view.state == "live"]
+        closing = [self._actors[name].close.remote() for name in live]
         for reply in closing:
             try:
                 closed: Closed = await asyncio.wait_for(reply, CLOSE_S)
@@ -280,7 +291,17 @@ class _Run:
         )
 
 
+async def _heard(reports: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """What the replica reports; TimeoutError when it says nothing for too long."""
+    while True:
+        try:
+            reference = await asyncio.wait_for(anext(reports), SILENCE_S)
+        except StopAsyncIteration:
+            return
+        yield await asyncio.wait_for(reference, SILENCE_S)
+
+
 def _reason(error: BaseException, silence: str) -> str:
-    if isinstance(error, (TimeoutError, StopAsyncIteration)):
+    if isinstance(error, TimeoutError):
         return silence
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
