@@ -86,8 +86,21 @@ def arrange(
             raise ModelFormatError(
                 f"tensor {file_name} holds {tensor.dtype}; export it as a floating-point type"
             )
-        arranged[name] = tensor
+        if not _is_dense(tensor):
+            raise ModelFormatError(
+                f"tensor {file_name} does not hold all its numbers; export it as a dense tensor"
+            )
+        arranged[name] = tensor.detach()
     return arranged
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """False for sparse and data-less tensors, and for one number posing as terabytes."""
+    return (
+        tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+        and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
+    )
 
 
 def _some(noun: str, names: list[str]) -> str:

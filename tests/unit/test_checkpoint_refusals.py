@@ -150,6 +150,22 @@ def test_released_config_that_is_wrong(
 
 
 @pytest.mark.parametrize(
+    "K",
+    [
+        torch.zeros(1).expand(64, 64),
+        torch.zeros(64, 64).to_sparse(),
+        torch.zeros(64, 64, device="meta"),
+    ],
+    ids=["expanded", "sparse", "meta"],
+)
+def test_tensors_that_hold_no_numbers(tmp_path: Path, K: torch.Tensor) -> None:
+    model = random_model()
+    tensors = released_tensors(model) | {"dynamics.K": K}
+    torch.save({"model": tensors, "config": released_config(model)}, tmp_path / "m.pt")
+    refused(tmp_path / "m.pt", "tensor dynamics.K does not hold all its numbers")
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
         ([1, 2, 3], 'lacks the entries "model" and "config"'),
@@ -258,6 +274,13 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match=r"there is no such file"):
         load_model(tmp_path / "absent.pt")
+
+
+def test_parameters_that_want_gradients_are_taken_as_numbers(tmp_path: Path) -> None:
+    model = random_model().requires_grad_(True)
+    state = {name: torch.nn.Parameter(t) for name, t in released_tensors(model).items()}
+    torch.save({"model": state, "config": released_config(model)}, tmp_path / "m.pt")
+    assert not any(p.requires_grad for p in load_model(tmp_path / "m.pt").parameters())
 
 
 def test_a_value_that_the_wanted_dtype_cannot_hold(tmp_path: Path) -> None:
