@@ -10,11 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from support.juicefs import JuiceFSGateway
 
 from cluster.storage.dev_s3 import DevS3
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
+
+# No test judges by the clock: machines are busy.
+settings.register_profile("un0", deadline=None)
+settings.load_profile("un0")
 
 # Whatever credentials, profiles and proxies this machine has are none of the tests' business.
 for _name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -71,4 +76,4 @@ def memory_dir() -> Iterator[Path]:
     base = Path("/dev/shm")
     path = Path(tempfile.mkdtemp(prefix="un0-test-", dir=base if base.is_dir() else None))
     yield path
-    shutil.rmtree(path)
+    shutil.rmtree(path, ignore_errors=True)

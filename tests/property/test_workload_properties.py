@@ -23,7 +23,7 @@ def workload(**changes: Any) -> Workload:
 weights = st.lists(st.floats(0.01, 100), min_size=1, max_size=6)
 
 
-@given(st.integers(1, 10**6), st.integers(1, 5000))
+@given(st.integers(1, 10**4), st.integers(1, 5000))
 def test_shards_partition_the_job(count: int, shard_images: int) -> None:
     job = workload(count=count, shard_images=shard_images)
     edges = [0, *(shard.stop for shard in job.shards())]
