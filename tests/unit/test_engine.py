@@ -83,13 +83,13 @@ def test_an_engine_outlives_its_model_and_leaves_it_alone() -> None:
 
 
 def test_bf16_is_close_in_levels() -> None:
-    """Measured: mean 0.4 and at most 12 levels off at n = 512."""
+    """Measured over 32 images: mean 0.44 and at most 6 levels off."""
     model = random_model(n=512, n_cond=1)
     phases, class_ids = inputs(model, rows=16)
     full = build_engine(model, "cpu", "fp32", tile=16)(phases, class_ids).int()
     off = (build_engine(model, "cpu", "bf16", tile=16)(phases, class_ids).int() - full).abs()
-    assert off.double().mean() < 2
-    assert off.max() < 40
+    assert off.double().mean() < 1
+    assert off.max() < 16
 
 
 def test_levels_round_and_clamp() -> None:
