@@ -31,6 +31,7 @@ Outcome = Literal["won", "lost"]
 END_STATES: tuple[JobState, ...] = ("completed", "cancelled", "failed")
 
 _GET_THREADS = 16
+_FEW = 4  # so many records are read one after the other, without threads
 R = TypeVar("R", bound=Record)
 
 
@@ -97,6 +98,8 @@ def read_commits(store: ObjectStore, job_id: str) -> dict[int, CommitRecord]:
             raise Fatal(f"{key}: it speaks of job {record.job_id}, shard {record.shard}")
         return record
 
+    if len(shards) <= _FEW:
+        return {shard: read(shard) for shard in shards}
     with ThreadPoolExecutor(_GET_THREADS) as pool:
         return dict(zip(shards, pool.map(read, shards), strict=True))
 

@@ -69,7 +69,7 @@ def translate(error: aws.ClientError | aws.BotoCoreError, what: str) -> ClusterE
 
 
 def _translate_reply(error: aws.ClientError, what: str) -> ClusterError:
-    code = error.response.get("Error", {}).get("Code", "")
+    code = error.response.get("Error", {}).get("Code") or "without a code"
     status = http_status(error)
     if mend := _MENDS.get(code) or _MENDS_BY_STATUS.get(status):
         return UserError(f"{what}: {mend} ({code})")
