@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import uuid
@@ -9,9 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from boto3.s3.transfer import TransferConfig
 
 from cluster.errors import NotFound, UserError
+from cluster.storage import s3
 from cluster.storage.faults import FaultRates, FaultyStore
 from cluster.storage.object_store import ObjectStore, check_key
 from cluster.storage.open import open_store, probe_conditional_writes
@@ -67,6 +72,31 @@ def test_a_large_object_comes_back_and_can_be_read_in_pieces(store: ObjectStore)
         assert reader.read(2) == data[5_500_000:5_500_002]
         reader.seek(len(data) + 5)
         assert reader.read(1) == b""
+
+
+@pytest.mark.parametrize("store", ["seaweedfs", "juicefs"], indirect=True)
+def test_objects_beyond_the_limit_are_sent_in_parts(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = 5 * 2**20  # the smallest that S3 allows
+    monkeypatch.setattr(s3, "MULTIPART_BYTES", part)
+    monkeypatch.setattr(s3, "_TRANSFER", TransferConfig(part, multipart_chunksize=part))
+    data = os.urandom(2 * part + 1)
+    store.put("parts", data)
+    assert store.get("parts") == data
+    assert [i.size_bytes for i in store.list("parts")] == [len(data)]
+
+
+def test_parquet_is_read_column_by_column_through_the_reader(store: ObjectStore) -> None:
+    table = pa.table({"index": range(200_000), "text": [str(i) for i in range(200_000)]})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, row_group_size=20_000)
+    store.put("x.parquet", buffer.getvalue())
+    with store.open_reader("x.parquet") as reader:
+        file = pq.ParquetFile(reader)
+        assert file.metadata.num_row_groups == 10
+        assert file.read_row_group(7, columns=["index"])["index"][0].as_py() == 140_000
+        assert file.read(columns=["text"]).equals(table.select(["text"]))
 
 
 def test_put_if_absent_writes_once(store: ObjectStore) -> None:
