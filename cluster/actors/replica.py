@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -142,11 +143,12 @@ def _outcome(attempt: Future[Attempt]) -> Attempt | Failure:
 
 
 def _device_of(device: str) -> tuple[str, str | None]:
-    """(name, NVML's UUID or None for a CPU) of the torch device a replica runs on."""
+    """(name, UUID or None for a CPU) of the torch device a replica runs on."""
     import torch
 
     if device == "cpu" or not torch.cuda.is_available():
         return "cpu", None
     properties = torch.cuda.get_device_properties(0)
-    uuid = str(properties.uuid)
-    return properties.name, uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
+    # Of a MIG slice CUDA may tell the board's UUID, which would charge the whole board.
+    return properties.name, visible if visible.startswith("MIG-") else str(properties.uuid)

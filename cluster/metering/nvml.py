@@ -1,52 +1,147 @@
-"""The energy counter that NVIDIA's driver keeps per board (Volta and newer), read by UUID."""
+"""NVIDIA GPUs through the driver's own library, by UUID: CUDA_VISIBLE_DEVICES means nothing to it.
+
+A MIG slice has no counter of its own: it is read as its board, with its share of the compute
+slices. On Grace Hopper the counter covers the module, Grace CPU and memory included.
+"""
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
 
 import pynvml
 
-from cluster.types import MISSING_ENERGY, Energy
-
-logger = logging.getLogger(__name__)
-METHOD = "nvmlDeviceGetTotalEnergyConsumption"
+from cluster.metering.reading import Device, Refused, Zone
 
 
-class NvmlCounterMeter:
-    """Meters one GPU by its UUID (``GPU-…``), whatever CUDA_VISIBLE_DEVICES hides or renumbers.
+class NvmlDevice:
+    """One GPU or MIG slice, opened by UUID, and the NVML session that goes with it.
 
-    Raises pynvml.NVMLError when the driver, the device or its counter is not there.
+    uuid: ``GPU-…``, ``MIG-…``, or one of them without its prefix. Raises Refused if there is no
+    NVML or no such device.
     """
 
-    provider = "nvml-counter"
-
     def __init__(self, uuid: str) -> None:
-        pynvml.nvmlInit()
-        try:
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-            self._last_mj: int | None = self._read_mj()
-            self.hardware = _text(pynvml.nvmlDeviceGetName(self._handle))
-        except BaseException:
-            pynvml.nvmlShutdown()
-            raise
+        with nvml_refusals(f"GPU {uuid}"):
+            pynvml.nvmlInit()
+            self._open = True
+            self._lock = threading.Lock()
+            try:
+                handle = _handle(uuid)
+                self.board = _board_of(handle)
+                self.device = _describe(handle, self.board)
+            except BaseException:
+                self.close()
+                raise
 
-    def _read_mj(self) -> int:
-        return int(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+    def energy_mj(self) -> int:
+        """The board's energy counter. Raises NVMLError."""
+        return int(pynvml.nvmlDeviceGetTotalEnergyConsumption(self.board))
 
-    def lap(self) -> Energy:
-        """Energy of the whole board since the last lap; missing if the counter failed or reset."""
-        last_mj = self._last_mj
-        try:
-            self._last_mj = self._read_mj()
-        except pynvml.NVMLError as error:
-            logger.warning("the energy counter of %s cannot be read: %s", self.hardware, error)
-            self._last_mj = None
-        if last_mj is None or self._last_mj is None or self._last_mj < last_mj:
-            return MISSING_ENERGY
-        return Energy(energy_mj=self._last_mj - last_mj, quality="measured_counter", method=METHOD)
+    def power_mw(self) -> int:
+        """The power of what the energy counter counts: the board, or the module. Raises NVMLError.
+
+        Ampere (but for the A100) and newer tell the mean of the last second.
+        """
+        if self.device.zone != "module":
+            return int(pynvml.nvmlDeviceGetPowerUsage(self.board))
+        wanted = (pynvml.NVML_FI_DEV_POWER_AVERAGE, pynvml.NVML_POWER_SCOPE_MODULE)
+        field = pynvml.nvmlDeviceGetFieldValues(self.board, [wanted])[0]
+        if field.nvmlReturn != pynvml.NVML_SUCCESS:
+            raise pynvml.NVMLError(field.nvmlReturn)
+        return int(field.value.uiVal)
 
     def close(self) -> None:
-        pynvml.nvmlShutdown()
+        """End the session, once: sessions are counted, and others may be open."""
+        with self._lock:
+            was_open, self._open = self._open, False
+        if was_open:
+            with contextlib.suppress(pynvml.NVMLError):
+                pynvml.nvmlShutdown()
+
+
+def list_gpus() -> list[str | Refused]:
+    """The UUID of every GPU that NVML sees, or why it has none: the boards, not their MIG slices.
+
+    Raises Refused where there is no NVML.
+    """
+    found: list[str | Refused] = []
+    with nvml_refusals("the list of GPUs"):
+        pynvml.nvmlInit()
+        try:
+            for index in range(pynvml.nvmlDeviceGetCount()):
+                try:
+                    with nvml_refusals(f"GPU {index}"):
+                        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+                        found.append(_text(pynvml.nvmlDeviceGetUUID(handle)))
+                except Refused as refused:
+                    found.append(refused)
+        finally:
+            pynvml.nvmlShutdown()
+    return found
+
+
+@contextlib.contextmanager
+def nvml_refusals(what: str) -> Iterator[None]:
+    """Turn what NVML answers into Refused, with what the user may do about it."""
+    try:
+        yield
+    except pynvml.NVMLError_LibraryNotFound:
+        raise Refused(
+            "NVML is not there: no libnvidia-ml.so.1",
+            "where there is an NVIDIA GPU: install its driver; run a container with --gpus all and "
+            "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+        ) from None
+    except pynvml.NVMLError as error:
+        raise Refused(f"NVML does not give {what}: {error}") from None
+
+
+def _handle(uuid: str) -> Any:
+    if uuid.startswith(("GPU-", "MIG-")):
+        return pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    try:
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except pynvml.NVMLError:
+        return pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")
+
+
+def _board_of(handle: Any) -> Any:
+    try:
+        if not pynvml.nvmlDeviceIsMigDeviceHandle(handle).value:
+            return handle
+    except pynvml.NVMLError:  # a driver from before MIG
+        return handle
+    return pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
+
+
+def _describe(handle: Any, board: Any) -> Device:
+    uuid = _text(pynvml.nvmlDeviceGetUUID(handle))
+    board_uuid = _text(pynvml.nvmlDeviceGetUUID(board))
+    name = _text(pynvml.nvmlDeviceGetName(board))
+    zone: Zone = "module" if "GH200" in name else "gpu"
+    limit_mw: int | None = None
+    with contextlib.suppress(pynvml.NVMLError):
+        limit_mw = int(pynvml.nvmlDeviceGetEnforcedPowerLimit(board))
+    return Device(
+        hw_id=uuid,
+        hw_type="gpu",
+        hw_name=name,
+        zone=zone,
+        hw_parent=None if uuid == board_uuid else board_uuid,
+        share=Fraction(1) if uuid == board_uuid else _share(handle, board),
+        driver_version=_text(pynvml.nvmlSystemGetDriverVersion()),
+        power_limit_mw=limit_mw,
+    )
+
+
+def _share(slice_: Any, board: Any) -> Fraction:
+    """The slice's compute slices of the board's. The compute instances of one GPU instance each
+    count their own, so that the shares of a board never add up to more than one."""
+    mine = int(pynvml.nvmlDeviceGetAttributes(slice_).computeInstanceSliceCount)
+    return min(Fraction(1), Fraction(mine, int(pynvml.nvmlDeviceGetMaxMigDeviceCount(board))))
 
 
 def _text(value: str | bytes) -> str:

@@ -1,19 +1,140 @@
-"""Choose the best meter for a device, and say why where it is not the best kind."""
+"""Choose the best provider for each device, and say why the better ones were refused.
+
+GPU: NVML's counter, its power integrated, Zeus (for what is not NVIDIA's), an estimate, missing.
+CPU: RAPL, an estimate, missing.
+"""
 
 from __future__ import annotations
 
-import pynvml
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from cluster.metering.estimate import CpuTimeMeter
-from cluster.metering.meter import Meter, MissingMeter
-from cluster.metering.nvml import NvmlCounterMeter
+from cluster.metering.estimate import CpuEstimate, GpuEstimate, design_power_mw, process_cpu_s
+from cluster.metering.hardware import cpu_name, machine_cpu_s
+from cluster.metering.meter import CpuShareMeter, LapMeter, Meter
+from cluster.metering.missing import MissingSource
+from cluster.metering.nvml import NvmlDevice, list_gpus
+from cluster.metering.nvml_sources import NvmlCounter, NvmlPower
+from cluster.metering.rapl import POWERCAP, open_rapl
+from cluster.metering.reading import Device, Refused, Source
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A better provider that cannot be had: which, why, and what the user may do about it."""
+
+    provider: str
+    reason: str
+    mend: str | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best source of one device, and the better ones that were refused, best first."""
+
+    source: Source
+    refused: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True)
+class MachineMeters:
+    """The sources of a machine. ``notes``: devices that are not among them, and why."""
+
+    choices: tuple[Choice, ...]
+    notes: tuple[Refusal, ...] = ()
+
+    def close(self) -> None:
+        for choice in self.choices:
+            choice.source.close()
+
+
+def choose_gpu(uuid: str, name: str = "GPU") -> Choice:
+    """The source of a GPU or MIG slice. ``name`` is used where no driver tells it."""
+
+    def estimate() -> Source:
+        return GpuEstimate(_gpu_device(uuid, name))
+
+    providers: list[tuple[str, Callable[[], Source]]] = [
+        (NvmlCounter.provider, lambda: NvmlCounter(uuid)),
+        (NvmlPower.provider, lambda: NvmlPower(uuid)),
+        (GpuEstimate.provider, estimate),
+    ]
+    return _first(providers, Device(uuid, "gpu", name, "gpu"))
+
+
+def choose_cpu(powercap: Path = POWERCAP) -> tuple[Choice, ...]:
+    """The sources of the machine's CPUs: every package and its memory, or one for them all."""
+    try:
+        return tuple(Choice(source) for source in open_rapl(powercap))
+    except Refused as refused:
+        refusal = Refusal("rapl", refused.reason, refused.mend)
+    choice = _first([(CpuEstimate.provider, CpuEstimate)], Device("cpu", "cpu", cpu_name(), "host"))
+    return (replace(choice, refused=(refusal, *choice.refused)),)
+
+
+def choose_machine(powercap: Path = POWERCAP) -> MachineMeters:
+    """The sources of every device of this machine, none of whose zones overlap."""
+    notes: list[Refusal] = []
+    gpus: list[Choice] = []
+    try:
+        for found in list_gpus():
+            if isinstance(found, Refused):
+                notes.append(Refusal("nvml", found.reason, found.mend))
+            else:
+                gpus.append(choose_gpu(found))
+    except Refused as refused:
+        notes.append(Refusal("nvml", refused.reason, refused.mend))
+    if any(choice.source.device.zone == "module" for choice in gpus):
+        notes.append(Refusal("rapl", "the CPU is part of its GPU's module, and metered with it"))
+        return MachineMeters(tuple(gpus), tuple(notes))
+    return MachineMeters((*gpus, *choose_cpu(powercap)), tuple(notes))
 
 
 def choose_meter(device_name: str, gpu_uuid: str | None) -> Meter:
-    """The meter of a replica on the GPU of that UUID, or on the CPU when there is none."""
+    """The meter of a replica on the GPU of that UUID, or on the CPU when there is none.
+
+    A CPU is shared with other processes: of its counters a replica is charged its share.
+    """
     if gpu_uuid is None:
-        return CpuTimeMeter()
+        return _choose_process_meter()
+    choice = choose_gpu(gpu_uuid, device_name)
+    for refusal in choice.refused:
+        logger.info("%s: not %s: %s", device_name, refusal.provider, refusal.reason)
+    return LapMeter(choice.source)
+
+
+def _choose_process_meter() -> Meter:
     try:
-        return NvmlCounterMeter(gpu_uuid)
-    except pynvml.NVMLError as error:
-        return MissingMeter(hardware=device_name, provider=f"missing: NVML says {error}")
+        return CpuShareMeter(open_rapl(), time.process_time, lambda: machine_cpu_s()[0])
+    except Refused as refused:
+        logger.info("not rapl: %s", refused.reason)
+    return LapMeter(CpuEstimate(process_cpu_s))
+
+
+def _first(providers: Sequence[tuple[str, Callable[[], Source]]], device: Device) -> Choice:
+    """The first provider that does not refuse; missing if they all do."""
+    refused: list[Refusal] = []
+    for provider, open_source in providers:
+        try:
+            return Choice(open_source(), tuple(refused))
+        except Refused as refusal:
+            refused.append(Refusal(provider, refusal.reason, refusal.mend))
+    why = "; ".join(refusal.reason for refusal in refused)
+    return Choice(MissingSource(device, why), tuple(refused))
+
+
+def _gpu_device(uuid: str, name: str) -> Device:
+    """The facts of a GPU, from NVML as far as it tells them, else from its name."""
+    try:
+        nvml = NvmlDevice(uuid)
+    except Refused:
+        return Device(uuid, "gpu", name, "gpu", power_limit_mw=design_power_mw(name))
+    nvml.close()
+    if nvml.device.power_limit_mw is not None:
+        return nvml.device
+    return replace(nvml.device, power_limit_mw=design_power_mw(nvml.device.hw_name))

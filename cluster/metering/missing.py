@@ -1,0 +1,24 @@
+"""The last resort: a device whose energy nobody here can tell."""
+
+from __future__ import annotations
+
+import time
+
+from cluster.metering.reading import ClockNs, Device, Reading, missing
+
+
+class MissingSource:
+    """Every reading is missing; its method says why."""
+
+    provider = "missing"
+
+    def __init__(self, device: Device, why: str, clock_ns: ClockNs = time.monotonic_ns) -> None:
+        self.device = device
+        self._why = why
+        self._clock_ns = clock_ns
+
+    def read(self) -> Reading:
+        return missing(self._clock_ns(), self._why)
+
+    def close(self) -> None:
+        pass
