@@ -110,7 +110,7 @@ def main() -> None:
     if args.json:
         print(json.dumps({"rows": rows, "ratio": ratio, "count": args.count}, indent=2))
         return
-    print(f"{args.count:,} images, {args.replicas} replicas x {threads} threads, {args.rounds} rounds")
+    print(f"{args.count:,} images, {args.replicas} x {threads} threads, {args.rounds} rounds")
     for row in rows:
         spread = ", ".join(f"{rate:,.0f}" for rate in row["rounds"])
         print(f"{row['system']:14} {row['images_per_s']:8,.0f} images/s   ({spread})")

@@ -89,7 +89,7 @@ def test_an_earlier_run_is_not_overwritten_by_mistake(shapes: Path, tmp_path: Pa
 def test_a_checkpoint_of_another_recipe_is_refused(shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.safetensors"
     run(short_recipe(tmp_path, steps=2), shapes, out=out)
-    with pytest.raises(InputError, match="another recipe|resume with the recipe"):
+    with pytest.raises(InputError, match=r"another recipe|resume with the recipe"):
         run(short_recipe(tmp_path, steps=3), shapes, out=out, resume=True)
 
 
