@@ -16,7 +16,9 @@ import pytest
 from cluster import execution
 from cluster.errors import Retryable
 from cluster.execution import Abandoned, ShardRunner
-from cluster.metering.meter import Meter, MissingMeter
+from cluster.metering.meter import LapMeter, Meter
+from cluster.metering.missing import MissingSource
+from cluster.metering.reading import Device
 from cluster.storage.backoff import Backoff
 from cluster.storage.commit import commit, read_commits
 from cluster.storage.faults import FaultRates, FaultyStore
@@ -91,7 +93,8 @@ def test_a_shard_becomes_a_commit_with_its_pictures_and_joules(
 
 
 def test_energy_of_an_unmetered_device_is_null(workload: Workload, store: ObjectStore) -> None:
-    runner(workload, store, MissingMeter("odd", "none")).run(workload.shard(0))
+    unmetered = LapMeter(MissingSource(Device("x", "gpu", "odd", "gpu"), "no driver"))
+    runner(workload, store, unmetered).run(workload.shard(0))
     assert {(row["energy_j"], row["energy_quality"]) for row in rows(store, 0)} == {
         (None, "missing")
     }
