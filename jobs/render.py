@@ -79,7 +79,8 @@ def live_view(snapshot: Snapshot, deadline_s: float | None = None) -> Renderable
         )
     if snapshot.retries:
         facts.add_row("retries", f"{snapshot.retries}", "")
-    bar = ProgressBar(total=snapshot.total_images, completed=made, width=60)
+    bar = Table.grid()
+    bar.add_row(ProgressBar(total=snapshot.total_images, completed=made, width=60))
     return Group(bar, facts, _replica_table(snapshot))
 
 
