@@ -71,6 +71,7 @@ def test_the_live_view_tells_progress_rate_joules_and_a_deadline_that_will_be_mi
     out = io.StringIO()
     Console(file=out, width=160).print(live_view(snapshot, deadline_s=30.0))
     shown = out.getvalue()
-    for part in ("nightly", "1,000 of 10,000", "120 images/s", "ETA 73 s", "will be missed",
-                 "3 mJ (1 mJ to 9 mJ) estimated", "replica-0", "lost", "node-7", "killed"):  # fmt: skip
+    parts = ("nightly", "1,000 of 10,000", "120 images/s", "ETA 73 s", "will be missed",
+             "3 mJ (1 mJ to 9 mJ) estimated", "replica-0", "lost", "node-7", "killed")  # fmt: skip
+    for part in parts:
         assert part in shown
