@@ -63,8 +63,17 @@ class Use:
         if not 0 < self.gpu_fraction <= 1:
             raise ValueError(f"gpu_fraction is {self.gpu_fraction}; it must be in (0, 1]")
 
-    def images_until(self, at_ns: int) -> int:
-        """Images made by that moment, as if at an even pace. 0 while the end is not known."""
+    def ends_after(self, at_ns: int) -> bool:
+        return self.end_ns is None or self.end_ns > at_ns
+
+    def images_between(self, start_ns: int, end_ns: int) -> int:
+        """Images made in that time, as if at an even pace; 0 until the use has ended.
+
+        Over times that follow each other without a hole, it adds up to ``images``.
+        """
+        return self._images_until(end_ns) - self._images_until(start_ns)
+
+    def _images_until(self, at_ns: int) -> int:
         if not self.images or self.end_ns is None or at_ns <= self.start_ns:
             return 0
         if at_ns >= self.end_ns:
@@ -120,6 +129,8 @@ class Interval:
 class EnergyRow:
     """One bucket's share of an interval. The rows of an interval add up to it exactly.
 
+    energy_mj: None if unknown. A gap has a ``gap`` row with what is known of it, and a row of
+        nothing for every attempt that ran in it, so that a sum over an attempt shows the hole.
     active_mj: the part above the device's idle power; None if that is not known.
     shared: others used the device at the same time, so that the split is by share, not measured.
     images: made in this interval, None if the row has none to count.

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import date
+from urllib.parse import quote, unquote
 
 SHARD_DIGITS = 8
 IMAGES_FILE = "images.parquet"
 JOBS = "jobs/"
+ENERGY = "energy/"
 PROBES = ".probe/"  # short-lived objects by which a store's abilities are tried
 
 _COMMIT = re.compile(r"(?:^|/)commits/shard-(\d+)\.json$")
 _ATTEMPT = re.compile(r"(?:^|/)attempts/(\d+)/")
+_ENERGY = re.compile(
+    r"energy/date=(\d{4}-\d\d-\d\d)/host=([^/]+)/([0-9a-z]+)-(\d+)-(\d+)\.parquet$"
+)
 
 
 @dataclass(frozen=True)
@@ -72,3 +78,53 @@ def shard_of_attempt(key: str) -> int | None:
 def holds_images(key: str) -> bool:
     """Whether an object that a commit vouches for is a file of images."""
     return key.endswith(f"/{IMAGES_FILE}")
+
+
+@dataclass(frozen=True, order=True)
+class EnergyKey:
+    """A file of the energy log.
+
+    writer: unique to one writer's life. Its segments follow each other; of one segment a later
+    version holds all of an earlier one and replaces it.
+    """
+
+    day: date
+    host: str
+    writer: str
+    segment: int
+    version: int
+
+    @property
+    def key(self) -> str:
+        name = f"{self.writer}-{self.segment:06d}-{self.version:06d}.parquet"
+        return f"{energy_of_host(self.day, self.host)}{name}"
+
+
+def energy_of_day(day: date) -> str:
+    """The prefix of the energy log of one UTC day."""
+    return f"{ENERGY}date={day.isoformat()}/"
+
+
+def energy_of_host(day: date, host: str) -> str:
+    """The prefix of one host's energy log of one UTC day."""
+    return f"{energy_of_day(day)}host={quote(host, safe='')}/"
+
+
+def parse_energy_key(key: str) -> EnergyKey | None:
+    """What the key of an energy file says, or None for any other key."""
+    match = _ENERGY.fullmatch(key)
+    if match is None:
+        return None
+    text, host, writer, segment, version = match.groups()
+    day = parse_day(text)
+    if day is None:
+        return None
+    return EnergyKey(day, unquote(host), writer, int(segment), int(version))
+
+
+def parse_day(text: str) -> date | None:
+    """The day written ``YYYY-MM-DD``, or None if it is none."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None

@@ -1,7 +1,8 @@
-"""SQL over a store: DuckDB with the views ``images``, ``commits`` and ``jobs``.
+"""SQL over a store: DuckDB with views of its images, commits and jobs, its energy and batches.
 
-Only committed files are read. DuckDB itself reaches no file and no network: Arrow hands it the
-columns and row groups that a query needs, so a statement can neither change nor leak anything.
+Of images only committed files are read. DuckDB itself reaches no file and no network: Arrow hands
+it the columns and row groups that a query needs, so a statement can neither change nor leak
+anything.
 """
 
 from __future__ import annotations
@@ -15,11 +16,34 @@ import pyarrow.dataset as pads
 
 from cluster.errors import UserError
 from cluster.storage.arrow_files import arrow_file_system
+from cluster.storage.energy_reader import energy_dataset
 from cluster.storage.layout import holds_images
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.reader import JobSummary, list_jobs
 from cluster.storage.schemas import COMMIT_SCHEMA, IMAGE_SCHEMA, JOB_SCHEMA
 from cluster.types import CommitRecord, Energy
+
+# What an attempt took of one device. A sum with an unknown part is unknown, not what is known.
+_BATCHES = """
+create view batches as
+select job_id, shard, attempt_id, bucket, cluster_id, host_name, hw_id, hw_type, hw_name, zone,
+    min(ts_start) as ts_start, max(ts_end) as ts_end, sum(duration_ns)::bigint as duration_ns,
+    sum(images)::bigint as images, max(batch_size) as batch_size,
+    if(count(*) = count(energy_mj), sum(energy_mj), null)::bigint as energy_mj,
+    if(count(*) = count(energy_low_mj), sum(energy_low_mj), null)::bigint as energy_low_mj,
+    if(count(*) = count(energy_high_mj), sum(energy_high_mj), null)::bigint as energy_high_mj,
+    bool_or(shared) as shared,
+    case
+        when bool_or(quality = 'missing') then 'missing'
+        when bool_or(quality = 'estimated') then 'estimated'
+        when bool_or(quality = 'measured_power') then 'measured_power'
+        else 'measured_counter'
+    end as quality,
+    model_rev, steps, width, height, precision
+from energy
+where attempt_id is not null
+group by all
+"""
 
 
 def connect(store: ObjectStore) -> duckdb.DuckDBPyConnection:
@@ -32,6 +56,8 @@ def connect(store: ObjectStore) -> duckdb.DuckDBPyConnection:
     connection.register("images", _image_dataset(store, jobs))
     connection.register("commits", pa.Table.from_pylist(list(_commits(jobs)), COMMIT_SCHEMA))
     connection.register("jobs", pa.Table.from_pylist(list(map(_job, jobs)), JOB_SCHEMA))
+    connection.register("energy", energy_dataset(store))
+    connection.execute(_BATCHES)
     for setting in (
         "timezone = 'UTC'",
         "enable_external_access = false",
