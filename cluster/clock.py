@@ -44,8 +44,3 @@ class Anchor:
     def monotonic_at(self, utc: datetime) -> int:
         """The monotonic time in nanoseconds of a UTC one."""
         return self.monotonic_ns + (utc - self.utc) // timedelta(microseconds=1) * 1000
-
-
-def monotonic_ns() -> int:
-    """The same clock in nanoseconds: what meters stamp their readings with."""
-    return time.monotonic_ns()

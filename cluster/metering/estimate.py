@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cluster.clock import monotonic_ns
 from cluster.metering.hardware import cpu_name, machine_cpu_s
 from cluster.metering.reading import ClockNs, Device, Reading, Refused, missing
 
@@ -61,9 +62,7 @@ class CpuEstimate:
 
     provider = "cpu-estimate"
 
-    def __init__(
-        self, cpu_s: CpuSeconds = machine_cpu_s, clock_ns: ClockNs = time.monotonic_ns
-    ) -> None:
+    def __init__(self, cpu_s: CpuSeconds = machine_cpu_s, clock_ns: ClockNs = monotonic_ns) -> None:
         self.device = Device("cpu", "cpu", cpu_name(), "host")
         self._cpu_s = cpu_s
         self._clock_ns = clock_ns
@@ -104,7 +103,7 @@ class GpuEstimate:
 
     provider = "gpu-estimate"
 
-    def __init__(self, device: Device, clock_ns: ClockNs = time.monotonic_ns) -> None:
+    def __init__(self, device: Device, clock_ns: ClockNs = monotonic_ns) -> None:
         if device.power_limit_mw is None:
             raise Refused(
                 f"neither NVML nor the built-in table knows the power limit of {device.hw_name}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
+from cluster.clock import monotonic_ns
 from cluster.metering.reading import ClockNs, Device, Reading, missing
 
 
@@ -12,7 +11,7 @@ class MissingSource:
 
     provider = "missing"
 
-    def __init__(self, device: Device, why: str, clock_ns: ClockNs = time.monotonic_ns) -> None:
+    def __init__(self, device: Device, why: str, clock_ns: ClockNs = monotonic_ns) -> None:
         self.device = device
         self._why = why
         self._clock_ns = clock_ns

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from abc import abstractmethod
 
 import pynvml
 
+from cluster.clock import monotonic_ns
 from cluster.metering.counter import CounterTrack
 from cluster.metering.nvml import NvmlDevice, nvml_refusals
 from cluster.metering.reading import ClockNs, Reading, missing
@@ -64,7 +64,7 @@ class NvmlCounter(_NvmlSource):
 
     provider = "nvml-counter"
 
-    def __init__(self, uuid: str, clock_ns: ClockNs = time.monotonic_ns) -> None:
+    def __init__(self, uuid: str, clock_ns: ClockNs = monotonic_ns) -> None:
         self._track = CounterTrack("nvmlDeviceGetTotalEnergyConsumption")
         super().__init__(uuid, clock_ns, "energy counter")
 
@@ -87,7 +87,7 @@ class NvmlPower(_NvmlSource):
     def __init__(
         self,
         uuid: str,
-        clock_ns: ClockNs = time.monotonic_ns,
+        clock_ns: ClockNs = monotonic_ns,
         period_s: float | None = SAMPLE_S,
     ) -> None:
         self._twice_pj = self._samples = 0

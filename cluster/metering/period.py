@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from itertools import pairwise
 
 from cluster.metering.reading import Source
@@ -12,22 +13,21 @@ WATCH_S = 1.0
 LOOK_EVERY_S = 0.001
 
 
-def update_period_s(source: Source, watch_s: float = WATCH_S) -> float | None:
+def update_period_s(
+    source: Source, watch_s: float = WATCH_S, wait: Callable[[float], None] = time.sleep
+) -> float | None:
     """Seconds between updates of the source's counter, the median over ``watch_s`` seconds.
 
-    None if it is no counter, or did not change twice.
+    None if it is no counter, or did not change twice. wait: passes seconds on the source's clock.
     """
+    first = last = source.read()
     changes_ns: list[int] = []
-    updates: int | None = None
-    end_s = time.monotonic() + watch_s
-    while time.monotonic() < end_s:
+    while last.quality == "measured_counter" and last.at_ns - first.at_ns < watch_s * 1e9:
+        wait(LOOK_EVERY_S)
         reading = source.read()
-        if reading.quality != "measured_counter":
-            return None
-        if updates is not None and reading.counter_updates != updates:
+        if reading.counter_updates != last.counter_updates:
             changes_ns.append(reading.at_ns)
-        updates = reading.counter_updates
-        time.sleep(LOOK_EVERY_S)
-    if len(changes_ns) < 2:
+        last = reading
+    if last.quality != "measured_counter" or len(changes_ns) < 2:
         return None
     return statistics.median(b - a for a, b in pairwise(changes_ns)) / 1e9

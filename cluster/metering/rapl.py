@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cluster.clock import monotonic_ns
 from cluster.metering.counter import CounterTrack
 from cluster.metering.hardware import cpu_name
 from cluster.metering.reading import ClockNs, Device, Reading, Refused
@@ -70,7 +70,7 @@ class RaplSource:
     def __init__(
         self,
         zone: RaplZone,
-        clock_ns: ClockNs = time.monotonic_ns,
+        clock_ns: ClockNs = monotonic_ns,
         poll_s: float | None = POLL_S,
     ) -> None:
         self.device = Device(zone.name, "cpu", cpu_name(), zone.zone, zone.parent)

@@ -1,6 +1,6 @@
 """Choose the best provider for each device, and say why the better ones were refused.
 
-GPU: NVML's counter, its power integrated, Zeus (for what is not NVIDIA's), an estimate, missing.
+GPU: NVML's counter, its power integrated, an estimate, missing.
 CPU: RAPL, an estimate, missing.
 """
 

@@ -1,0 +1,96 @@
+"""An actor on a real Ray node meters its GPU by UUID, whatever CUDA_VISIBLE_DEVICES says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.nvml_stub import Gpu, Mig, build_nvml_stub
+
+VISIBLE = ("3,0", "GPU-b", "MIG-x", "", "0")
+GPUS = ("GPU-a", "GPU-b", "GPU-c", "GPU-d")
+
+
+def on_a_ray_node() -> dict[str, Any]:
+    """What actors read, by their CUDA_VISIBLE_DEVICES: runs in a process that sees the stub."""
+    import ray
+    from support.nvml_stub import NvmlStub
+
+    from cluster.metering.select import choose_meter
+
+    @ray.remote(num_cpus=0)
+    class Actor:
+        def open(self, uuid: str) -> tuple[str, str | None]:
+            self._meter = choose_meter("a GPU", uuid)
+            return self._meter.provider, os.environ.get("CUDA_VISIBLE_DEVICES")
+
+        def lap(self) -> int | None:
+            return self._meter.lap().energy_mj
+
+    stub = NvmlStub.of_this_process()
+    stub.add(*(Gpu(uuid, counter_mj=index) for index, uuid in enumerate(GPUS)))
+    stub.add(Mig("MIG-x", "GPU-c", 3))
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        results: dict[str, Any] = {"node_gpus": ray.cluster_resources().get("GPU")}
+        for visible in VISIBLE:
+            environment = {"env_vars": {"CUDA_VISIBLE_DEVICES": visible}}
+            actor = Actor.options(runtime_env=environment).remote()
+            provider, seen = ray.get(actor.open.remote("GPU-c"))
+            for spent_mj, uuid in enumerate(GPUS, start=100):
+                stub.spend(uuid, spent_mj)
+            results[visible] = {
+                "provider": provider,
+                "seen": seen,
+                "energy_mj": ray.get(actor.lap.remote()),
+            }
+            ray.kill(actor)
+        assigned = Actor.options(num_gpus=1).remote()  # Ray sets the variable by itself
+        results["assigned"] = ray.get(assigned.open.remote("GPU-c"))
+        return results
+    finally:
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    stub = build_nvml_stub(tmp_path_factory.mktemp("nvml"))
+    tests = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, __file__],
+        env={
+            **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "CUDA_"))},
+            **stub.env(),
+            "PYTHONPATH": os.pathsep.join((str(tests), str(tests.parent))),
+        },
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    parsed: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return parsed
+
+
+def test_ray_finds_the_stub_s_gpus_too(results: dict[str, Any]) -> None:
+    assert results["node_gpus"] == len(GPUS)
+
+
+@pytest.mark.parametrize("visible", VISIBLE)
+def test_the_variable_changes_nothing(results: dict[str, Any], visible: str) -> None:
+    assert results[visible] == {"provider": "nvml-counter", "seen": visible, "energy_mj": 102}
+
+
+def test_a_gpu_that_ray_assigns_changes_nothing_either(results: dict[str, Any]) -> None:
+    provider, seen = results["assigned"]
+    assert provider == "nvml-counter"
+    assert seen in {"0", "1", "2", "3"}
+
+
+if __name__ == "__main__":
+    print(json.dumps(on_a_ray_node()))

@@ -1,0 +1,172 @@
+/* A stand-in for NVIDIA's libnvidia-ml.so.1, as far as this project and Ray use it.
+ *
+ * It plays the state file named by UN0_NVML_STUB, read anew at every call, one device a line:
+ *
+ *   board|UUID|NAME|STATUS|COUNTER_MJ|RATE_MW|UPDATE_MS|POWER_MW|LIMIT_MW|MODULE_MW
+ *   mig|UUID|UUID OF ITS BOARD|COMPUTE SLICES
+ *
+ * STATUS is what queries of the board return (0 is success). A value of -1 is not supported. The
+ * counter is COUNTER_MJ plus RATE_MW since the machine started, updated every UPDATE_MS.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { OK, UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND = 6 };
+enum { MAX_DEVICES = 64, MIG_SLICES = 7, POWER_AVERAGE = 185, SCOPE_MODULE = 1 };
+
+typedef struct {
+    int mig, status, slices;
+    char uuid[96], name[96], board[96];
+    long long counter_mj, rate_mw, update_ms, power_mw, limit_mw, module_mw;
+} Device;
+
+typedef struct {
+    unsigned field, scope;
+    long long timestamp, latency;
+    unsigned type, status;
+    union { unsigned u; unsigned long long ull; } value;
+} FieldValue;
+
+static int sessions;
+
+static int load(Device *devices) {
+    const char *path = getenv("UN0_NVML_STUB");
+    FILE *file = path ? fopen(path, "r") : NULL;
+    char line[512];
+    int count = 0;
+    while (file && count < MAX_DEVICES && fgets(line, sizeof line, file)) {
+        Device d = {0};
+        if (sscanf(line, "board|%95[^|]|%95[^|]|%d|%lld|%lld|%lld|%lld|%lld|%lld", d.uuid, d.name,
+                   &d.status, &d.counter_mj, &d.rate_mw, &d.update_ms, &d.power_mw, &d.limit_mw,
+                   &d.module_mw) == 9)
+            devices[count++] = d;
+        else if (sscanf(line, "mig|%95[^|]|%95[^|]|%d", d.uuid, d.board, &d.slices) == 3) {
+            d.mig = 1;
+            devices[count++] = d;
+        }
+    }
+    if (file) fclose(file);
+    return count;
+}
+
+/* A handle is the number of the device's line. */
+static int look_up(void *handle, Device *found) {
+    Device devices[MAX_DEVICES];
+    size_t number = (size_t)handle;
+    if (!sessions) return UNINITIALIZED;
+    if (number < 1 || number > (size_t)load(devices)) return INVALID_ARGUMENT;
+    *found = devices[number - 1];
+    return found->status;
+}
+
+static int find(const char *uuid, int index, void **handle) {
+    Device devices[MAX_DEVICES];
+    int count = load(devices), boards = 0;
+    if (!sessions) return UNINITIALIZED;
+    for (int i = 0; i < count; i++) {
+        int nth = devices[i].mig ? -1 : boards++;
+        if (uuid ? !strcmp(devices[i].uuid, uuid) : nth == index) {
+            *handle = (void *)(size_t)(i + 1);
+            return OK;
+        }
+    }
+    return NOT_FOUND;
+}
+
+static int put(long long value, unsigned *out) {
+    if (value < 0) return NOT_SUPPORTED;
+    *out = (unsigned)value;
+    return OK;
+}
+
+#define LOOK_UP(handle) Device d; int status = look_up(handle, &d); if (status) return status
+
+int nvmlInitWithFlags(unsigned flags) { (void)flags; sessions++; return OK; }
+int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+int nvmlShutdown(void) { if (!sessions) return UNINITIALIZED; sessions--; return OK; }
+const char *nvmlErrorString(int status) { return status == 15 ? "GPU is lost" : "stub error"; }
+
+int nvmlSystemGetDriverVersion(char *out, unsigned size) {
+    if (!sessions) return UNINITIALIZED;
+    snprintf(out, size, "999.1");
+    return OK;
+}
+
+int nvmlDeviceGetCount_v2(unsigned *out) {
+    Device devices[MAX_DEVICES];
+    int count = load(devices);
+    if (!sessions) return UNINITIALIZED;
+    *out = 0;
+    for (int i = 0; i < count; i++) *out += !devices[i].mig;
+    return OK;
+}
+
+int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **out) { return find(NULL, (int)i, out); }
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **out) { return find(uuid, 0, out); }
+
+int nvmlDeviceGetUUID(void *handle, char *out, unsigned size) {
+    LOOK_UP(handle);
+    snprintf(out, size, "%s", d.uuid);
+    return OK;
+}
+
+int nvmlDeviceGetName(void *handle, char *out, unsigned size) {
+    LOOK_UP(handle);
+    snprintf(out, size, "%s", d.name);
+    return OK;
+}
+
+int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *out) {
+    LOOK_UP(handle);
+    if (d.counter_mj < 0) return NOT_SUPPORTED;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    long long ms = now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+    if (d.update_ms > 0) ms -= ms % d.update_ms;
+    *out = (unsigned long long)(d.counter_mj + d.rate_mw * ms / 1000);
+    return OK;
+}
+
+int nvmlDeviceGetPowerUsage(void *h, unsigned *out) { LOOK_UP(h); return put(d.power_mw, out); }
+int nvmlDeviceGetEnforcedPowerLimit(void *h, unsigned *out) {
+    LOOK_UP(h);
+    return put(d.limit_mw, out);
+}
+
+int nvmlDeviceGetFieldValues(void *handle, int count, FieldValue *values) {
+    LOOK_UP(handle);
+    for (int i = 0; i < count; i++) {
+        int known = values[i].field == POWER_AVERAGE && values[i].scope == SCOPE_MODULE;
+        values[i].type = 1; /* unsigned int */
+        values[i].status = known ? put(d.module_mw, &values[i].value.u) : NOT_SUPPORTED;
+    }
+    return OK;
+}
+
+int nvmlDeviceIsMigDeviceHandle(void *handle, unsigned *out) {
+    LOOK_UP(handle);
+    *out = (unsigned)d.mig;
+    return OK;
+}
+
+int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(void *handle, void **out) {
+    LOOK_UP(handle);
+    return d.mig ? find(d.board, 0, out) : INVALID_ARGUMENT;
+}
+
+int nvmlDeviceGetMaxMigDeviceCount(void *handle, unsigned *out) {
+    LOOK_UP(handle);
+    *out = MIG_SLICES;
+    return OK;
+}
+
+int nvmlDeviceGetAttributes_v2(void *handle, unsigned *out) {
+    LOOK_UP(handle);
+    if (!d.mig) return INVALID_ARGUMENT;
+    memset(out, 0, 8 * sizeof *out + sizeof(long long));
+    out[6] = MIG_SLICES; /* of the GPU instance: deliberately not the compute instance's */
+    out[7] = (unsigned)d.slices;
+    return OK;
+}
