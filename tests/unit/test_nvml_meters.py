@@ -312,6 +312,6 @@ def quantised(stub: NvmlStub) -> None:
 def test_without_nvml_it_says_how_to_get_it() -> None:
     if find_library("nvidia-ml"):
         pytest.skip("this machine has the driver")
-    with pytest.raises(Refused, match="libnvidia-ml.so.1") as refused:  # no stub in this process
+    with pytest.raises(Refused, match="no libnvidia-ml") as refused:  # no stub in this process
         list_gpus()
     assert "driver" in (refused.value.mend or "")
