@@ -165,6 +165,7 @@ def sampled(_: NvmlStub) -> None:
     assert sampled_often.wait(60)
     assert (source.read().counter_updates or 0) >= 19
     source.close()
+    assert not any("GPU-d" in thread.name for thread in threading.enumerate())
 
 
 def test_the_best_provider_is_chosen_and_the_better_are_explained(on_fleet: Scene) -> None:
@@ -195,6 +196,19 @@ def choices(stub: NvmlStub) -> None:
     assert chosen["GPU-f"].source.device.power_limit_mw == 70_000  # the data sheet's
     assert chosen["GPU-a"].source.device.driver_version == "999.1"
     meters.close()
+
+
+def test_closing_one_meter_twice_leaves_the_others_alone(on_fleet: Scene) -> None:
+    on_fleet(closed_twice)
+
+
+def closed_twice(stub: NvmlStub) -> None:
+    closed, left = NvmlCounter("GPU-a"), LapMeter(NvmlCounter("GPU-b"))
+    closed.close()
+    closed.close()
+    stub.spend("GPU-b", 4)
+    assert left.lap().energy_mj == 4
+    left.close()
 
 
 def test_a_mig_slice_is_charged_its_share_of_the_board(on_fleet: Scene) -> None:
