@@ -31,7 +31,7 @@ from cluster.types import Energy
 MS = 1_000_000
 GPU = Device("GPU-1", "gpu", "test gpu", "gpu")
 WORK = Work("job", 0)
-PATIENCE_MS = 20_000
+PATIENCE_MS = 6_000
 
 
 def sums(rows: Iterable[EnergyRow]) -> dict[str, int]:
@@ -156,7 +156,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.running[name] = Use(
             self.now_ms * MS,
             None,
-            "overhead" if self.born % 5 == 0 else "job",
+            "overhead" if self.born % 5 == 0 else "foreign" if self.born % 7 == 0 else "job",
             f"a{self.born}",
             name,
             WORK,
