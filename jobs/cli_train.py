@@ -39,7 +39,7 @@ def train_command(
     recipe: Annotated[str, typer.Argument(help="YAML file, or a bundled recipe's name.")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     data: Annotated[
-        str | None, typer.Option(help="Directory of IDX files or class folders, or a Hub name.")
+        str | None, typer.Option(help="Directory of IDX files or class folders, or hub:OWNER/NAME.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT.run.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: a GPU if any.")] = None,
