@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from cluster.clock import monotonic_s, utc_now
 from cluster.errors import Retryable
-from cluster.metering.meter import Meter
+from cluster.metering.usage import Work
 from cluster.storage.backoff import Backoff
 from cluster.storage.commit import Outcome, commit
 from cluster.storage.images import encode_images, shard_parquet
@@ -41,6 +41,21 @@ class Sampler(Protocol):
         self, seed: int, start: int, class_ids: NDArray[np.int64]
     ) -> Iterator[tuple[int, Images]]:
         """Consecutive pieces of the images start.., as (offset from start, uint8 (B, H, W, 3))."""
+        ...
+
+
+class Meter(Protocol):
+    """What the runner needs of a meter. ``hardware``: what is metered, in words."""
+
+    @property
+    def hardware(self) -> str: ...
+
+    def begin(self, attempt_id: str, work: Work) -> None:
+        """The device begins to work on the attempt."""
+        ...
+
+    def end(self, attempt_id: str, images: int | None = None) -> Energy:
+        """It has ended, and made so many images: what it took. Never raises."""
         ...
 
 
@@ -105,50 +120,77 @@ class ShardRunner:
         self._abandon = threading.Event()
         self.clock = GenerateClock()
 
-    def run(self, shard: Shard, on_images: Callable[[int], None] = lambda _: None) -> Attempt:
+    def run(
+        self,
+        shard: Shard,
+        attempt_id: str,
+        on_images: Callable[[int], None] = lambda _: None,
+    ) -> Attempt:
         """Make one attempt at the shard; ``on_images`` hears of every few images generated.
 
+        attempt_id: unique to this attempt; its energy is kept, and its objects lie, under it.
         Raises Abandoned after ``abandon``, and what the sampler or the store raise.
         """
         class_ids = self._workload.classes_of(shard.start, shard.stop)
-        with self._device, self.clock.running():
-            started_s = monotonic_s()
-            encoding = self._generate(shard, class_ids, on_images)
-            energy = self._meter.lap()
-            generate_s = monotonic_s() - started_s
+        with self._device:
+            encoding, energy, generate_s = self._generate(shard, attempt_id, class_ids, on_images)
         encoded = [image for part in encoding for image in part.result()]
         data = shard_parquet(
             self._workload, shard, class_ids, encoded, energy, self._meter.hardware
         )
-        return self._publish(shard, data, energy, generate_s)
+        return self._publish(shard, attempt_id, data, energy, generate_s)
 
     def abandon(self) -> None:
         """Give up what is not generated yet, at the next tile. Attempts past that still commit."""
         self._abandon.set()
 
-    def close(self) -> Energy:
-        """Stop the encoders and return the energy spent since the last shard was generated."""
+    def close(self) -> None:
+        """Stop the encoders."""
         self._pool.shutdown(cancel_futures=True)
-        rest = self._meter.lap()
-        self._meter.close()
-        return rest
 
     def _generate(
-        self, shard: Shard, class_ids: NDArray[np.int64], on_images: Callable[[int], None]
-    ) -> list[Future[list[bytes]]]:
-        encoding: list[Future[list[bytes]]] = []
-        tiles = self._sampler.generate_tiles(self._workload.seed, shard.start, class_ids)
+        self,
+        shard: Shard,
+        attempt_id: str,
+        class_ids: NDArray[np.int64],
+        on_images: Callable[[int], None],
+    ) -> tuple[list[Future[list[bytes]]], Energy, float]:
+        """The encoders' work, the energy and the seconds of generating the shard."""
         if self._abandon.is_set():
             raise Abandoned
-        for _, images in tiles:
-            encoding.append(self._pool.submit(encode_images, images, self._workload.encoding))
-            on_images(len(images))
-            if self._abandon.is_set():
-                raise Abandoned
-        return encoding
+        encoding: list[Future[list[bytes]]] = []
+        made = 0
+        started_s = monotonic_s()
+        self._meter.begin(attempt_id, self._work(shard))
+        try:
+            with self.clock.running():
+                tiles = self._sampler.generate_tiles(self._workload.seed, shard.start, class_ids)
+                for _, images in tiles:
+                    submit = self._pool.submit
+                    encoding.append(submit(encode_images, images, self._workload.encoding))
+                    made += len(images)
+                    on_images(len(images))
+                    if self._abandon.is_set():
+                        raise Abandoned
+                generate_s = monotonic_s() - started_s
+        finally:
+            energy = self._meter.end(attempt_id, made)
+        return encoding, energy, generate_s
 
-    def _publish(self, shard: Shard, data: bytes, energy: Energy, generate_s: float) -> Attempt:
-        attempt_id = uuid.uuid4().hex
+    def _work(self, shard: Shard) -> Work:
+        workload = self._workload
+        return Work(
+            job_id=workload.job_id,
+            shard=shard.index,
+            model_rev=workload.model_rev,
+            width=workload.width,
+            height=workload.height,
+            precision=workload.precision,
+        )
+
+    def _publish(
+        self, shard: Shard, attempt_id: str, data: bytes, energy: Energy, generate_s: float
+    ) -> Attempt:
         key = JobLayout(shard.job_id).images(shard.index, attempt_id)
         patiently(lambda: self._store.put(key, data))
         record = CommitRecord(

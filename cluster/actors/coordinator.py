@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from cluster.actors.options import ReplicaOptions
+from cluster.actors.node_meter import start_node_meter
+from cluster.actors.options import RunPlan
 from cluster.actors.replica import Closed, Failure, Heartbeat, Ready, Replica
 from cluster.clock import monotonic_s
 from cluster.energy import ZERO_ENERGY, sum_energy
@@ -33,9 +35,8 @@ from cluster.scheduler.events import (
 )
 from cluster.scheduler.state import SchedulerState
 from cluster.storage.commit import commit, finalise, read_commits, reopen
-from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
-from cluster.types import CommitRecord, JobState, Workload
+from cluster.types import CommitRecord, JobState
 
 logger = logging.getLogger(__name__)
 SNAPSHOT_S = 0.25
@@ -48,18 +49,13 @@ CLOSE_S = 10.0
 class Coordinator:
     """Runs one job. ``run`` streams snapshots; ``stop`` ends it early, leaving it resumable."""
 
-    def __init__(
-        self, workload: Workload, store: StoreConfig, replicas: int, options: ReplicaOptions
-    ) -> None:
-        self._workload = workload
-        self._store_config = store
-        self._replicas = replicas
-        self._options = options
+    def __init__(self, plan: RunPlan) -> None:
+        self._plan = plan
         self._events: asyncio.Queue[Event] = asyncio.Queue()
 
     async def run(self) -> AsyncIterator[Snapshot]:
         """Snapshots of the job until it is over; the last one says how it ended."""
-        run = _Run(self._workload, self._store_config, self._replicas, self._options, self._events)
+        run = _Run(self._plan, self._events)
         main = asyncio.create_task(run.main())
         while not main.done():
             yield run.snapshot()
@@ -74,21 +70,14 @@ class Coordinator:
 class _Run:
     """The state of one run: the pure scheduler's, and what the displays want to know."""
 
-    def __init__(
-        self,
-        workload: Workload,
-        store: StoreConfig,
-        replicas: int,
-        options: ReplicaOptions,
-        events: asyncio.Queue[Event],
-    ) -> None:
-        self._workload = workload
-        self._store_config = store
-        self._store = open_store(store, probe=False)
-        self._wanted = replicas
-        self._options = options
+    def __init__(self, plan: RunPlan, events: asyncio.Queue[Event]) -> None:
+        self._plan = plan
+        self._workload = plan.workload
+        self._store = open_store(plan.store, probe=False)
         self._events = events
         self._actors: dict[str, Any] = {}
+        self._meters: dict[str, Any] = {}  # by node
+        self._meter_of: dict[str, Any] = {}  # by replica
         self._views: dict[str, ReplicaView] = {}
         self._in_flight: dict[tuple[str, int], int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,6 +100,7 @@ class _Run:
             finish = Finish("failed", str(error))
         self._ended_s = monotonic_s()
         await self._close_replicas()
+        await self._close_meters()
         for task in self._tasks:
             task.cancel()
         self._status, self._reason = finish.state, finish.reason
@@ -124,7 +114,7 @@ class _Run:
         commits = await asyncio.to_thread(read_commits, self._store, self._workload.job_id)
         for record in commits.values():
             self._count(record)
-        state = SchedulerState(self._workload.num_shards, self._wanted, commits.keys())
+        state = SchedulerState(self._workload.num_shards, self._plan.replicas, commits.keys())
         commands = state.handle(Started())
         while True:
             for command in commands:
@@ -177,12 +167,14 @@ class _Run:
         task.add_done_callback(done)
 
     async def _start_replica(self, replica_id: str) -> None:
-        actor = Replica.options(**self._options.resources()).remote(  # type: ignore[attr-defined]
-            self._workload, self._store_config, self._options
+        actor = Replica.options(**self._plan.options.resources()).remote(  # type: ignore[attr-defined]
+            replica_id, self._workload, self._plan.store, self._plan.options
         )
         self._actors[replica_id] = actor
         try:
-            ready: Ready | Failure = await asyncio.wait_for(actor.start.remote(), START_S)
+            node_id = await asyncio.wait_for(actor.node_id.remote(), START_S)
+            meter = self._meter_of[replica_id] = self._meter_on(node_id)
+            ready: Ready | Failure = await asyncio.wait_for(actor.start.remote(meter), START_S)
         except (RayError, TimeoutError) as error:
             return self._lose(replica_id, _reason(error, f"not ready within {START_S:.0f} s"))
         if isinstance(ready, Failure):
@@ -201,13 +193,22 @@ class _Run:
         self._events.put_nowait(ReplicaReady(replica_id))
         return None
 
+    def _meter_on(self, node_id: str) -> Any:
+        """The meter of that node, started if it is the node's first replica."""
+        if node_id not in self._meters:
+            self._meters[node_id] = start_node_meter(
+                node_id, self._plan.store, self._plan.cluster_id
+            )
+        return self._meters[node_id]
+
     async def _run_shard(self, replica_id: str, shard: int) -> None:
         actor = self._actors.get(replica_id)
         if actor is None:
             return None  # lost meanwhile, which the scheduler knows
+        attempt_id = uuid.uuid4().hex
         outcome: Heartbeat | Attempt | Failure = Failure("it ended without a word", fatal=False)
         try:
-            reports = actor.run.options(num_returns="streaming").remote(shard)
+            reports = actor.run.options(num_returns="streaming").remote(shard, attempt_id)
             async for outcome in _heard(reports):
                 if isinstance(outcome, Heartbeat):
                     self._in_flight[replica_id, shard] = outcome.images
@@ -217,6 +218,7 @@ class _Run:
             self._in_flight.pop((replica_id, shard), None)
         if isinstance(outcome, Attempt):
             return await self._committed(replica_id, shard, outcome)
+        self._meter_of[replica_id].settle.remote(attempt_id, "lost")
         failure = outcome if isinstance(outcome, Failure) else Failure("it broke off", fatal=False)
         self._update(replica_id, note=failure.reason)
         return self._events.put_nowait(
@@ -230,6 +232,7 @@ class _Run:
                 outcome = await asyncio.to_thread(commit, self._store, attempt.record)
             except ClusterError as error:
                 return self._events.put_nowait(ShardFailed(replica_id, shard, str(error)))
+        self._meter_of[replica_id].settle.remote(attempt.record.attempt_id, outcome)
         if outcome == "won":
             self._count(attempt.record)
             self._run_images += attempt.record.rows
@@ -245,6 +248,8 @@ class _Run:
         actor = self._actors.pop(replica_id, None)
         if actor is not None:
             ray.kill(actor, no_restart=True)
+        if replica_id in self._meter_of:
+            self._meter_of[replica_id].lose.remote(replica_id)
         self._update(replica_id, state="lost", note=reason)
         self._events.put_nowait(ReplicaLost(replica_id, reason, fatal))
 
@@ -262,7 +267,16 @@ class _Run:
                 continue
             self._window_s += closed.window_s
             self._generate_s += closed.generate_s
-            self._overhead = sum_energy([self._overhead, closed.tail])
+
+    async def _close_meters(self) -> None:
+        for reply in [meter.close.remote() for meter in self._meters.values()]:
+            try:
+                written = await asyncio.wait_for(reply, CLOSE_S)
+            except (RayError, TimeoutError) as error:
+                logger.warning("a node's meter did not close: %s", _reason(error, "no answer"))
+                continue
+            if not written:
+                logger.warning("the end of a node's energy log could not be written")
 
     def snapshot(self) -> Snapshot:
         now_s = self._ended_s or monotonic_s()

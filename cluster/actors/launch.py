@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError
 
 from cluster.actors.coordinator import Coordinator
-from cluster.actors.options import ReplicaOptions, RunOptions
+from cluster.actors.options import ReplicaOptions, RunOptions, RunPlan
 from cluster.errors import Fatal, UserError
 from cluster.progress import Snapshot
 from cluster.storage.object_store import StoreConfig
@@ -48,16 +48,19 @@ def job_run(workload: Workload, store: StoreConfig, options: RunOptions) -> Iter
 
     Raises UserError when the cluster cannot be reached or has no room for the replicas.
     """
-    _connect(options)
+    cluster_id = _connect(options)
     try:
         replicas, replica_options = _fit(options, ray.cluster_resources())
-        coordinator = Coordinator.remote(workload, store, replicas, replica_options)  # type: ignore[attr-defined]
+        coordinator = Coordinator.remote(  # type: ignore[attr-defined]
+            RunPlan(workload, store, replicas, replica_options, cluster_id)
+        )
         yield JobRun(coordinator)
     finally:
         ray.shutdown()
 
 
-def _connect(options: RunOptions) -> None:
+def _connect(options: RunOptions) -> str:
+    """Connect, or start a cluster; the name by which the energy log knows it."""
     address = options.address or os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is not None:
@@ -69,7 +72,7 @@ def _connect(options: RunOptions) -> None:
                 f"cannot reach a Ray cluster at {address!r}: {error}; check --address (or "
                 "RAY_ADDRESS) and RAY_AUTH_TOKEN, or leave both out to run on this machine"
             ) from None
-        return
+        return str(ray.get_runtime_context().gcs_address)
     cpus = os.cpu_count() or 1
     ray.init(
         address="local",
@@ -78,6 +81,7 @@ def _connect(options: RunOptions) -> None:
         include_dashboard=False,
         **quiet,
     )
+    return "local"
 
 
 def _knock(address: str) -> None:

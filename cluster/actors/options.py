@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cluster.storage.object_store import StoreConfig
+from cluster.types import Workload
+
 
 @dataclass(frozen=True)
 class ReplicaOptions:
@@ -21,6 +24,17 @@ class ReplicaOptions:
         if self.device == "cpu":
             return {"num_cpus": self.threads}
         return {"num_cpus": 1, "num_gpus": 1}
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run of a job, with every choice made. cluster_id: as the energy log knows the cluster."""
+
+    workload: Workload
+    store: StoreConfig
+    replicas: int
+    options: ReplicaOptions
+    cluster_id: str
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
+from cluster.actors.node_meter import ReplicaMeter
 from cluster.actors.options import ReplicaOptions
 from cluster.errors import CommitStateUnknown, Fatal, UserError
 from cluster.execution import Abandoned, Attempt, ShardRunner
-from cluster.metering.select import choose_meter
+from cluster.metering.node import Seat
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
 from cluster.types import Energy, Workload
@@ -52,11 +55,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Closed:
-    """The replica's last words: seconds since its first shard, those generating, and the rest."""
+    """The replica's last words: seconds since its first shard began, and those generating."""
 
     window_s: float
     generate_s: float
-    tail: Energy
 
 
 @ray.remote(max_concurrency=CONCURRENCY, max_restarts=0, max_task_retries=0)
@@ -64,23 +66,32 @@ class Replica:
     """Loads one model and runs shards of one workload, generation of the next overlapping with
     encoding and upload of the last."""
 
-    def __init__(self, workload: Workload, store: StoreConfig, options: ReplicaOptions) -> None:
+    def __init__(
+        self, replica_id: str, workload: Workload, store: StoreConfig, options: ReplicaOptions
+    ) -> None:
+        self._replica_id = replica_id
         self._workload = workload
         self._store_config = store
         self._options = options
         self._threads = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="shard")
 
-    def start(self) -> Ready | Failure:
+    def node_id(self) -> str:
+        """The Ray node it was placed on."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def start(self, node_meter: Any) -> Ready | Failure:
         """Load and warm up. What cannot work anywhere comes back as a fatal Failure."""
         try:
-            return self._start()
+            return self._start(node_meter)
         except (UserError, Un0Error, Fatal) as error:
             return Failure(str(error), fatal=True)
 
-    def _start(self) -> Ready:
+    def _start(self, node_meter: Any) -> Ready:
         from un0 import Sampler, load_model
 
-        meter = choose_meter(*_device_of(self._options.device))
+        loading = f"load-{uuid.uuid4().hex}"
+        meter = ReplicaMeter(node_meter, self._seat())
+        meter.begin(loading)
         sampler = Sampler(
             load_model(self._workload.model),
             device=self._options.device,
@@ -101,9 +112,13 @@ class Replica:
             open_store(self._store_config, probe=False),
             commit_here=not self._store_config.single_writer,
         )
-        return Ready(socket.gethostname(), meter.hardware, meter.provider, meter.lap())
+        return Ready(socket.gethostname(), meter.hardware, meter.provider, meter.end(loading))
 
-    def run(self, shard: int) -> Iterator[Heartbeat | Attempt | Failure]:
+    def _seat(self) -> Seat:
+        gpu_name, gpu_uuid = _device_of(self._options.device)
+        return Seat(self._replica_id, os.getpid(), gpu_uuid, gpu_name)
+
+    def run(self, shard: int, attempt_id: str) -> Iterator[Heartbeat | Attempt | Failure]:
         """Make one attempt at the shard: heartbeats while it runs, then its outcome."""
         generated = 0
 
@@ -111,21 +126,22 @@ class Replica:
             nonlocal generated
             generated += images
 
-        attempt = self._threads.submit(self._runner.run, self._workload.shard(shard), count)
+        attempt = self._threads.submit(
+            self._runner.run, self._workload.shard(shard), attempt_id, count
+        )
         while not wait([attempt], timeout=HEARTBEAT_S).done:
             yield Heartbeat(generated)
         yield _outcome(attempt)
-
-    def clock(self) -> tuple[float, float]:
-        """(seconds since the first shard began, seconds of it generating)."""
-        return self._runner.clock.window_s(), self._runner.clock.busy_s
 
     def abandon(self) -> None:
         self._runner.abandon()
 
     def close(self) -> Closed:
-        window_s, generate_s = self.clock()
-        return Closed(window_s, generate_s, self._runner.close())
+        """Stop; (seconds since the first shard began, seconds of it generating)."""
+        clock = self._runner.clock
+        closed = Closed(clock.window_s(), clock.busy_s)
+        self._runner.close()
+        return closed
 
 
 def _outcome(attempt: Future[Attempt]) -> Attempt | Failure:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -16,6 +18,38 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+@dataclass(frozen=True)
+class CpuTimes:
+    """Busy CPU seconds so far: of the machine since boot, and of some of its processes."""
+
+    machine_s: float
+    process_s: Mapping[int, float]
+
+    def since(self, earlier: CpuTimes, pid: int) -> float:
+        """What the process used since then; 0 if it is gone."""
+        return max(0.0, self.process_s.get(pid, 0.0) - earlier.process_s.get(pid, 0.0))
+
+
+def cpu_times(pids: Sequence[int]) -> CpuTimes:
+    """CPU times now. A process that is gone is not among them; a machine that does not tell its
+    own has used what its processes have."""
+    processes = {pid: used_s for pid in pids if (used_s := _process_cpu_s(pid)) is not None}
+    try:
+        machine_s = machine_cpu_s()[0]
+    except OSError:
+        machine_s = sum(processes.values())
+    return CpuTimes(machine_s, processes)
+
+
+def _process_cpu_s(pid: int) -> float | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    user, system = stat.rpartition(")")[2].split()[11:13]  # after the name, which may hold blanks
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def machine_cpu_s(stat: Path = Path("/proc/stat")) -> tuple[float, float]:

@@ -15,17 +15,15 @@ import pytest
 
 from cluster import execution
 from cluster.errors import Retryable
-from cluster.execution import Abandoned, ShardRunner
-from cluster.metering.meter import LapMeter, Meter
-from cluster.metering.missing import MissingSource
-from cluster.metering.reading import Device
+from cluster.execution import Abandoned, Meter, ShardRunner
+from cluster.metering.usage import Work
 from cluster.storage.backoff import Backoff
 from cluster.storage.commit import commit, read_commits
 from cluster.storage.faults import FaultRates, FaultyStore
 from cluster.storage.images import decode_image
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
-from cluster.types import Energy, Workload
+from cluster.types import MISSING_ENERGY, Energy, Workload
 from un0.sampler import Sampler
 from un0.testing import random_model
 
@@ -37,15 +35,25 @@ SIZE = SAMPLER.image_size
 class ScriptedMeter:
     """Gives the joules it is told to, so that their way can be followed."""
 
-    laps_mj: list[int] = field(default_factory=lambda: [8000, 4000, 2000])
+    attempts_mj: list[int] = field(default_factory=lambda: [8000, 4000, 2000])
     hardware: str = "scripted"
-    provider: str = "test"
+    uses: list[tuple[str, int | None, int | None]] = field(default_factory=list)
 
-    def lap(self) -> Energy:
-        return Energy(energy_mj=self.laps_mj.pop(0), quality="measured_counter", method="script")
+    def begin(self, attempt_id: str, work: Work) -> None:
+        self.uses.append((attempt_id, work.shard, None))
 
-    def close(self) -> None:
-        pass
+    def end(self, attempt_id: str, images: int | None = None) -> Energy:
+        assert self.uses[-1][0] == attempt_id, "two attempts on one device at a time"
+        self.uses[-1] = (*self.uses[-1][:2], images)
+        energy_mj = self.attempts_mj.pop(0)
+        return Energy(energy_mj=energy_mj, quality="measured_counter", method="script")
+
+
+class BlindMeter(ScriptedMeter):
+    """Cannot tell any energy."""
+
+    def end(self, *_: object) -> Energy:
+        return MISSING_ENERGY
 
 
 @pytest.fixture
@@ -79,8 +87,9 @@ def test_a_shard_becomes_a_commit_with_its_pictures_and_joules(
     workload: Workload, store: ObjectStore
 ) -> None:
     heard: list[int] = []
-    body = runner(workload, store)
-    attempt = body.run(workload.shard(2), heard.append)
+    meter = ScriptedMeter()
+    body = runner(workload, store, meter)
+    attempt = body.run(workload.shard(2), "first", heard.append)
     assert attempt.outcome == "won"
     assert sum(heard) == 4  # the last shard is shorter
     expected = SAMPLER.generate(9, 16, [0, 1, 0, 1])
@@ -89,12 +98,12 @@ def test_a_shard_becomes_a_commit_with_its_pictures_and_joules(
         assert row["energy_j"] == pytest.approx(8.0 / 4)
         assert row["energy_quality"] == "measured_counter"
     assert body.clock.busy_s > 0
-    assert body.close().energy_mj == 4000  # the tail after the last shard
+    assert attempt.record.attempt_id == "first"
+    assert meter.uses == [("first", 2, 4)]
 
 
 def test_energy_of_an_unmetered_device_is_null(workload: Workload, store: ObjectStore) -> None:
-    unmetered = LapMeter(MissingSource(Device("x", "gpu", "odd", "gpu"), "no driver"))
-    runner(workload, store, unmetered).run(workload.shard(0))
+    runner(workload, store, BlindMeter()).run(workload.shard(0), "a")
     assert {(row["energy_j"], row["energy_quality"]) for row in rows(store, 0)} == {
         (None, "missing")
     }
@@ -112,8 +121,8 @@ def test_the_device_generates_the_next_shard_while_the_last_is_uploaded(
     slow = FaultyStore(store, 0, FaultRates(slow=1.0), hold_first_upload)
     body = runner(workload, slow)
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(body.run, workload.shard(0))
-        second = pool.submit(body.run, workload.shard(1), lambda _: second_generated.set())
+        first = pool.submit(body.run, workload.shard(0), "a")
+        second = pool.submit(body.run, workload.shard(1), "b", lambda _: second_generated.set())
         assert first.result().outcome == second.result().outcome == "won"
 
 
@@ -124,21 +133,22 @@ def test_an_unreliable_store_costs_retries_not_images(
     faulty = FaultyStore(store, 3, FaultRates(before=0.3, after=0.3))
     body = runner(workload, faulty)
     for shard in workload.shards():
-        assert body.run(shard, generated.append).outcome == "won"
+        assert body.run(shard, f"a{shard.index}", generated.append).outcome == "won"
     assert sum(generated) == workload.count  # nothing was made twice
     assert sorted(read_commits(store, "job")) == [0, 1, 2]
 
 
 def test_a_store_that_stays_away_ends_the_attempt(workload: Workload, store: ObjectStore) -> None:
+    body = runner(workload, FaultyStore(store, 0, FaultRates(before=1.0)))
     with pytest.raises(Retryable):
-        runner(workload, FaultyStore(store, 0, FaultRates(before=1.0))).run(workload.shard(0))
+        body.run(workload.shard(0), "a")
     assert read_commits(store, "job") == {}
 
 
 def test_of_two_attempts_one_wins_and_the_other_leaves_nothing(
     workload: Workload, store: ObjectStore
 ) -> None:
-    outcomes = [runner(workload, store).run(workload.shard(0)).outcome for _ in range(2)]
+    outcomes = [runner(workload, store).run(workload.shard(0), name).outcome for name in "ab"]
     assert outcomes == ["won", "lost"]
     assert len(list(store.list("jobs/job/attempts/"))) == 1
 
@@ -147,13 +157,13 @@ def test_abandoned_work_leaves_nothing(workload: Workload, store: ObjectStore) -
     body = runner(workload, store)
     body.abandon()
     with pytest.raises(Abandoned):
-        body.run(workload.shard(0))
+        body.run(workload.shard(0), "a")
     assert list(store.list("jobs/")) == []
 
 
 def test_a_single_writer_gets_the_record_to_commit(workload: Workload, store: ObjectStore) -> None:
     body = ShardRunner(workload, SAMPLER, ScriptedMeter(), store, commit_here=False)
-    attempt = body.run(workload.shard(0))
+    attempt = body.run(workload.shard(0), "a")
     assert attempt.outcome is None
     assert read_commits(store, "job") == {}
     assert commit(store, attempt.record) == "won"
@@ -171,4 +181,4 @@ def test_a_sampler_that_breaks_gives_the_device_back(
     body = ShardRunner(workload, Breaks(), ScriptedMeter(), store)
     for _ in range(2):  # the second would wait for ever if the first kept the device
         with pytest.raises(RuntimeError, match="out of memory"):
-            body.run(workload.shard(0))
+            body.run(workload.shard(0), "a")

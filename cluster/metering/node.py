@@ -1,0 +1,231 @@
+"""The meter of one node: it owns every reading there, and writes the node's energy log.
+
+Replicas say when they begin and end to use a device, on the host's monotonic clock; the
+coordinator says what became of their attempts. Free of Ray; the actor around it is
+``cluster.actors.node_meter``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from cluster.clock import monotonic_ns
+from cluster.energy import sum_energy
+from cluster.metering.hardware import CpuTimes, cpu_times
+from cluster.metering.ledger import Ledger
+from cluster.metering.reading import ClockNs, Device, Source, missing
+from cluster.metering.select import choose_cpu, choose_gpu
+from cluster.metering.usage import Outcome, Use
+from cluster.storage.energy_log import EnergyLog
+from cluster.types import MISSING_ENERGY, Energy
+
+CUT_S = 10.0  # how often the CPU time behind a long attempt is looked at
+GRACE_S = 2 * CUT_S  # so nothing is charged before that
+MIN_SHARE = 1e-6  # CPU time ticks coarsely: a short slice may seem to have used none
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where a replica sits: on a GPU (or MIG slice) by UUID, or on the CPUs alone; its process."""
+
+    replica_id: str
+    pid: int
+    gpu_uuid: str | None = None
+    gpu_name: str = "GPU"
+
+
+def host_sources() -> list[Source]:
+    """The best sources of this machine's CPUs."""
+    return [choice.source for choice in choose_cpu()]
+
+
+def gpu_source(seat: Seat) -> Source:
+    """The best source of the seat's GPU."""
+    assert seat.gpu_uuid is not None
+    return choose_gpu(seat.gpu_uuid, seat.gpu_name).source
+
+
+class NodeMeter:
+    """Ledgers of a node's devices. Thread-safe.
+
+    The CPUs are metered from the start, a GPU from when a replica first takes a seat on it. The
+    energy of an attempt is that of its own device: the GPU it ran on, else the CPUs. What its
+    host spent beside the GPU is in the log, in rows of their own zone.
+
+    While replicas work, their CPUs' energy is divided by CPU time between them and everyone else
+    on the machine, who is ``foreign``; idle power is thus part of what the work costs. While none
+    works it is ``idle``.
+
+    first_epoch: of all devices; greater than any that this host's earlier logs used.
+    open_ends: where this host's log broke off, by hw_id (``energy_reader.open_ends``): the time
+        since then becomes a gap.
+    """
+
+    def __init__(
+        self,
+        log: EnergyLog,
+        first_epoch: int,
+        open_ends: Mapping[str, datetime] | None = None,
+        *,
+        hosts: Callable[[], Sequence[Source]] = host_sources,
+        gpu: Callable[[Seat], Source] = gpu_source,
+        cpu_times: Callable[[Sequence[int]], CpuTimes] = cpu_times,
+        clock_ns: ClockNs = monotonic_ns,
+    ) -> None:
+        self._log = log
+        self._first_epoch = first_epoch
+        self._open_ends = dict(open_ends or {})
+        self._gpu = gpu
+        self._cpu_times = cpu_times
+        self._clock_ns = clock_ns
+        self._lock = threading.Lock()
+        self._running: dict[str, Use] = {}  # by attempt, as announced
+        self._cut_ns = clock_ns()
+        self._cpu = cpu_times(())
+        self._sources: dict[str, Source] = {}
+        self._ledgers: dict[str, Ledger] = {}
+        self._seats: dict[str, tuple[Seat, str | None]] = {}  # with the hw_id of its GPU
+        self._hosts = [self._open(source) for source in hosts()]
+
+    def sit(self, seat: Seat) -> Device:
+        """A replica takes its seat; the device whose energy its images will carry."""
+        with self._lock:
+            hw_id = None
+            if seat.gpu_uuid is not None:
+                hw_id = self._open(self._gpu(seat))
+            self._cut()
+            self._seats[seat.replica_id] = seat, hw_id
+            self._cpu = self._cpu_times(self._pids())
+            return self._sources[hw_id or self._hosts[0]].device
+
+    def provider(self, device: Device) -> str:
+        """Where the device's joules come from, for example ``nvml-counter``."""
+        return self._sources[device.hw_id].provider
+
+    def begin(self, use: Use) -> None:
+        """The replica begins to use its devices; ``use.end_ns`` is None."""
+        with self._lock:
+            self._cut()
+            self._running[use.attempt_id] = use
+            gpu = self._seats[use.replica_id][1]
+            if gpu is not None:
+                self._ledgers[gpu].report(use)
+
+    def end(self, use: Use) -> Energy:
+        """The use has ended: what its attempt took on its own device."""
+        with self._lock:
+            gpu = self._seats[use.replica_id][1]
+            if gpu is not None:
+                self._ledgers[gpu].report(use)
+                self._read([gpu])
+            self._cut(ended=use)
+            own = self._hosts if gpu is None else [gpu]
+            known = [self._ledgers[hw_id].attempt_energy(use.attempt_id) for hw_id in own]
+            return sum_energy(energy or MISSING_ENERGY for energy in known)
+
+    def settle(self, attempt_id: str, outcome: Outcome) -> None:
+        """What became of an attempt: a lost one's energy is ``wasted``."""
+        with self._lock:
+            for ledger in self._ledgers.values():
+                ledger.settle(attempt_id, outcome)
+
+    def lose(self, replica_id: str) -> None:
+        """The replica is gone; what it was doing is lost."""
+        with self._lock:
+            self._cut()
+            for use in [use for use in self._running.values() if use.replica_id == replica_id]:
+                del self._running[use.attempt_id]
+            for ledger in self._ledgers.values():
+                ledger.lose(replica_id, self._clock_ns())
+
+    def sample(self) -> None:
+        """Take a reading of every device, and write the log when it is due. Call it each second."""
+        with self._lock:
+            self._read([hw_id for hw_id in self._ledgers if hw_id not in self._hosts])
+            if self._clock_ns() - self._cut_ns >= CUT_S * 1e9:
+                self._cut()
+            self._log.add(row for ledger in self._ledgers.values() for row in ledger.drain())
+        if self._log.due:
+            self._log.flush()
+
+    def close(self) -> bool:
+        """Read once more, write the rest and let go of the devices; whether it was written."""
+        with self._lock:
+            self._cut()
+            self._read([hw_id for hw_id in self._ledgers if hw_id not in self._hosts])
+            self._log.add(row for ledger in self._ledgers.values() for row in ledger.close())
+            for source in self._sources.values():
+                source.close()
+            self._ledgers.clear()
+        return self._log.close()
+
+    def _open(self, source: Source) -> str:
+        """Begin the ledger of a source's device, unless there is one; its hw_id."""
+        hw_id = source.device.hw_id
+        if hw_id in self._ledgers:
+            source.close()
+            return hw_id
+        self._sources[hw_id] = source
+        ledger = self._ledgers[hw_id] = Ledger(
+            source.device, first_epoch=self._first_epoch, grace_s=GRACE_S
+        )
+        if (broke_off := self._open_ends.pop(hw_id, None)) is not None:
+            since_ns = self._log.origin.anchor.monotonic_at(broke_off)
+            ledger.read(missing(since_ns, "the node's meter was not there"))
+        ledger.read(source.read())
+        return hw_id
+
+    def _cut(self, ended: Use | None = None) -> None:
+        """Read the CPUs, and say whose the time since the last cut was.
+
+        ended: an attempt that is over with this cut; its images count on its own device.
+        """
+        now_ns, cpu = self._clock_ns(), self._cpu_times(self._pids())
+        shares = self._cpu_shares(cpu)
+        for attempt_id, use in self._running.items():
+            over = ended is not None and ended.attempt_id == attempt_id
+            if now_ns == self._cut_ns and not over:
+                continue
+            gpu = self._seats[use.replica_id][1]
+            slice_ = replace(
+                use,
+                start_ns=self._cut_ns,
+                end_ns=now_ns,
+                gpu_fraction=shares[use.replica_id],
+                images=ended.images if over and ended is not None and gpu is None else None,
+            )
+            for number, hw_id in enumerate(self._hosts):
+                self._ledgers[hw_id].report(replace(slice_, images=None) if number else slice_)
+        if self._running and now_ns > self._cut_ns:
+            others = Use(self._cut_ns, now_ns, "foreign", f"foreign-{self._cut_ns}")
+            for hw_id in self._hosts:
+                self._ledgers[hw_id].report(others)
+        if ended is not None:
+            self._running.pop(ended.attempt_id, None)
+        self._read(self._hosts)
+        self._cut_ns, self._cpu = now_ns, cpu
+
+    def _cpu_shares(self, cpu: CpuTimes) -> dict[str, float]:
+        """Of the machine's busy CPU time since the last cut, each working replica's part, for
+        each of its attempts."""
+        working = Counter(use.replica_id for use in self._running.values())
+        own_s = {
+            replica_id: cpu.since(self._cpu, self._seats[replica_id][0].pid)
+            for replica_id in working
+        }
+        busy_s = max(cpu.machine_s - self._cpu.machine_s, sum(own_s.values()), 1e-9)
+        return {
+            replica_id: min(1.0, max(own_s[replica_id] / busy_s / attempts, MIN_SHARE))
+            for replica_id, attempts in working.items()
+        }
+
+    def _pids(self) -> list[int]:
+        return [seat.pid for seat, _ in self._seats.values()]
+
+    def _read(self, hw_ids: Sequence[str]) -> None:
+        for hw_id in hw_ids:
+            self._ledgers[hw_id].read(self._sources[hw_id].read())

@@ -1,0 +1,219 @@
+"""The meter of a node, on a virtual clock: whose every millijoule was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.clock import Anchor
+from cluster.metering.hardware import CpuTimes
+from cluster.metering.node import NodeMeter, Seat
+from cluster.metering.reading import Device, Reading, Source
+from cluster.metering.usage import Use, Work
+from cluster.storage.energy_log import EnergyLog
+from cluster.storage.energy_reader import closure_error_mj, energy_dataset, energy_files, open_ends
+from cluster.storage.object_store import ObjectStore
+from cluster.storage.open import open_store
+
+GPU_W, HOST_W = 400, 100
+JOB = Work(job_id="job", shard=0)
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@dataclass
+class World:
+    """A machine with two GPUs at constant power, and processes that use CPU time."""
+
+    now_ns: int = 10**12
+    cpu_s: dict[int, float] = field(default_factory=lambda: {1: 0.0, 2: 0.0, 99: 0.0})
+
+    def clock(self) -> int:
+        return self.now_ns
+
+    def cpu(self, pids: Sequence[int]) -> CpuTimes:
+        return CpuTimes(sum(self.cpu_s.values()), {p: self.cpu_s[p] for p in pids})
+
+    def run(self, seconds: float, **busy: float) -> None:
+        """Time passes; pN=s: process N uses s seconds of CPU."""
+        self.now_ns += int(seconds * 1e9)
+        for name, used_s in busy.items():
+            self.cpu_s[int(name[1:])] += used_s
+
+
+@dataclass
+class Steady:
+    """A source of constant power."""
+
+    world: World
+    device: Device
+    power_w: int
+    provider: str = "test"
+
+    def read(self) -> Reading:
+        energy_mj = self.power_w * self.world.now_ns // 10**6
+        return Reading(self.world.now_ns, energy_mj, "measured_counter", "test")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return open_store(str(tmp_path))
+
+
+def node(world: World, store: ObjectStore, **more: Any) -> NodeMeter:
+    def gpu(seat: Seat) -> Source:
+        assert seat.gpu_uuid is not None
+        return Steady(world, Device(seat.gpu_uuid, "gpu", "GPU", "gpu"), GPU_W)
+
+    def hosts() -> list[Source]:
+        return [Steady(world, Device("package-0", "cpu", "CPU", "package"), HOST_W)]
+
+    log = EnergyLog(store, "host", cluster_id="c", anchor=Anchor(START, 10**12))
+    return NodeMeter(
+        log, 7, hosts=hosts, gpu=gpu, cpu_times=world.cpu, clock_ns=world.clock, **more
+    )
+
+
+def attempt(world: World, replica: str, name: str, work: Work = JOB) -> Use:
+    return Use(world.now_ns, None, "job", name, replica, work)
+
+
+def over(use: Use, world: World, images: int | None = None) -> Use:
+    return Use(use.start_ns, world.now_ns, use.bucket, use.attempt_id, use.replica_id, use.work,
+               images)  # fmt: skip
+
+
+def rows(store: ObjectStore) -> list[dict[str, Any]]:
+    assert closure_error_mj(store, energy_files(store)) == 0
+    table: list[dict[str, Any]] = energy_dataset(store).to_table().to_pylist()
+    return table
+
+
+def total_j(store: ObjectStore, **wanted: Any) -> float:
+    return sum(
+        row["energy_mj"] / 1e3
+        for row in rows(store)
+        if all(row[name] == value for name, value in wanted.items())
+    )
+
+
+def test_an_attempt_on_a_gpu_is_charged_its_board_and_its_host_is_in_the_log(
+    world: World, store: ObjectStore
+) -> None:
+    meter = node(world, store)
+    assert meter.sit(Seat("r0", 1, "GPU-a")).hw_id == "GPU-a"
+    use = attempt(world, "r0", "a")
+    meter.begin(use)
+    world.run(10, p1=2)
+    energy = meter.end(over(use, world, images=100))
+    assert (energy.energy_mj, energy.quality) == (GPU_W * 10 * 1000, "measured_counter")
+    meter.settle("a", "won")
+    world.run(5)
+    assert meter.close()
+    assert total_j(store, bucket="job", zone="gpu") == GPU_W * 10
+    assert total_j(store, bucket="idle", zone="gpu") == GPU_W * 5
+    assert total_j(store, bucket="job", zone="package") == HOST_W * 10
+    assert sum(row["images"] or 0 for row in rows(store)) == 100
+
+
+def test_the_host_is_divided_by_cpu_time_and_others_are_foreign(
+    world: World, store: ObjectStore
+) -> None:
+    meter = node(world, store)
+    for replica, pid in (("r0", 1), ("r1", 2)):
+        assert meter.sit(Seat(replica, pid)).hw_id == "package-0"
+    first, second = attempt(world, "r0", "a"), attempt(world, "r1", "b")
+    meter.begin(first)
+    meter.begin(second)
+    world.run(10, p1=5, p2=10, p99=5)
+    energies = [meter.end(over(use, world, images=1)).energy_mj for use in (first, second)]
+    assert energies == [HOST_W * 10 * 250, HOST_W * 10 * 500]
+    for name in "ab":
+        meter.settle(name, "won")
+    meter.close()
+    assert total_j(store, bucket="foreign") == HOST_W * 10 * 0.25
+
+
+def test_a_killed_replica_leaves_its_joules_in_wasted(world: World, store: ObjectStore) -> None:
+    meter = node(world, store)
+    meter.sit(Seat("r0", 1, "GPU-a"))
+    meter.sit(Seat("r1", 2, "GPU-b"))
+    lost, won = attempt(world, "r0", "a"), attempt(world, "r1", "b")
+    meter.begin(lost)
+    meter.begin(won)
+    world.run(4, p1=1, p2=1)
+    meter.lose("r0")
+    world.run(6, p2=1)
+    meter.end(over(won, world, images=50))
+    meter.settle("b", "won")
+    meter.close()
+    assert total_j(store, bucket="wasted", hw_id="GPU-a") == GPU_W * 4
+    assert total_j(store, bucket="idle", hw_id="GPU-a") == GPU_W * 6
+    assert total_j(store, bucket="job", hw_id="GPU-b") == GPU_W * 10
+    assert total_j(store, hw_id="GPU-a") == total_j(store, hw_id="GPU-b") == GPU_W * 10
+
+
+def test_an_attempt_that_lost_the_race_is_wasted_and_loading_is_overhead(
+    world: World, store: ObjectStore
+) -> None:
+    meter = node(world, store)
+    meter.sit(Seat("r0", 1))
+    load = Use(world.now_ns, None, "overhead", "load", "r0")
+    meter.begin(load)
+    world.run(3, p1=3)
+    assert meter.end(over(load, world)).energy_mj == HOST_W * 3 * 1000
+    use = attempt(world, "r0", "a")
+    meter.begin(use)
+    world.run(5, p1=5)
+    meter.end(over(use, world, images=10))
+    meter.settle("a", "lost")
+    meter.close()
+    assert total_j(store, bucket="overhead") == HOST_W * 3
+    assert total_j(store, bucket="wasted") == HOST_W * 5
+
+
+def test_long_attempts_are_looked_at_in_between(world: World, store: ObjectStore) -> None:
+    meter = node(world, store)
+    meter.sit(Seat("r0", 1))
+    use = attempt(world, "r0", "a")
+    meter.begin(use)
+    for second in range(300):  # busy alone at first, then beside others
+        world.run(1, p1=1, p99=0 if second < 150 else 1)
+        meter.sample()
+    energy = meter.end(over(use, world, images=10))
+    meter.settle("a", "won")
+    meter.close()
+    assert energy.energy_mj == HOST_W * (150 + 75) * 1000
+    assert total_j(store, bucket="job") == HOST_W * 225
+    assert total_j(store, bucket="foreign") == HOST_W * 75
+
+
+def test_a_meter_that_comes_back_leaves_a_gap_not_a_zero(world: World, store: ObjectStore) -> None:
+    meter = node(world, store)
+    meter.sit(Seat("r0", 1))
+    for _ in range(60):
+        world.run(1)
+        meter.sample()
+    meter._log.flush()  # as it does when due; then the node dies
+    anchor = meter._log.origin.anchor
+    world.run(60)
+    ends = open_ends(store, "host", "c", anchor.utc_at(world.now_ns))
+    assert "package-0" in ends
+    again = node(world, store, open_ends=ends)
+    world.run(10)
+    again.close()
+    (gap,) = [row for row in rows(store) if row["bucket"] == "gap"]
+    assert gap["energy_mj"] is None
+    assert gap["quality"] == "missing"
