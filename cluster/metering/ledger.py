@@ -72,6 +72,9 @@ class Ledger:
         """
         if use.end_ns is None and use.replica_id in self._lost_replicas:
             return  # nobody would report its end
+        stale = self._now_ns - use.start_ns > self._patience_ns
+        if stale and use.attempt_id not in self._attempts:
+            return  # a replay of what is forgotten by now
         self._attempts[use.attempt_id].add(use, self._charged_ns)
 
     def settle(self, attempt_id: str, outcome: Outcome) -> None:

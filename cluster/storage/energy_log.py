@@ -12,6 +12,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from functools import reduce
@@ -105,16 +106,21 @@ class EnergyLog:
                 del waiting[day]
             if closing and self._segments:
                 self._write(self._segments[-1], [], closed=True)
-            while self._stale:
-                self._store.delete(self._stale[-1])
-                self._stale.pop()
         except ClusterError as error:
             logger.warning("energy rows stay in memory, the store did not take them: %s", error)
             return False
         finally:
             with self._lock:
                 self._rows = [row for day in sorted(waiting) for row in waiting[day]] + self._rows
+        self._delete_stale()
         return True
+
+    def _delete_stale(self) -> None:
+        """Delete versions that were replaced. Readers ignore them: it may fail until next time."""
+        with suppress(ClusterError):
+            while self._stale:
+                self._store.delete(self._stale[-1])
+                self._stale.pop()
 
     def _by_day(self, rows: Sequence[EnergyRow]) -> dict[date, list[EnergyRow]]:
         days: dict[date, list[EnergyRow]] = {}

@@ -13,13 +13,6 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
 
 from cluster.metering.counter import CounterTrack
 from cluster.metering.ledger import Ledger
@@ -98,12 +91,10 @@ def check_row(row: EnergyRow) -> None:
     assert (row.attempt_id is None) == (row.bucket in ("idle", "foreign", "gap"))
 
 
-class LedgerMachine(RuleBasedStateMachine):
+class World:
     """A device, two replicas whose reports take their time, and a meter that may fail."""
 
-    @initialize(estimated=st.booleans(), idle_w=st.none() | st.integers(0, 50))
-    def start(self, estimated: bool, idle_w: int | None) -> None:
-        self.now_ms = self.total_mj = self.epoch = self.born = 0
+    def __init__(self, estimated: bool, idle_w: int | None) -> None:
         self.estimated = estimated
         self.ledger = Ledger(
             GPU,
@@ -113,6 +104,7 @@ class LedgerMachine(RuleBasedStateMachine):
             outage_s=2.0,
             patience_s=PATIENCE_MS / 1000,
         )
+        self.now_ms = self.total_mj = self.epoch = self.born = 0
         self.readings: list[Reading] = []
         self.rows: list[EnergyRow] = []
         self.names = ["r0", "r1"]
@@ -121,33 +113,36 @@ class LedgerMachine(RuleBasedStateMachine):
         self.running: dict[str, Use] = {}
         self.outcomes: dict[str, Outcome | None] = {}
         self.energies: dict[str, Energy] = {}
+        self.died_ns: dict[str, int] = {}
 
-    @rule(ms=st.integers(1, 3000), power_w=st.integers(0, 900))
-    def advance(self, ms: int, power_w: int) -> None:
+    def act(self, name: str, ms: int, watts: int, pick: int) -> None:
         self.now_ms += ms
-        self.total_mj += ms * power_w
+        self.total_mj += ms * watts
+        getattr(self, name)(pick)
 
-    @rule()
-    def read(self) -> None:
+    def read(self, _: int) -> None:
         mj = self.total_mj
         bounds = {"low_mj": mj // 3, "high_mj": 3 * mj} if self.estimated else {}
         quality: Any = "estimated" if self.estimated else "measured_counter"
         self.take(Reading(self.now_ms * MS, mj, quality, "test", self.epoch, **bounds))
 
-    @rule()
-    def read_in_vain(self) -> None:
+    def read_in_vain(self, _: int) -> None:
         self.take(Reading(self.now_ms * MS, None, "missing", "unplugged", self.epoch))
 
-    @rule(left=st.sampled_from([0, 1, 10**9]))
-    def reset(self, left: int) -> None:
-        """The counter jumps, and its source tells."""
-        self.total_mj = left
-        self.epoch += 1
+    def take(self, reading: Reading) -> None:
+        if not self.readings or reading.at_ns > self.readings[-1].at_ns:
+            self.readings.append(reading)
+        self.ledger.read(reading)
 
-    @rule(slot=st.integers(0, 1), fraction=st.sampled_from([1.0, 0.5, 1 / 3]))
-    def work(self, slot: int, fraction: float) -> None:
-        """Begin something, or end what was begun."""
-        name = self.names[slot]
+    def reset(self, pick: int) -> None:
+        """The counter starts anew, and its source tells; or not, when it goes backwards."""
+        backwards = bool(self.readings) and (self.readings[-1].energy_mj or 0) > 0
+        self.total_mj = 0 if pick % 2 else 10**9
+        self.epoch += not (pick % 4 == 1 and backwards)
+
+    def work(self, pick: int) -> None:
+        """Begin something, or end what was begun; the report is on its way."""
+        name = self.names[pick % 2]
         running = self.running.pop(name, None)
         if running is not None:
             self.mail[name].append(replace(running, end_ns=self.now_ms * MS, images=100))
@@ -160,91 +155,107 @@ class LedgerMachine(RuleBasedStateMachine):
             f"a{self.born}",
             name,
             WORK,
-            gpu_fraction=fraction,
+            gpu_fraction=[1.0, 0.5, 1 / 3][pick % 3],
         )
         self.mail[name].append(self.running[name])
 
-    @rule(slot=st.integers(0, 1), again=st.booleans())
-    def deliver(self, slot: int, again: bool) -> None:
-        """A report arrives, maybe twice."""
-        mail = self.mail[self.names[slot]]
-        if mail:
-            use = mail.popleft()
-            self.sent.append(use)
-            self.ledger.report(use)
-            if again:
-                self.ledger.report(use)
+    def work_and_tell(self, pick: int) -> None:
+        self.work(pick)
+        while self.mail[self.names[pick % 2]]:
+            self.deliver(pick)
 
-    @precondition(lambda self: self.sent)
-    @rule(data=st.data(), outcome=st.sampled_from(["won", "lost"]))
-    def settle(self, data: st.DataObject, outcome: Outcome) -> None:
-        use = data.draw(st.sampled_from(self.sent))
-        if use.end_ns is not None and use.attempt_id not in self.outcomes:
-            in_time = self.now_ms - use.end_ns // MS <= PATIENCE_MS
+    def deliver(self, pick: int) -> None:
+        """A report arrives, maybe twice."""
+        mail = self.mail[self.names[pick % 2]]
+        if mail:
+            self.sent.append(mail.popleft())
+            for _ in range(1 + pick % 3):
+                self.ledger.report(self.sent[-1])
+
+    def repeat(self, pick: int) -> None:
+        """An old report arrives once more."""
+        if self.sent:
+            self.ledger.report(self.sent[pick % len(self.sent)])
+
+    def settle(self, pick: int) -> None:
+        ended = [use for use in self.sent if use.end_ns and use.attempt_id not in self.outcomes]
+        if ended:
+            use = ended[pick % len(ended)]
+            outcome: Outcome = "lost" if pick % 3 == 0 else "won"
+            in_time = self.now_ms - (use.end_ns or 0) // MS <= PATIENCE_MS
             self.outcomes[use.attempt_id] = outcome if in_time else None
             self.ledger.settle(use.attempt_id, outcome)
 
-    @rule(slot=st.integers(0, 1))
-    def crash(self, slot: int) -> None:
+    def crash(self, pick: int) -> None:
         """A replica dies, and with it what it has not sent. Another takes its place."""
-        name = self.names[slot]
+        name = self.names[pick % 2]
         self.mail.pop(name, None)
         self.running.pop(name, None)
+        self.died_ns[name] = self.now_ms * MS
         for use in self.sent:
             if use.replica_id == name:
                 self.outcomes.setdefault(use.attempt_id, "lost")
         self.ledger.lose(name, self.now_ms * MS)
-        self.names[slot] = f"{name}'"
+        self.names[pick % 2] = f"{name}'"
 
-    @precondition(lambda self: self.sent)
-    @rule(data=st.data())
-    def ask(self, data: st.DataObject) -> None:
-        use = data.draw(st.sampled_from(self.sent))
+    def ask(self, pick: int) -> None:
+        if not self.sent:
+            return
+        use = self.sent[-1 - pick % min(4, len(self.sent))]
         energy = self.ledger.attempt_energy(use.attempt_id)
-        fresh = self.now_ms - use.start_ns // MS <= PATIENCE_MS  # not forgotten yet
-        if energy is not None and fresh:
+        forgotten = self.now_ms - use.start_ns // MS > PATIENCE_MS
+        if energy is not None and not forgotten:
             assert self.energies.setdefault(use.attempt_id, energy) == energy, "it changed"
 
-    @precondition(lambda self: self.sent)
-    @rule(data=st.data())
-    def repeat(self, data: st.DataObject) -> None:
-        """An old report arrives once more."""
-        self.ledger.report(data.draw(st.sampled_from(self.sent)))
-
-    @rule()
-    def drain(self) -> None:
+    def drain(self, _: int) -> None:
         self.rows += self.ledger.drain()
 
-    def take(self, reading: Reading) -> None:
-        if not self.readings or reading.at_ns > self.readings[-1].at_ns:
-            self.readings.append(reading)
-        self.ledger.read(reading)
-
-    def teardown(self) -> None:
-        if not hasattr(self, "ledger"):
-            return
+    def check(self) -> None:
+        """Close, and look back at it all."""
         self.rows += self.ledger.close()
         check_rows(self.rows, self.readings)
-        by_attempt = defaultdict(list)
+        mine = defaultdict(list)
         for row in self.rows:
-            by_attempt[row.attempt_id].append(row)
-        for attempt_id, outcome in self.outcomes.items():
+            mine[row.attempt_id].append(row)
+        for use in self.sent:
+            rows, outcome = mine[use.attempt_id], self.outcomes.get(use.attempt_id, "lost")
             wrong = {"won": "wasted", "lost": "job"}.get(outcome or "")
-            assert wrong not in {row.bucket for row in by_attempt[attempt_id]}
+            assert wrong not in {row.bucket for row in rows}, f"{outcome}, yet {wrong}"
+            for row in rows:
+                assert row.interval.start_ns < self.died_ns.get(use.replica_id, 2**63)
+            assert sum(row.images or 0 for row in rows) <= 100
         for attempt_id, energy in self.energies.items():
             if energy.energy_mj is not None:
-                charged = [row.energy_mj for row in by_attempt[attempt_id]]
+                charged = [row.energy_mj for row in mine[attempt_id]]
                 assert None not in charged
-                assert sum(charged) == energy.energy_mj, "rows differ from what was committed"
-            images = sum(row.images or 0 for row in by_attempt[attempt_id])
-            assert images <= 100
+                assert sum(map(int, charged)) == energy.energy_mj, "not what was committed"
 
 
-def test_random_lives_of_a_device() -> None:
-    run_state_machine_as_test(
-        LedgerMachine,
-        settings=settings(max_examples=150, stateful_step_count=60, deadline=None),
-    )
+ACTS = {
+    "read": 8, "work_and_tell": 5, "work": 2, "deliver": 2, "settle": 3, "ask": 3, "drain": 2,
+    "repeat": 1, "crash": 1, "read_in_vain": 1, "reset": 1,
+}  # fmt: skip
+LIVES = st.lists(
+    st.tuples(
+        st.sampled_from([name for name, weight in ACTS.items() for _ in range(weight)]),
+        st.integers(0, 2000),
+        st.integers(0, 900),
+        st.integers(0, 11),
+    ),
+    min_size=20,
+    max_size=80,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(LIVES, st.booleans(), st.none() | st.integers(0, 300))
+def test_random_lives_of_a_device(
+    acts: list[tuple[str, int, int, int]], estimated: bool, idle_w: int | None
+) -> None:
+    world = World(estimated, idle_w)
+    for act in acts:
+        world.act(*act)
+    world.check()
 
 
 # A schedule: what is done in turn, for how many milliseconds at how many watts.
@@ -295,13 +306,16 @@ def live(
     times |= set(edges_ms) if boundaries else set()
     readings = [reading(ms, None if ms in lost_ms else total_mj(steps, ms)) for ms in sorted(times)]
     ledger = Ledger(GPU, grace_s=0)
-    for use in [replace(use, end_ns=None, images=None) for use in uses] * repeats:
+    announced = [replace(use, end_ns=None, images=None) for use in uses]
+    for use in announced:
         ledger.report(use)
     for now in readings:
         ledger.read(now)
-    for use in uses * repeats:
+    for use in uses:
         ledger.report(use)
         ledger.settle(use.attempt_id, outcome)
+    for use in (announced + uses) * (repeats - 1):
+        ledger.report(use)
     energies = {use.attempt_id: ledger.attempt_energy(use.attempt_id) for use in uses}
     rows = ledger.drain() + ledger.close()
     check_rows(rows, readings)

@@ -109,6 +109,48 @@ def test_an_attempt_that_nobody_settles_is_lost_in_the_end() -> None:
     assert ledger.attempt_energy("a") == MISSING_ENERGY, "forgotten, and never a number again"
 
 
+def test_an_attempt_is_remembered_while_its_rows_wait() -> None:
+    """Behind an attempt that takes very long, and shares the device with shorter ones."""
+    ledger = Ledger(GPU, grace_s=0, patience_s=100)
+    ledger.report(use(0, None, "long", gpu_fraction=0.5))
+    ledger.report(use(10, 20, "short", gpu_fraction=0.5, replica_id="q", images=5))
+    ledger.settle("short", "won")
+    read(ledger, *((at, at * 100) for at in range(0, 1000, 10)))
+    assert ledger.drain() == []
+    read(ledger, *((at, at * 100) for at in range(1000, 2000, 10)))
+    assert ledger.drain() == []
+    ledger.report(use(0, 1990, "long"))
+    ledger.settle("long", "won")
+    short = [row for row in ledger.drain() if row.attempt_id == "short"]
+    assert [(row.bucket, row.energy_mj, row.images) for row in short] == [("job", 500, 5)]
+
+
+def test_old_reports_change_nothing() -> None:
+    ledger = Ledger(GPU)
+    read(ledger, (0, 0))
+    ledger.report(use(0, None))
+    ledger.report(use(0, 4, images=8))
+    ledger.report(use(0, None))
+    ledger.report(use(0, 6, images=800))
+    read(ledger, (4, 400), (8, 800))
+    assert ledger.attempt_energy("a") == measured(400)
+    rows = ledger.close()
+    assert shown(rows) == [("wasted", "a", 0, 4, 400), ("idle", None, 4, 8, 400)]
+    assert rows[0].images == 8
+
+
+def test_images_are_counted_in_the_windows_they_were_made_in() -> None:
+    ledger = Ledger(GPU, grace_s=0)
+    ledger.report(use(0, 10, images=7))
+    ledger.settle("a", "won")
+    read(ledger, (0, 0))
+    rows = []
+    for at in (3, 5, 10):
+        read(ledger, (at, at * 10))
+        rows += ledger.drain()
+    assert [row.images for row in rows] == [2, 1, 4]
+
+
 def test_after_a_reset_an_epoch_begins_and_the_time_between_is_a_gap() -> None:
     ledger = Ledger(GPU, first_epoch=40)
     ledger.report(use(0, 9))
@@ -162,6 +204,13 @@ def test_after_an_outage_across_uses_the_total_is_known_but_not_whose_it_was() -
         ("wasted", "b", 3, 9, None),
         ("wasted", "c", 9, 12, 100),
     ]
+
+
+def test_an_outage_does_not_spoil_what_follows() -> None:
+    ledger = Ledger(GPU)
+    ledger.report(use(12, 15))
+    read(ledger, (0, 0), (3, None), (6, 600), (18, 1800))
+    assert shown(ledger.close())[1:] == [("idle", None, 6, 18, 900), ("wasted", "a", 6, 18, 300)]
 
 
 def test_a_long_outage_is_a_gap_even_if_the_counter_went_on() -> None:
@@ -238,6 +287,14 @@ def test_those_who_want_more_than_the_whole_device_get_it_in_proportion() -> Non
         ledger.report(use(0, 4, f"a{n}", replica_id=f"r{n}"))
     read(ledger, (0, 0), (4, 100))
     assert [row[4] for row in shown(ledger.close())] == [34, 33, 33]
+
+
+def test_asking_for_more_than_the_whole_does_not_make_time_longer() -> None:
+    ledger = Ledger(GPU)
+    ledger.report(use(0, 6, "a"))
+    ledger.report(use(0, 2, "b", replica_id="q"))
+    read(ledger, (0, 0), (6, 600))
+    assert [row[4] for row in shown(ledger.close())] == [500, 100]
 
 
 def test_three_thirds_leave_nothing_idle() -> None:
