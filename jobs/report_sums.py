@@ -1,0 +1,182 @@
+"""Sums over the energy log: one scan, by as many keys as wanted; what is unknown is counted apart.
+
+Additive quantities only: what follows from them (joules per image, bounds, null or not) is
+worked out once everything is added up, so that a ratio is always a ratio of sums.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import astuple, dataclass, fields
+from operator import add
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from jobs.carbon import Intensity
+
+BUCKETS = ("job", "overhead", "wasted", "idle", "foreign", "gap")
+_MJ_PER_KWH = 3.6e9
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a bucket holds of something. Every field can be added up.
+
+    known_mj: of the rows whose energy is known; the others are missing_rows.
+    low_mj, high_mj: bounds of known_mj; a measured row adds its value. unbounded_rows are
+        estimates without bounds.
+    active_mj: above the idle power of the device, of the active_rows that know it.
+    row_ns, missing_ns: the rows' time, and that of the missing ones.
+    carbon_g: at the grid's intensity at the time, of the device's energy alone. Of
+        uncovered_rows the intensity is not known.
+    """
+
+    rows: int = 0
+    missing_rows: int = 0
+    images: int = 0
+    row_ns: int = 0
+    missing_ns: int = 0
+    known_mj: int = 0
+    measured_mj: int = 0
+    estimated_mj: int = 0
+    estimated_rows: int = 0
+    low_mj: int = 0
+    high_mj: int = 0
+    unbounded_rows: int = 0
+    active_mj: int = 0
+    active_rows: int = 0
+    carbon_g: float = 0.0
+    carbon_low_g: float = 0.0
+    carbon_high_g: float = 0.0
+    uncovered_rows: int = 0
+
+    def __add__(self, other: Part) -> Part:
+        return Part(*map(add, astuple(self), astuple(other)))
+
+
+NOTHING = Part()
+UNKNOWN = Part(rows=1, missing_rows=1)
+Parts = Mapping[str, Part]
+"""By bucket."""
+
+
+def total(parts: Iterable[Part]) -> Part:
+    """All of them together."""
+    return sum(parts, NOTHING)
+
+
+def merged(groups: Iterable[Parts]) -> dict[str, Part]:
+    """Bucket by bucket, all of the groups together."""
+    out: defaultdict[str, Part] = defaultdict(Part)
+    for parts in groups:
+        for bucket, part in parts.items():
+            out[bucket] += part
+    return dict(out)
+
+
+_SCAN = """
+create or replace temp table cube as
+select {dim} as dim, {key} as key, bucket, quality, missing, slot_us,
+    count(*) as rows,
+    sum(images) as images,
+    sum(duration_ns) as ns,
+    sum(energy_mj) as mj,
+    sum(energy_low_mj) as low_mj,
+    count(energy_low_mj) as low_rows,
+    sum(energy_high_mj) as high_mj,
+    count(energy_high_mj) as high_rows,
+    sum(energy_active_mj) as active_mj,
+    count(energy_active_mj) as active_rows
+from (
+    select *, energy_mj is null or quality = 'missing' as missing, {slot} as slot_us, {keys}
+    from energy
+)
+group by grouping sets ({sets})
+"""
+
+_FOLD = f"""
+with priced as (
+    select cube.*, case when slot_us < until_us then g_per_kwh / {_MJ_PER_KWH} end as g_per_mj,
+        not missing and quality = 'estimated' as estimated,
+        case when estimated then low_mj else mj end as least_mj,
+        case when estimated then high_mj else mj end as most_mj
+    from cube asof left join intensity on slot_us >= from_us
+)
+select dim, key, bucket,
+    sum(rows),
+    sum(rows) filter (missing),
+    sum(images),
+    sum(ns),
+    sum(ns) filter (missing),
+    sum(mj) filter (not missing),
+    sum(mj) filter (not missing and not estimated),
+    sum(mj) filter (estimated),
+    sum(rows) filter (estimated),
+    sum(least_mj) filter (not missing),
+    sum(most_mj) filter (not missing),
+    sum(rows - least(low_rows, high_rows)) filter (estimated),
+    sum(active_mj) filter (not missing),
+    sum(active_rows) filter (not missing),
+    sum(mj * g_per_mj) filter (not missing),
+    sum(least_mj * g_per_mj) filter (not missing),
+    sum(most_mj * g_per_mj) filter (not missing),
+    sum(rows) filter (not missing and mj > 0 and g_per_mj is null)
+from priced group by all
+"""
+
+
+def sums_by(
+    connection: duckdb.DuckDBPyConnection, keys: Mapping[str, str], intensity: Intensity | None
+) -> dict[str, dict[str | None, dict[str, Part]]]:
+    """``{name: {value: {bucket: Part}}}`` of the view ``energy``, for each of the named keys.
+
+    keys: SQL expressions over the log's columns, by name. intensity: of the grid; a row is
+    charged the one in the middle of its time. None leaves every row's carbon uncovered.
+    """
+    names = list(keys)
+    _register(connection, intensity)
+    connection.execute(_scan(keys, intensity))
+    found: dict[str, dict[str | None, dict[str, Part]]] = {
+        name: defaultdict(dict) for name in names
+    }
+    kinds: list[Callable[[Any], Any]] = [
+        float if field.type == "float" else int for field in fields(Part)
+    ]
+    for dim, key, bucket, *values in connection.execute(_FOLD).fetchall():
+        part = Part(*(kind(value or 0) for kind, value in zip(kinds, values, strict=True)))
+        found[names[dim]][key][bucket] = part
+    return found
+
+
+def _scan(keys: Mapping[str, str], intensity: Intensity | None) -> str:
+    columns = [f"k{i}" for i in range(len(keys))]
+    whens = [(f"when grouping({column}) = 0", column) for column in columns]
+    return _SCAN.format(
+        dim=f"case {' '.join(f'{when} then {i}' for i, (when, _) in enumerate(whens))} end",
+        key=f"case {' '.join(f'{when} then {column}::varchar' for when, column in whens)} end",
+        keys=", ".join(f"{sql} as k{i}" for i, sql in enumerate(keys.values())),
+        sets=", ".join(f"({column}, bucket, quality, missing, slot_us)" for column in columns),
+        slot=_slot(intensity),
+    )
+
+
+def _slot(intensity: Intensity | None) -> str:
+    """SQL of the time whose intensity a row is charged, as coarse as the intensity allows."""
+    if intensity is None or intensity.slot_us is None:
+        return "0::bigint"
+    origin_us, slot_us = intensity.origin_us, intensity.slot_us
+    middle_us = "(epoch_us(ts_start) + duration_ns // 2000)"
+    return f"(floor(({middle_us} - {origin_us}) / {slot_us})::bigint * {slot_us} + {origin_us})"
+
+
+def _register(connection: duckdb.DuckDBPyConnection, intensity: Intensity | None) -> None:
+    spans = () if intensity is None else intensity.spans
+    rows = [(span.from_us, span.until_us, span.g_per_kwh) for span in spans]
+    schema = pa.schema(
+        [("from_us", pa.int64()), ("until_us", pa.int64()), ("g_per_kwh", pa.float64())]
+    )
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
+    connection.register("intensity", pa.table(columns, schema=schema))
