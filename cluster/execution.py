@@ -31,7 +31,9 @@ from cluster.types import CommitRecord, DataObject, Energy, Shard, Workload
 
 Images = NDArray[np.uint8]
 T = TypeVar("T")
-PATIENCE = Backoff(attempts=16, base_s=0.25, cap_s=15.0)  # about a minute and a half
+PATIENCE_S = 60.0  # how long images in hand wait for a store that is away
+RETRY_S = 1.0
+ONCE = Backoff(attempts=1)
 
 
 class Sampler(Protocol):
@@ -119,6 +121,7 @@ class ShardRunner:
         self._device = threading.Lock()
         self._abandon = threading.Event()
         self.clock = GenerateClock()
+        self.trouble = ""  # what keeps the store from taking images, while something does
 
     def run(
         self,
@@ -141,7 +144,8 @@ class ShardRunner:
         return self._publish(shard, attempt_id, data, energy, generate_s)
 
     def abandon(self) -> None:
-        """Give up what is not generated yet, at the next tile. Attempts past that still commit."""
+        """Give up what is not generated yet, at the next tile. Attempts past that still commit,
+        unless the store is away."""
         self._abandon.set()
 
     def close(self) -> None:
@@ -192,7 +196,7 @@ class ShardRunner:
         self, shard: Shard, attempt_id: str, data: bytes, energy: Energy, generate_s: float
     ) -> Attempt:
         key = JobLayout(shard.job_id).images(shard.index, attempt_id)
-        patiently(lambda: self._store.put(key, data))
+        self._patiently(lambda: self._store.put(key, data))
         record = CommitRecord(
             job_id=shard.job_id,
             shard=shard.index,
@@ -218,16 +222,23 @@ class ShardRunner:
         )
         if not self._commit_here:
             return Attempt(record, None)
-        return Attempt(record, patiently(lambda: commit(self._store, record)))
+        return Attempt(record, self._patiently(lambda: commit(self._store, record, backoff=ONCE)))
 
+    def _patiently(self, act: Callable[[], T]) -> T:
+        """Do it, and again while the store is away: the images in hand cost joules to remake.
 
-def patiently(act: Callable[[], T]) -> T:
-    """Do it, again and again while the store is away: the images in hand cost joules to remake."""
-    last: Retryable | None = None
-    for _ in PATIENCE.tries():
-        try:
-            return act()
-        except Retryable as error:
-            last = error
-    assert last is not None
-    raise last
+        Raises the last Retryable after PATIENCE_S, and Abandoned when asked to give up.
+        """
+        until_s = monotonic_s() + PATIENCE_S
+        while True:
+            try:
+                result = act()
+            except Retryable as error:
+                self.trouble = str(error)
+                if monotonic_s() > until_s:
+                    raise
+                if self._abandon.wait(RETRY_S):
+                    raise Abandoned from error
+            else:
+                self.trouble = ""
+                return result

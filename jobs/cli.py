@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from cluster.errors import ClusterError, UserError
 from jobs import cli_meters, cli_models, cli_report, cli_store, cli_train
 from jobs.cli_demo import demo_command
-from jobs.cli_options import Address, EndpointUrl, Json, Replicas, Store, show_json
-from jobs.display import follow
-from jobs.render import summary
-from jobs.service import DEFAULT_STORE, JobResult, OnSnapshot, generate, resume
-from jobs.spec import JobSpec, load_spec, parse_spec
+from jobs.cli_options import (
+    Address,
+    EndpointUrl,
+    JobArgument,
+    Json,
+    Replicas,
+    SingleWriter,
+    Store,
+)
+from jobs.cli_run import EXIT_FAILED, EXIT_INTERRUPTED, run_and_report
+from jobs.service import DEFAULT_STORE, generate, resume
+from jobs.spec import load_spec, parse_spec
 from un0.errors import Un0Error
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_USAGE = 2
 
 app = typer.Typer(
     name="un0",
@@ -53,6 +60,7 @@ def generate_command(
     replicas: Replicas = None,
     address: Address = None,
     endpoint_url: EndpointUrl = None,
+    single_writer: SingleWriter = False,
     as_json: Json = False,
 ) -> None:
     """Generate images and commit them, with their joules, to a store."""
@@ -74,64 +82,51 @@ def generate_command(
     if "count" not in data:
         raise UserError("how many images? give --count N, or a --spec file with a count")
     source = f"job spec {spec}" if spec else "job"
-    _run(parse_spec(data, source), None, store, replicas, address, endpoint_url, as_json)
+    parsed = parse_spec(data, source)
+    where = _where(store, endpoint_url, single_writer, replicas, address)
+    run_and_report(partial(generate, parsed), where, as_json)
 
 
 @app.command("resume")
 def resume_command(
-    job_id: Annotated[str, typer.Argument(help="The job, as `un0 jobs` lists it.")],
+    job_id: JobArgument,
+    model: Annotated[
+        str | None, typer.Option(help="Where its model is now, if it has moved.")
+    ] = None,
     store: Store = DEFAULT_STORE,
     replicas: Replicas = None,
     address: Address = None,
     endpoint_url: EndpointUrl = None,
+    single_writer: SingleWriter = False,
     as_json: Json = False,
 ) -> None:
     """Go on with a job that was stopped, killed or failed: only what is not committed runs."""
-    _run(None, job_id, store, replicas, address, endpoint_url, as_json)
+    where = _where(store, endpoint_url, single_writer, replicas, address)
+    run_and_report(partial(resume, job_id, model=model), where, as_json)
 
 
-def _run(
-    spec: JobSpec | None,
-    job_id: str | None,
+def _where(
     store: str,
+    endpoint_url: str | None,
+    single_writer: bool,
     replicas: int | None,
     address: str | None,
-    endpoint_url: str | None,
-    as_json: bool,
-) -> None:
-    """Run a new job, or resume one, with a display; exit as the job ended."""
-    console = Console(stderr=True)
-
-    def start(on_snapshot: OnSnapshot | None) -> JobResult:
-        how: dict[str, Any] = {
-            "endpoint_url": endpoint_url,
-            "replicas": replicas,
-            "address": address,
-            "on_snapshot": on_snapshot,
-        }
-        return generate(spec, store, **how) if spec else resume(str(job_id), store, **how)
-
-    deadline_s = spec.deadline if spec else None
-    with (
-        redirect_stdout(sys.stderr),  # where Ray may print; our own output is one thing
-        follow(console, deadline_s, quiet=as_json) as on_snapshot,
-    ):
-        result = start(on_snapshot)
-    if deadline_s is not None and result.seconds + result.startup_s > deadline_s:
-        console.print(f"The deadline of {deadline_s:,.0f} s was missed.", style="red")
-    if result.state != "completed":
-        hint = f"un0 resume {result.job_id} --store {store}"
-        console.print(f"What is committed stays. Continue with: {hint}", soft_wrap=True)
-    show_json(result.as_dict()) if as_json else print(summary(result))
-    if result.state != "completed":
-        raise typer.Exit(EXIT_INTERRUPTED if result.state == "stopped" else EXIT_FAILED)
+) -> dict[str, Any]:
+    """The options that say where a job runs and is kept, by the names of ``jobs.generate``."""
+    return {
+        "store": store,
+        "endpoint_url": endpoint_url,
+        "single_writer": single_writer,
+        "replicas": replicas,
+        "address": address,
+    }
 
 
 def _split_classes(text: str | None) -> list[int | str] | None:
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    return [int(part) if part.lstrip("-").isdecimal() else part for part in parts]
+    return [int(part) if re.fullmatch(r"-?[0-9]+", part) else part for part in parts]
 
 
 def _split_labels(pairs: list[str] | None) -> dict[str, str] | None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+from functools import partial
 from pathlib import Path
 
-from rich.console import Console
+import typer
 
+from cluster.errors import UserError
 from cluster.storage.grid import grid
 from cluster.storage.layout import JobLayout
 from cluster.storage.open import open_store
 from cluster.storage.verify import verify
 from jobs.cli_options import Store
-from jobs.display import follow
-from jobs.render import summary
+from jobs.cli_run import EXIT_FAILED, run_and_report
 from jobs.service import DEFAULT_STORE, generate
 from jobs.spec import JobSpec
 
@@ -21,23 +23,33 @@ COUNT = 5000
 
 def demo_command(store: Store = DEFAULT_STORE) -> None:
     """Generate 5,000 images with the bundled model, verify them, and draw a contact sheet."""
-    console = Console(stderr=True)
-    with follow(console, None, quiet=False) as on_snapshot:
-        result = generate(JobSpec(count=COUNT), store, on_snapshot=on_snapshot)
-    print(summary(result))
+    result = run_and_report(
+        partial(generate, JobSpec(count=COUNT)), {"store": store}, as_json=False
+    )
     opened = open_store(store, probe=False)
     report = verify(opened, result.job_id)
     print(f"  verified  {'ok' if report.ok else 'NOT OK'}, {report.images:,} images are right")
-    picture = Path(f"{result.job_id}.png" if "://" in store else f"{store}/{result.job_id}.png")
-    grid(opened, result.job_id).save(picture)
-    parquet = f"{store.rstrip('/')}/{JobLayout(result.job_id).attempts}*/*/images.parquet"
-    print(f"  parquet   {parquet}")
-    print(f"  picture   {picture.resolve()}")
+    if not report.ok:
+        print("\n".join(report.problems))
+        raise typer.Exit(EXIT_FAILED)
+    picture = Path.cwd() if "://" in store else Path(store)
+    picture = (picture / f"{result.job_id}.png").resolve()
+    try:
+        grid(opened, result.job_id).save(picture)
+    except OSError as error:
+        why = f"cannot write {picture}: {error.strerror}; choose another --store"
+        raise UserError(why) from None
+    files = f"{JobLayout(result.job_id).attempts}*/*/images.parquet"
+    here = "" if store == DEFAULT_STORE else f" --store {shlex.quote(store)}"
     print(
-        "\nTry next:\n"
-        "  .venv/bin/un0 jobs\n"
+        f"  parquet   {opened.config.uri.removeprefix('file://')}/{files}\n"
+        f"  picture   {picture}\n"
+        "\n"
+        "Try next:\n"
+        f"  .venv/bin/un0 jobs{here}\n"
         '  .venv/bin/un0 query "select label, count(*) images, sum(energy_j) joules '
-        'from images group by label order by label"\n'
-        "  .venv/bin/un0 generate --count 20000 --classes Sneaker,Bag --seed 7\n"
+        f'from images group by label order by label"{here}\n'
+        f"  .venv/bin/un0 report{here}\n"
+        f"  .venv/bin/un0 generate --count 20000 --classes Sneaker,Bag --seed 7{here}\n"
         "  .venv/bin/un0 models"
     )

@@ -11,15 +11,14 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from cluster.errors import UserError
 from cluster.storage.open import open_store
 from cluster.storage.reader import JobSummary, list_jobs
-from jobs.cli_options import EndpointUrl, Json, Store, show_json, show_table
+from jobs.cli_options import EndpointUrl, JobArgument, Json, Store, show_json, show_table
 from jobs.render import energy_per_image
 from jobs.service import DEFAULT_STORE
-
-JobArgument = Annotated[str, typer.Argument(help="The job, as `un0 jobs` lists it.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -52,9 +51,9 @@ def jobs_command(
             job.job_id,
             job.state,
             f"{job.images:,} / {job.count:,}",
-            job.model,
+            Text(job.model),
             energy_per_image(job.energy, job.images),
-            job.owner,
+            Text(job.owner),
             f"{job.submitted_at:%Y-%m-%d %H:%M:%S}",
         )
     show_table(table)
@@ -148,9 +147,9 @@ def query_command(
         return
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for column in rows.column_names:
-        table.add_column(column)
+        table.add_column(Text(column))
     for row in rows.to_pylist():
-        table.add_row(*map(_cell, row.values()))
+        table.add_row(*(Text(_cell(value)) for value in row.values()))
     show_table(table)
 
 

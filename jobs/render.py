@@ -9,7 +9,7 @@ from rich.text import Text
 
 from cluster.progress import Snapshot
 from cluster.types import Energy
-from jobs.service import JobResult
+from jobs.result import JobResult
 
 UNKNOWN = "unknown"
 
@@ -38,7 +38,7 @@ def energy_per_image(energy: Energy, images: int) -> str:
         return UNKNOWN
     values = (energy.energy_mj, energy.low_mj, energy.high_mj)
     per_image = [None if mj is None else mj / 1e3 / images for mj in values]
-    return f"{bounded(*per_image)} {energy.quality.replace('_', ' ')}"
+    return f"{bounded(*per_image)} {_how(energy.quality)}"
 
 
 def duration(seconds: float) -> str:
@@ -92,35 +92,46 @@ def _replica_table(snapshot: Snapshot) -> Table:
         table.add_row(
             view.replica_id,
             Text(view.state, {"live": "green", "lost": "red"}.get(view.state, "yellow")),
-            view.host_name,
-            view.hardware,
-            view.provider,
+            Text(view.host_name),
+            Text(view.hardware),
+            Text(view.provider),
             f"{view.committed_images:,}",
             f"{view.open_images:,}",
-            view.note[:60],
+            Text(view.note[:60]),
         )
     return table
 
 
 def summary(result: JobResult) -> str:
     """The last words of a run, for people."""
-    images = max(result.images, 1)
-    per_image = [
-        None if value is None else value / images
-        for value in (result.energy_j, result.energy_low_j, result.energy_high_j)
-    ]
-    quality = result.energy_quality.replace("_", " ")
-    share = "unknown" if result.generate_share is None else f"{result.generate_share:.1%}"
-    lines = [
-        f"Job {result.job_id} {result.state}: {result.images:,} images in the store",
-        f"  rate      {result.images_per_s:,.0f} images/s over {duration(result.seconds)}, "
-        f"after {duration(result.startup_s)} of start-up; generating {share} of that time",
-        f"  energy    {bounded(result.energy_j, result.energy_low_j, result.energy_high_j)}, "
-        f"{bounded(*per_image)} per image, {quality}"
-        + (f" ({result.energy_method})" if result.energy_j is not None else ""),
-        f"  overhead  {joules(result.overhead_j)} for loading, warm-up and tails, {quality}",
-        f"  store     {result.store}",
-    ]
+    figures = (result.energy_j, result.energy_low_j, result.energy_high_j)
+    per_image = [None if value is None else value / max(result.images, 1) for value in figures]
+    overhead = (result.overhead_j, result.overhead_low_j, result.overhead_high_j)
+    lines = [f"Job {result.job_id} {result.state}: {result.images:,} images in the store"]
+    if result.images_per_s is not None:
+        share = result.generate_share
+        generating = "" if share is None else f"; generating {share:.1%} of that time"
+        lines.append(
+            f"  rate      {result.images_per_s:,.0f} images/s over {duration(result.seconds)}, "
+            f"after {duration(result.startup_s)} of start-up{generating}"
+        )
+    if result.energy_j is None:
+        lines.append(f"  energy    {UNKNOWN}")
+    else:
+        lines += [
+            f"  energy    {bounded(*per_image)} per image, {bounded(*figures)} in all",
+            f"            {_how(result.energy_quality)} by {result.energy_method}",
+        ]
+    if result.overhead_j is not None:
+        lines.append(
+            f"  overhead  {bounded(*overhead)} for loading and warm-up, "
+            f"{_how(result.overhead_quality)}"
+        )
+    lines.append(f"  store     {result.store}")
     if result.reason:
         lines.append(f"  reason    {result.reason}")
     return "\n".join(lines)
+
+
+def _how(quality: str) -> str:
+    return quality.replace("_", " ")

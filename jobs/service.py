@@ -3,59 +3,27 @@
 from __future__ import annotations
 
 import getpass
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from cluster.actors.options import RunOptions
 from cluster.clock import utc_now
 from cluster.errors import UserError
-from cluster.progress import Snapshot
 from cluster.storage.commit import reopen
 from cluster.storage.layout import JobLayout
-from cluster.storage.object_store import ObjectStore, StoreConfig
+from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
 from cluster.storage.reader import load_job
-from cluster.types import Energy, JobRecord, Manifest
+from cluster.types import JobRecord
+from jobs.result import JobResult, result_of_earlier
+from jobs.running import OnSnapshot, run
 from jobs.sharding import ModelFacts, plan
 from jobs.spec import JobSpec
-from un0.catalog import DEFAULT_MODEL
+from un0.catalog import DEFAULT_MODEL, list_models
 
 DEFAULT_STORE = "./un0-data"
-OnSnapshot = Callable[[Snapshot], None]
-
-
-@dataclass(frozen=True)
-class JobResult:
-    """How a run ended. Joules are of the whole job's commits; None where unknown.
-
-    seconds: since the first replica was ready. startup_s: before that. images: committed in all.
-    generate_share: share of the replicas' time in which their devices generated.
-    """
-
-    job_id: str
-    store: str
-    state: str
-    images: int
-    seconds: float
-    images_per_s: float
-    energy_j: float | None
-    energy_low_j: float | None
-    energy_high_j: float | None
-    energy_quality: str
-    energy_method: str
-    overhead_j: float | None
-    generate_share: float | None
-    startup_s: float
-    retries: int
-    reason: str
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+OnJob = Callable[[JobRecord], None]
 
 
 def generate(
@@ -63,33 +31,50 @@ def generate(
     store: str = DEFAULT_STORE,
     *,
     endpoint_url: str | None = None,
+    single_writer: bool = False,
     replicas: int | None = None,
     address: str | None = None,
+    on_job: OnJob | None = None,
     on_snapshot: OnSnapshot | None = None,
 ) -> JobResult:
     """Submit a job and run it to its end.
 
+    single_writer: accept an S3 server without conditional writes; then see to it that a job is
+        run by one process at a time.
+    on_job hears of the job once it is in the store, on_snapshot of its progress.
     Raises UserError, or un0's InputError and ModelFormatError, for what the caller can mend.
     """
-    opened = open_store(store, endpoint_url=endpoint_url)
-    return run(submit(spec, opened), opened, RunOptions(replicas, address), on_snapshot)
+    opened = open_store(store, endpoint_url=endpoint_url, single_writer=single_writer)
+    record = submit(spec, opened)
+    if on_job is not None:
+        on_job(record)
+    return run(record, opened, RunOptions(replicas, address), on_snapshot)
 
 
 def resume(
     job_id: str,
     store: str = DEFAULT_STORE,
     *,
+    model: str | None = None,
     endpoint_url: str | None = None,
+    single_writer: bool = False,
     replicas: int | None = None,
     address: str | None = None,
+    on_job: OnJob | None = None,
     on_snapshot: OnSnapshot | None = None,
 ) -> JobResult:
-    """Run what a job still lacks. A job that has ended with everything ends at once."""
-    opened = open_store(store, endpoint_url=endpoint_url)
+    """Run what a job still lacks. A job that has ended with everything ends at once.
+
+    model: where the job's model is now, if it has moved; it must be the same file.
+    """
+    opened = open_store(store, endpoint_url=endpoint_url, single_writer=single_writer)
     record = load_job(opened, job_id)
+    if on_job is not None:
+        on_job(record)
     manifest = reopen(opened, job_id)
     if manifest is not None and manifest.state == "completed":
-        return _completed_before(manifest, opened.config)
+        return result_of_earlier(manifest, opened.config.uri, record)
+    record = _with_model(record, model or record.workload.model)
     return run(record, opened, RunOptions(replicas, address), on_snapshot)
 
 
@@ -99,14 +84,14 @@ def submit(spec: JobSpec, store: ObjectStore) -> JobRecord:
     record = JobRecord(
         workload=workload,
         spec=spec.model_dump(mode="json", exclude_none=True),
-        owner=spec.owner or getpass.getuser(),
+        owner=spec.owner or _user(),
         submitted_at=utc_now(),
     )
     key = JobLayout(workload.job_id).spec
     if not store.put_if_absent(key, record.model_dump_json(indent=2).encode()):
         raise UserError(
             f"job {workload.job_id!r} is already in {store.config.uri}; continue it with "
-            f"`un0 resume {workload.job_id}`, or choose another --job-id"
+            f"`un0 resume {workload.job_id}` on that store, or choose another --job-id"
         )
     return record
 
@@ -115,103 +100,27 @@ def model_facts(name: str) -> ModelFacts:
     """What planning needs of a model by name or path; a path is made absolute for the replicas."""
     from un0 import load_model
 
-    path = Path(name)
-    located = str(path.resolve()) if path.is_file() else name
+    known = name in {model.name for model in list_models()}
+    located = name if known else str(Path(name).absolute()) if Path(name).exists() else name
     model = load_model(located)
     config = model.config
     return ModelFacts(located, model.rev, config.num_classes, config.image_size, model.labels)
 
 
-def run(
-    record: JobRecord,
-    store: ObjectStore,
-    options: RunOptions,
-    on_snapshot: OnSnapshot | None = None,
-) -> JobResult:
-    """Run a submitted job to its end.
-
-    Ctrl-C (SIGINT) stops it: what is generated is still committed, the rest given up, and the
-    result's state is ``stopped``. A second one raises KeyboardInterrupt at once.
-    """
-    from cluster.actors.launch import job_run  # Ray takes a second to import
-
-    last: Snapshot | None = None
-    with job_run(record.workload, store.config, options) as job, _first_interrupt() as stop:
-        for last in job:
-            if on_snapshot is not None:
-                on_snapshot(last)
-            if stop.is_set():
-                job.stop()
-                stop.clear()
-    assert last is not None  # the coordinator's first snapshot comes before its end
-    return _result(last, store.config)
+def _with_model(record: JobRecord, name: str) -> JobRecord:
+    """The record with its model found under that name, if it is the model it was submitted with."""
+    facts = model_facts(name)
+    if facts.rev != record.workload.model_rev:
+        raise UserError(
+            f"model {name!r} has revision {facts.rev[:12]}, but job {record.workload.job_id} was "
+            f"submitted with {record.workload.model_rev[:12]}; give the same file with --model"
+        )
+    workload = record.workload.model_copy(update={"model": facts.name})
+    return record.model_copy(update={"workload": workload})
 
 
-@contextmanager
-def _first_interrupt() -> Iterator[threading.Event]:
-    """An event that the first SIGINT sets; from then on SIGINT is KeyboardInterrupt again.
-
-    Outside the main thread, which alone hears signals, the event is never set.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        stop.set()
-
-    signal.signal(signal.SIGINT, note)
+def _user() -> str:
     try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _result(snapshot: Snapshot, store: StoreConfig) -> JobResult:
-    return JobResult(
-        job_id=snapshot.job_id,
-        store=store.uri,
-        state=snapshot.state,
-        images=snapshot.committed_images,
-        seconds=round(snapshot.run_s, 3),
-        images_per_s=round(snapshot.images_per_s, 2),
-        **_energy_figures(snapshot.energy, snapshot.overhead),
-        generate_share=snapshot.generate_share,
-        startup_s=round(snapshot.startup_s, 3),
-        retries=snapshot.retries,
-        reason=snapshot.reason,
-    )
-
-
-def _completed_before(manifest: Manifest, store: StoreConfig) -> JobResult:
-    return JobResult(
-        job_id=manifest.job_id,
-        store=store.uri,
-        state=manifest.state,
-        images=manifest.images,
-        seconds=0.0,
-        images_per_s=0.0,
-        **_energy_figures(manifest.energy, manifest.overhead),
-        generate_share=None,
-        startup_s=0.0,
-        retries=0,
-        reason="it was complete already",
-    )
-
-
-def _energy_figures(energy: Energy, overhead: Energy) -> dict[str, Any]:
-    return {
-        "energy_j": _joules(energy.energy_mj),
-        "energy_low_j": _joules(energy.low_mj),
-        "energy_high_j": _joules(energy.high_mj),
-        "energy_quality": energy.quality,
-        "energy_method": energy.method,
-        "overhead_j": _joules(overhead.energy_mj),
-    }
-
-
-def _joules(energy_mj: int | None) -> float | None:
-    return None if energy_mj is None else energy_mj / 1e3
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())

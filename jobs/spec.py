@@ -23,7 +23,7 @@ from cluster.types import ImageEncoding, Precision
 
 MAX_COUNT = 2**40
 _DURATION = re.compile("".join(rf"(?:(\d+(?:\.\d+)?){unit})?" for unit in "dhms"))
-_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def parse_duration_s(value: Any) -> Any:
@@ -87,7 +87,7 @@ class JobSpec(BaseModel):
     @field_validator("job_id")
     @classmethod
     def _job_id_is_a_key(cls, value: str | None) -> str | None:
-        if value is not None and not _JOB_ID.fullmatch(value):
+        if value is not None and not JOB_ID.fullmatch(value):
             raise ValueError(
                 "use 1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit"
             )

@@ -36,7 +36,7 @@ from cluster.scheduler.events import (
 from cluster.scheduler.state import SchedulerState
 from cluster.storage.commit import commit, finalise, read_commits, reopen
 from cluster.storage.open import open_store
-from cluster.types import CommitRecord, JobState
+from cluster.types import MISSING_ENERGY, CommitRecord, JobState, Manifest
 
 logger = logging.getLogger(__name__)
 SNAPSHOT_S = 0.25
@@ -104,13 +104,12 @@ class _Run:
         for task in self._tasks:
             task.cancel()
         self._status, self._reason = finish.state, finish.reason
-        if finish.state != "stopped":
+        # A run that never had a replica may fail for reasons of its own, while another goes on.
+        if finish.state == "completed" or (finish.state == "failed" and self._first_ready_s):
             await self._finalise(finish.state)
 
     async def _schedule(self) -> Finish:
-        earlier = await asyncio.to_thread(reopen, self._store, self._workload.job_id)
-        if earlier is not None:
-            self._overhead = earlier.overhead
+        await asyncio.to_thread(reopen, self._store, self._workload.job_id)
         commits = await asyncio.to_thread(read_commits, self._store, self._workload.job_id)
         for record in commits.values():
             self._count(record)
@@ -125,19 +124,22 @@ class _Run:
 
     async def _finalise(self, state: JobState) -> None:
         try:
-            manifest = await asyncio.to_thread(
-                finalise,
-                self._store,
-                self._workload.job_id,
-                state,
-                shards=self._workload.num_shards,
-                overhead=self._overhead,
-            )
-            # Attempts that lost to another run's, say, were not counted here.
-            self._committed_images, self._energy = manifest.images, manifest.energy
+            manifest = await asyncio.to_thread(self._end_job, state)
         except ClusterError as error:
             self._status = "failed"
             self._reason = "; ".join(filter(None, [self._reason, str(error)]))
+            return
+        # Attempts that lost to another run's, say, were not counted here.
+        self._committed_images, self._energy = manifest.images, manifest.energy
+
+    def _end_job(self, state: JobState) -> Manifest:
+        """Write how the job ended. That it is complete overrules another run's failure."""
+        job_id, shards = self._workload.job_id, self._workload.num_shards
+        while True:
+            manifest = finalise(self._store, job_id, state, shards=shards, overhead=self._overhead)
+            if state != "completed" or manifest.state == "completed":
+                return manifest
+            reopen(self._store, job_id)
 
     def _carry_out(self, command: Command) -> None:
         match command:
@@ -212,6 +214,7 @@ class _Run:
             async for outcome in _heard(reports):
                 if isinstance(outcome, Heartbeat):
                     self._in_flight[replica_id, shard] = outcome.images
+                    self._update(replica_id, note=outcome.trouble)
         except (RayError, TimeoutError) as error:
             return self._lose(replica_id, _reason(error, f"silent for {SILENCE_S:.0f} s"))
         finally:
@@ -293,8 +296,8 @@ class _Run:
             open_images=sum(open_images.values()),
             startup_s=ready_s - self._began_s,
             run_s=now_s - ready_s,
-            energy=self._energy,
-            overhead=self._overhead,
+            energy=self._energy if self._committed_images else MISSING_ENERGY,
+            overhead=self._overhead if self._first_ready_s else MISSING_ENERGY,
             generate_share=self._generate_s / self._window_s if self._window_s else None,
             replicas=tuple(
                 replace(view, open_images=open_images[view.replica_id])

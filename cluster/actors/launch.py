@@ -36,7 +36,11 @@ class JobRun:
             for reference in self._snapshots:
                 yield ray.get(reference)
         except RayError as error:
-            raise Fatal(f"the coordinator was lost: {str(error).strip().splitlines()[0]}") from None
+            why = str(error).strip().splitlines()[-1]
+            raise Fatal(
+                f"the coordinator was lost ({type(error).__name__}: {why}); what is committed "
+                "stays, `un0 resume` goes on"
+            ) from None
 
     def stop(self) -> None:
         self._coordinator.stop.remote()
@@ -50,7 +54,8 @@ def job_run(workload: Workload, store: StoreConfig, options: RunOptions) -> Iter
     """
     cluster_id = _connect(options)
     try:
-        replicas, replica_options = _fit(options, ray.cluster_resources())
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        replicas, replica_options = fit(options, nodes)
         coordinator = Coordinator.remote(  # type: ignore[attr-defined]
             RunPlan(workload, store, replicas, replica_options, cluster_id)
         )
@@ -61,7 +66,7 @@ def job_run(workload: Workload, store: StoreConfig, options: RunOptions) -> Iter
 
 def _connect(options: RunOptions) -> str:
     """Connect, or start a cluster; the name by which the energy log knows it."""
-    address = options.address or os.environ.get("RAY_ADDRESS")
+    address = options.address or os.environ.get("RAY_ADDRESS") or None
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is not None:
         try:
@@ -91,18 +96,27 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
-def _fit(options: RunOptions, resources: dict[str, float]) -> tuple[int, ReplicaOptions]:
-    """(replicas, each one's share) for what the cluster has: GPUs if any, else CPUs."""
-    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+def fit(options: RunOptions, nodes: list[dict[str, float]]) -> tuple[int, ReplicaOptions]:
+    """(replicas, each one's share) for the Ray resources of each node: GPUs if any, else CPUs.
+
+    A CPU replica gets the threads, up to four, that leave the fewest CPUs over. Raises UserError
+    if the replicas asked for do not fit.
+    """
+    gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
     if gpus:
-        replicas, room, share = options.replicas or gpus, gpus, ReplicaOptions("cuda", 1)
+        room, share = gpus, ReplicaOptions("cuda", 1)
     else:
-        threads = min(THREADS_PER_REPLICA, max(1, cpus // (options.replicas or 1)))
-        replicas, room = options.replicas or max(1, cpus // threads), cpus // threads
-        share = ReplicaOptions("cpu", threads)
-    if replicas > room:
+        wanted = options.replicas or 1
+        rooms = {t: sum(n // t for n in cpus) for t in range(1, THREADS_PER_REPLICA + 1)}
+        fitting = [t for t, room in rooms.items() if room >= wanted] or [1]
+        threads = max(fitting, key=lambda t: (min(rooms[t], options.replicas or rooms[t]) * t, t))
+        room, share = rooms[threads], ReplicaOptions("cpu", threads)
+    replicas = options.replicas or room
+    if not 0 < replicas <= room:
         raise UserError(
-            f"{replicas} replicas do not fit: the Ray cluster has {gpus} GPUs and {cpus} CPUs, "
-            f"room for {room}; ask for fewer with --replicas"
+            f"{replicas or 1} replicas do not fit: the Ray cluster has {gpus} GPUs and "
+            f"{sum(cpus)} CPUs on {len(nodes)} nodes, room for {room}; ask for fewer with "
+            "--replicas, or add nodes"
         )
     return replicas, share

@@ -15,8 +15,8 @@ import ray
 
 from cluster.actors.node_meter import ReplicaMeter
 from cluster.actors.options import ReplicaOptions
-from cluster.errors import CommitStateUnknown, Fatal, UserError
-from cluster.execution import Abandoned, Attempt, ShardRunner
+from cluster.errors import Fatal, Retryable, UserError
+from cluster.execution import PATIENCE_S, Abandoned, Attempt, ShardRunner
 from cluster.metering.node import Seat
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
@@ -40,9 +40,10 @@ class Ready:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Alive; so many images of the shard are generated."""
+    """Alive; so many images of the shard are generated. trouble: what holds it up, if anything."""
 
     images: int
+    trouble: str
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Replica:
             self._runner.run, self._workload.shard(shard), attempt_id, count
         )
         while not wait([attempt], timeout=HEARTBEAT_S).done:
-            yield Heartbeat(generated)
+            yield Heartbeat(generated, self._runner.trouble)
         yield _outcome(attempt)
 
     def abandon(self) -> None:
@@ -149,8 +150,8 @@ def _outcome(attempt: Future[Attempt]) -> Attempt | Failure:
         return attempt.result()
     except Abandoned:
         return Failure("abandoned on request", fatal=False)
-    except CommitStateUnknown as error:
-        return Failure(str(error), fatal=False)
+    except Retryable as error:  # tried for so long that making the images again would not help
+        return Failure(f"the store stayed away for {PATIENCE_S:.0f} s: {error}", fatal=True)
     except (UserError, Un0Error, Fatal) as error:
         return Failure(str(error), fatal=True)
     except Exception as error:  # of this attempt alone: told to the coordinator, which retries

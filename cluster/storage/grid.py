@@ -41,7 +41,7 @@ def grid(
     if per_class * len(classes) * cell[0] * cell[1] > _MAX_PIXELS:
         raise UserError(
             f"grid: {len(classes)} rows of {per_class} pictures of {cell[0]}x{cell[1]} pixels are "
-            "too many for one sheet; lower --per-class or --scale"
+            "too many for one sheet; lower --per-class"
         )
     labels = {c: _shown(workload.label_of(c) or f"class {c}") for c in classes}
     sheet = _Sheet(labels, per_class, cell)

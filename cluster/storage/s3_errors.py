@@ -7,7 +7,7 @@ from botocore import exceptions as aws
 from cluster.errors import ClusterError, Fatal, NotFound, Retryable, UserError
 
 _DENIED = "these credentials may not do this: grant read, write, list and delete on the bucket"
-_REGION = "the bucket is in another region: set --region or AWS_REGION to the bucket's"
+_REGION = "the bucket is in another region: set AWS_REGION to the bucket's"
 _FULL = "the store is full: free some space or raise its quota"
 _UNREACHABLE = "no answer: check --endpoint-url (or AWS_ENDPOINT_URL_S3), and that the server runs"
 

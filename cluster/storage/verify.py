@@ -27,7 +27,7 @@ from cluster.storage.commit import ended_state, parse_record
 from cluster.storage.layout import JobLayout, holds_images, shard_of_commit
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.reader import load_job
-from cluster.types import CommitRecord, Energy, Manifest, Shard, Workload
+from cluster.types import MISSING_ENERGY, CommitRecord, Energy, Manifest, Shard, Workload
 
 _THREADS = 4
 _FETCH_AHEAD = 1  # shards in memory besides the one being checked
@@ -81,7 +81,9 @@ def verify(store: ObjectStore, job_id: str, *, on_shard: OnShard | None = None) 
         images=check.images,
         problems=tuple(problems),
         pixel_sha256=check.hash.hexdigest() if check.images == workload.count else None,
-        energy=sum_energy(record.energy for record in check.records.values()),
+        energy=sum_energy(record.energy for record in check.records.values())
+        if check.records
+        else MISSING_ENERGY,
     )
 
 

@@ -86,6 +86,53 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(
     assert_whole(store, undisturbed_sha256)
 
 
+def test_ctrl_c_before_there_is_a_replica_stops_too(tmp_path: Path) -> None:
+    store = str(tmp_path)
+    with running("generate", *JOB, "--store", store, "--json") as command:
+        command.until(lambda: (tmp_path / "jobs/job/spec.json").exists())
+        command.interrupt()
+        assert command.wait() == 130
+        assert "un0 resume job" in command.stderr
+        result: dict[str, Any] = json.loads(command.stdout)
+    assert result["state"] == "stopped"
+    assert result["images"] == 0
+    assert result["energy_j"] is None
+    assert result["energy_quality"] == "missing"
+
+
+def test_a_failing_resume_does_not_end_a_job_that_another_run_completes(tmp_path: Path) -> None:
+    store, model = str(tmp_path / "store"), tmp_path / "model.safetensors"
+    assert un0("export", "fashion32/n512", str(model)).returncode == 0
+    with running("generate", str(model), *JOB, "--store", store, "--json") as command:
+        command.until(lambda: committed(store) >= 2)
+        moved = model.rename(tmp_path / "moved.safetensors")
+        refused = un0("resume", "job", "--store", store)
+        assert refused.returncode == 2
+        assert "model.safetensors" in refused.stderr
+        assert command.wait() == 0, command.stderr
+        assert json.loads(command.stdout)["state"] == "completed"
+    assert un0_json("verify", "job", "--store", store)["ok"] is True
+    (job,) = un0_json("jobs", "--store", store)
+    assert job["state"] == "completed"
+    again = un0_json("resume", "job", "--store", store, "--model", str(moved))
+    assert again["images"] == 12000
+
+
+def test_a_store_that_stays_away_fails_the_job_with_the_reason_and_the_way_on() -> None:
+    with DevS3() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.env().items():
+            patch.setenv(name, value)
+        store = f"{server.uri}/gone"
+        with running("generate", *JOB, "--store", store, "--json") as command:
+            command.until(lambda: committed(store) >= 2)
+            server.stop(kill=True)
+            assert command.wait() == 1
+            result: dict[str, Any] = json.loads(command.stdout)
+            assert "stayed away" in result["reason"]
+            assert "un0 resume job" in command.stderr
+        assert result["state"] == "failed"
+
+
 def test_a_store_that_goes_away_and_comes_back_costs_no_image(undisturbed_sha256: str) -> None:
     with DevS3() as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.env().items():

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-WAIT_S = 120.0
+WAIT_S = 240.0
 
 
 def un0(*args: str, timeout_s: float = 240.0) -> subprocess.CompletedProcess[str]:

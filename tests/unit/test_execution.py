@@ -17,7 +17,6 @@ from cluster import execution
 from cluster.errors import Retryable
 from cluster.execution import Abandoned, Meter, ShardRunner
 from cluster.metering.usage import Work
-from cluster.storage.backoff import Backoff
 from cluster.storage.commit import commit, read_commits
 from cluster.storage.faults import FaultRates, FaultyStore
 from cluster.storage.images import decode_image
@@ -69,8 +68,7 @@ def workload() -> Workload:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    patience = Backoff(attempts=40, sleep=lambda _: None)
-    monkeypatch.setattr(execution, "PATIENCE", patience)
+    monkeypatch.setattr(execution, "RETRY_S", 0.0)
 
 
 def runner(workload: Workload, store: ObjectStore, meter: Meter | None = None) -> ShardRunner:
@@ -138,7 +136,10 @@ def test_an_unreliable_store_costs_retries_not_images(
     assert sorted(read_commits(store, "job")) == [0, 1, 2]
 
 
-def test_a_store_that_stays_away_ends_the_attempt(workload: Workload, store: ObjectStore) -> None:
+def test_a_store_that_stays_away_ends_the_attempt(
+    workload: Workload, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "PATIENCE_S", 0.0)
     body = runner(workload, FaultyStore(store, 0, FaultRates(before=1.0)))
     with pytest.raises(Retryable):
         body.run(workload.shard(0), "a")
@@ -159,6 +160,20 @@ def test_abandoned_work_leaves_nothing(workload: Workload, store: ObjectStore) -
     with pytest.raises(Abandoned):
         body.run(workload.shard(0), "a")
     assert list(store.list("jobs/")) == []
+
+
+def test_asked_to_give_up_nobody_waits_for_a_store_that_is_away(
+    workload: Workload, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "RETRY_S", 600.0)
+    body = runner(workload, FaultyStore(store, 0, FaultRates(before=1.0)))
+    with ThreadPoolExecutor(1) as pool:
+        attempt = pool.submit(body.run, workload.shard(0), "a")
+        while not body.trouble:
+            assert not attempt.done()
+        body.abandon()
+        with pytest.raises(Abandoned):
+            attempt.result(timeout=60)
 
 
 def test_a_single_writer_gets_the_record_to_commit(workload: Workload, store: ObjectStore) -> None:

@@ -1,0 +1,107 @@
+"""How a run ended, in figures for people and scripts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from cluster.progress import Snapshot
+from cluster.types import MISSING_ENERGY, Energy, JobRecord, Manifest
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a run ended. Joules of the job are those of its commits; None where unknown.
+
+    images: committed in all, by earlier runs too. seconds: since the first replica was ready;
+    startup_s: before that. images_per_s: of this run. generate_share: share of the replicas' time
+    in which their devices generated. overhead_j: loading and warm-up of this run's replicas; what
+    lost attempts and idling took is in the store's energy log. deadline_missed: None without one.
+    """
+
+    job_id: str
+    store: str
+    state: str
+    images: int
+    seconds: float
+    images_per_s: float | None
+    energy_j: float | None
+    energy_low_j: float | None
+    energy_high_j: float | None
+    energy_quality: str
+    energy_method: str
+    overhead_j: float | None
+    overhead_low_j: float | None
+    overhead_high_j: float | None
+    overhead_quality: str
+    generate_share: float | None
+    startup_s: float
+    retries: int
+    deadline_missed: bool | None
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def result_of(snapshot: Snapshot, store: str, record: JobRecord, ended_at: datetime) -> JobResult:
+    """The result that a run's last snapshot tells."""
+    ran = snapshot.run_images > 0
+    return JobResult(
+        job_id=snapshot.job_id,
+        store=store,
+        state=snapshot.state,
+        images=snapshot.committed_images,
+        seconds=round(snapshot.run_s, 3),
+        images_per_s=round(snapshot.images_per_s, 2) if ran else None,
+        **_energy_figures(snapshot.energy, snapshot.overhead),
+        generate_share=snapshot.generate_share,
+        startup_s=round(snapshot.startup_s, 3),
+        retries=snapshot.retries,
+        deadline_missed=_deadline_missed(record, ended_at),
+        reason=snapshot.reason,
+    )
+
+
+def result_of_earlier(manifest: Manifest, store: str, record: JobRecord) -> JobResult:
+    """The result of a job that was complete before this run."""
+    return JobResult(
+        job_id=manifest.job_id,
+        store=store,
+        state=manifest.state,
+        images=manifest.images,
+        seconds=0.0,
+        images_per_s=None,
+        **_energy_figures(manifest.energy if manifest.images else MISSING_ENERGY, MISSING_ENERGY),
+        generate_share=None,
+        startup_s=0.0,
+        retries=0,
+        deadline_missed=_deadline_missed(record, manifest.finished_at),
+        reason="it was complete already",
+    )
+
+
+def _deadline_missed(record: JobRecord, ended_at: datetime) -> bool | None:
+    deadline_s = record.spec.get("deadline")
+    if deadline_s is None:
+        return None
+    return (ended_at - record.submitted_at).total_seconds() > float(deadline_s)
+
+
+def _energy_figures(energy: Energy, overhead: Energy) -> dict[str, Any]:
+    return {
+        "energy_j": _joules(energy.energy_mj),
+        "energy_low_j": _joules(energy.low_mj),
+        "energy_high_j": _joules(energy.high_mj),
+        "energy_quality": energy.quality,
+        "energy_method": energy.method,
+        "overhead_j": _joules(overhead.energy_mj),
+        "overhead_low_j": _joules(overhead.low_mj),
+        "overhead_high_j": _joules(overhead.high_mj),
+        "overhead_quality": overhead.quality,
+    }
+
+
+def _joules(energy_mj: int | None) -> float | None:
+    return None if energy_mj is None else energy_mj / 1e3
