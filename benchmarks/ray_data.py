@@ -22,10 +22,14 @@ from typing import Any
 import numpy as np
 import ray
 
+from cluster.actors.launch import fit
+from cluster.actors.options import RunOptions
 from cluster.clock import monotonic_s
 from cluster.storage.images import encode_images
 from jobs import JobSpec, generate
 from un0 import DEFAULT_MODEL, Sampler, load_model
+
+READERS_AND_WRITERS = 2  # Ray Data's own tasks need CPUs beside the generating actors
 
 
 class Generate:
@@ -52,7 +56,7 @@ def ray_data_rate(count: int, replicas: int, threads: int, batch: int) -> float:
     stamps, out = tempfile.mkdtemp(), tempfile.mkdtemp()
     ray.init(
         address="local",
-        num_cpus=os.cpu_count(),
+        num_cpus=replicas * threads + READERS_AND_WRITERS,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -61,7 +65,7 @@ def ray_data_rate(count: int, replicas: int, threads: int, batch: int) -> float:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         (
-            ray.data.range(count, override_num_blocks=max(2, count // batch))
+            ray.data.range(count, override_num_blocks=count // batch)
             .map_batches(
                 Generate,
                 fn_constructor_args=(threads, stamps),
@@ -84,7 +88,8 @@ def our_rate(count: int, replicas: int) -> float:
     """Images/s of ``un0 generate``."""
     out = tempfile.mkdtemp()
     try:
-        return generate(JobSpec(count=count), out, replicas=replicas).images_per_s
+        result = generate(JobSpec(count=count), out, replicas=replicas)
+        return count / result.seconds
     finally:
         shutil.rmtree(out)
 
@@ -97,20 +102,22 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1024, help="Ray Data's batch size")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    threads = max(1, (os.cpu_count() or 1) // args.replicas)
+    count = -(-args.count // args.batch) * args.batch  # whole blocks: no half-filled tile
+    _, share = fit(RunOptions(args.replicas), [{"CPU": float(os.cpu_count() or 1)}])
+    threads = share.threads
     ours, theirs = [], []
     for _ in range(args.rounds):
-        ours.append(our_rate(args.count, args.replicas))
-        theirs.append(ray_data_rate(args.count, args.replicas, threads, args.batch))
+        ours.append(our_rate(count, args.replicas))
+        theirs.append(ray_data_rate(count, args.replicas, threads, args.batch))
     rows = [
         {"system": "un0 generate", "images_per_s": statistics.median(ours), "rounds": ours},
         {"system": "Ray Data", "images_per_s": statistics.median(theirs), "rounds": theirs},
     ]
     ratio = statistics.median(ours) / statistics.median(theirs)
     if args.json:
-        print(json.dumps({"rows": rows, "ratio": ratio, "count": args.count}, indent=2))
+        print(json.dumps({"rows": rows, "ratio": ratio, "count": count}, indent=2))
         return
-    print(f"{args.count:,} images, {args.replicas} x {threads} threads, {args.rounds} rounds")
+    print(f"{count:,} images, {args.replicas} x {threads} threads, {args.rounds} rounds")
     for row in rows:
         spread = ", ".join(f"{rate:,.0f}" for rate in row["rounds"])
         print(f"{row['system']:14} {row['images_per_s']:8,.0f} images/s   ({spread})")
