@@ -314,7 +314,7 @@ def live(
     for use in uses:
         ledger.report(use)
         ledger.settle(use.attempt_id, outcome)
-    for use in (announced + uses) * (repeats - 1):
+    for use in (uses + announced) * (repeats - 1):
         ledger.report(use)
     energies = {use.attempt_id: ledger.attempt_energy(use.attempt_id) for use in uses}
     rows = ledger.drain() + ledger.close()
