@@ -85,21 +85,34 @@ def start_node_meter(node_id: str, store: StoreConfig, cluster_id: str) -> Any:
 
 
 class ReplicaMeter:
-    """What ``ShardRunner`` needs of the node's meter. Never raises: no answer is ``missing``."""
+    """What ``ShardRunner`` needs of the node's meter. Never raises: no answer is ``missing``.
+
+    A meter that was restarted does not know its replicas: after an answer that did not come, the
+    replica sits down again before the next attempt.
+    """
 
     def __init__(self, actor: Any, seat: Seat) -> None:
         self._actor = actor
-        self._replica_id = seat.replica_id
+        self._seat = seat
+        self._seated = False
         self._begun: dict[str, tuple[int, Work]] = {}
+        self.hardware = seat.gpu_name if seat.gpu_uuid else "cpu"
+        self.provider = "missing"
+        self._sit()
+
+    def _sit(self) -> None:
         try:
-            device, self.provider = ray.get(actor.sit.remote(seat), timeout=ANSWER_S)
-            self.hardware = f"cpu: {device.hw_name}" if device.hw_type == "cpu" else device.hw_name
+            device, self.provider = ray.get(self._actor.sit.remote(self._seat), timeout=ANSWER_S)
         except (RayError, TimeoutError) as error:
             logger.warning("the node's meter does not answer: %s", error)
-            self.hardware, self.provider = seat.gpu_name if seat.gpu_uuid else "cpu", "missing"
+            return
+        self.hardware = f"cpu: {device.hw_name}" if device.hw_type == "cpu" else device.hw_name
+        self._seated = True
 
     def begin(self, attempt_id: str, work: Work = NO_WORK) -> None:
         """The device begins to work on the attempt."""
+        if not self._seated:
+            self._sit()
         self._begun[attempt_id] = monotonic_ns(), work
         self._actor.begin.remote(self._use(attempt_id, None, None))
 
@@ -111,6 +124,7 @@ class ReplicaMeter:
             energy: Energy = ray.get(self._actor.end.remote(use), timeout=ANSWER_S)
         except (RayError, TimeoutError) as error:
             logger.warning("the energy of attempt %s is unknown: %s", attempt_id, error)
+            self._seated = False
             return MISSING_ENERGY
         return energy
 
@@ -121,7 +135,7 @@ class ReplicaMeter:
             end_ns=end_ns,
             bucket="overhead" if work is NO_WORK else "job",
             attempt_id=attempt_id,
-            replica_id=self._replica_id,
+            replica_id=self._seat.replica_id,
             work=work,
             images=images,
         )

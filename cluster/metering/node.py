@@ -7,6 +7,7 @@ coordinator says what became of their attempts. Free of Ray; the actor around it
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from cluster.metering.usage import Outcome, Use
 from cluster.storage.energy_log import EnergyLog
 from cluster.types import MISSING_ENERGY, Energy
 
+logger = logging.getLogger(__name__)
 CUT_S = 10.0  # how often the CPU time behind a long attempt is looked at
 GRACE_S = 2 * CUT_S  # so nothing is charged before that
 MIN_SHARE = 1e-6  # CPU time ticks coarsely: a short slice may seem to have used none
@@ -46,7 +48,10 @@ def host_sources() -> list[Source]:
 def gpu_source(seat: Seat) -> Source:
     """The best source of the seat's GPU."""
     assert seat.gpu_uuid is not None
-    return choose_gpu(seat.gpu_uuid, seat.gpu_name).source
+    choice = choose_gpu(seat.gpu_uuid, seat.gpu_name)
+    for refusal in choice.refused:
+        logger.info("%s: not %s: %s", seat.gpu_name, refusal.provider, refusal.reason)
+    return choice.source
 
 
 class NodeMeter:
@@ -107,18 +112,21 @@ class NodeMeter:
         return self._sources[device.hw_id].provider
 
     def begin(self, use: Use) -> None:
-        """The replica begins to use its devices; ``use.end_ns`` is None."""
+        """The replica begins to use its devices; ``use.end_ns`` is None.
+
+        Raises LookupError if it has no seat, as ``end`` does.
+        """
         with self._lock:
+            gpu = self._gpu_of(use)
             self._cut()
             self._running[use.attempt_id] = use
-            gpu = self._seats[use.replica_id][1]
             if gpu is not None:
                 self._ledgers[gpu].report(use)
 
     def end(self, use: Use) -> Energy:
         """The use has ended: what its attempt took on its own device."""
         with self._lock:
-            gpu = self._seats[use.replica_id][1]
+            gpu = self._gpu_of(use)
             if gpu is not None:
                 self._ledgers[gpu].report(use)
                 self._read([gpu])
@@ -134,13 +142,14 @@ class NodeMeter:
                 ledger.settle(attempt_id, outcome)
 
     def lose(self, replica_id: str) -> None:
-        """The replica is gone; what it was doing is lost."""
+        """The replica is gone, and its seat free; what it was doing is lost."""
         with self._lock:
             self._cut()
             for use in [use for use in self._running.values() if use.replica_id == replica_id]:
                 del self._running[use.attempt_id]
             for ledger in self._ledgers.values():
                 ledger.lose(replica_id, self._clock_ns())
+            self._seats.pop(replica_id, None)  # what it said in its last moments comes too late
 
     def sample(self) -> None:
         """Take a reading of every device, and write the log when it is due. Call it each second."""
@@ -162,6 +171,15 @@ class NodeMeter:
                 source.close()
             self._ledgers.clear()
         return self._log.close()
+
+    def _gpu_of(self, use: Use) -> str | None:
+        """The hw_id of the GPU that the user sits on; None on the CPUs."""
+        if use.replica_id not in self._seats:
+            raise LookupError(
+                f"replica {use.replica_id!r} has no seat at this node's meter, which may have been "
+                "restarted: sit again"
+            )
+        return self._seats[use.replica_id][1]
 
     def _open(self, source: Source) -> str:
         """Begin the ledger of a source's device, unless there is one; its hw_id."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.nvml_stub import Gpu, Mig, build_nvml_stub
+from support.stub_node import play
 
 VISIBLE = ("3,0", "GPU-b", "MIG-x", "", "0")
 GPUS = ("GPU-a", "GPU-b", "GPU-c", "GPU-d")
@@ -21,16 +19,16 @@ def on_a_ray_node() -> dict[str, Any]:
     import ray
     from support.nvml_stub import NvmlStub
 
-    from cluster.metering.select import choose_meter
+    from cluster.metering.select import choose_gpu
 
     @ray.remote(num_cpus=0)
     class Actor:
         def open(self, uuid: str) -> tuple[str, str | None]:
-            self._meter = choose_meter("a GPU", uuid)
-            return self._meter.provider, os.environ.get("CUDA_VISIBLE_DEVICES")
+            self._source = choose_gpu(uuid).source
+            return self._source.provider, os.environ.get("CUDA_VISIBLE_DEVICES")
 
-        def lap(self) -> int | None:
-            return self._meter.lap().energy_mj
+        def read(self) -> int | None:
+            return self._source.read().energy_mj
 
     stub = NvmlStub.of_this_process()
     stub.add(*(Gpu(uuid, counter_mj=index) for index, uuid in enumerate(GPUS)))
@@ -47,7 +45,7 @@ def on_a_ray_node() -> dict[str, Any]:
             results[visible] = {
                 "provider": provider,
                 "seen": seen,
-                "energy_mj": ray.get(actor.lap.remote()),
+                "energy_mj": ray.get(actor.read.remote()),
             }
             ray.kill(actor)
         assigned = Actor.options(num_gpus=1).remote()  # Ray sets the variable by itself
@@ -59,22 +57,8 @@ def on_a_ray_node() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    stub = build_nvml_stub(tmp_path_factory.mktemp("nvml"))
-    tests = Path(__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, __file__],
-        env={
-            **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "CUDA_"))},
-            **stub.env(),
-            "PYTHONPATH": os.pathsep.join((str(tests), str(tests.parent))),
-        },
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    parsed: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return parsed
+    told: dict[str, Any] = play(__file__, build_nvml_stub(tmp_path_factory.mktemp("nvml")))
+    return told
 
 
 def test_ray_finds_the_stub_s_gpus_too(results: dict[str, Any]) -> None:

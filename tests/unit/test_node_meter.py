@@ -165,6 +165,25 @@ def test_a_killed_replica_leaves_its_joules_in_wasted(world: World, store: Objec
     assert total_j(store, hw_id="GPU-a") == total_j(store, hw_id="GPU-b") == GPU_W * 10
 
 
+def test_a_use_without_a_seat_is_refused_and_the_others_go_on(
+    world: World, store: ObjectStore
+) -> None:
+    meter = node(world, store)
+    for replica, pid in (("r0", 1), ("r1", 2)):
+        meter.sit(Seat(replica, pid))
+    meter.lose("r0")
+    late, well = attempt(world, "r0", "a"), attempt(world, "r1", "b")
+    with pytest.raises(LookupError, match="r0"):
+        meter.begin(late)  # said before it died, heard afterwards
+    meter.begin(well)
+    world.run(10, p2=10)
+    with pytest.raises(LookupError, match="r0"):
+        meter.end(over(late, world, images=1))
+    assert meter.end(over(well, world, images=1)).energy_mj == HOST_W * 10 * 1000
+    meter.close()
+    assert {row["attempt_id"] for row in rows(store)} == {"b"}
+
+
 def test_an_attempt_that_lost_the_race_is_wasted_and_loading_is_overhead(
     world: World, store: ObjectStore
 ) -> None:
