@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,16 +47,10 @@ class CpuWatts:
 CPU_LOW, CPU_NOMINAL, CPU_HIGH = CpuWatts(1.69, 0.45), CpuWatts(3.5, 0.74), CpuWatts(8.58, 3.04)
 
 
-def process_cpu_s() -> tuple[float, float]:
-    """(busy, idle) seconds of this process: none of the machine's idling is its own."""
-    return time.process_time(), 0.0
-
-
 class CpuEstimate:
-    """CPU energy from CPU time: of the whole machine, or, given ``process_cpu_s``, of this process.
+    """Energy of the machine's CPUs from the time they were busy and idle.
 
-    The processes of a machine never add up to more than the machine. Raises Refused where the
-    system does not tell CPU times.
+    Raises Refused where the system does not tell CPU times.
     """
 
     provider = "cpu-estimate"

@@ -6,22 +6,17 @@ CPU: RAPL, an estimate, missing.
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cluster.metering.estimate import CpuEstimate, GpuEstimate, design_power_mw, process_cpu_s
-from cluster.metering.hardware import cpu_name, machine_cpu_s
-from cluster.metering.meter import CpuShareMeter, LapMeter, Meter
+from cluster.metering.estimate import CpuEstimate, GpuEstimate, design_power_mw
+from cluster.metering.hardware import cpu_name
 from cluster.metering.missing import MissingSource
 from cluster.metering.nvml import NvmlDevice, list_gpus
 from cluster.metering.nvml_sources import NvmlCounter, NvmlPower
 from cluster.metering.rapl import POWERCAP, open_rapl
 from cluster.metering.reading import Device, Refused, Source
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,27 +88,6 @@ def choose_machine(powercap: Path = POWERCAP) -> MachineMeters:
         notes.append(Refusal("rapl", "the CPU is part of its GPU's module, and metered with it"))
         return MachineMeters(tuple(gpus), tuple(notes))
     return MachineMeters((*gpus, *choose_cpu(powercap)), tuple(notes))
-
-
-def choose_meter(device_name: str, gpu_uuid: str | None) -> Meter:
-    """The meter of a replica on the GPU of that UUID, or on the CPU when there is none.
-
-    A CPU is shared with other processes: of its counters a replica is charged its share.
-    """
-    if gpu_uuid is None:
-        return _choose_process_meter()
-    choice = choose_gpu(gpu_uuid, device_name)
-    for refusal in choice.refused:
-        logger.info("%s: not %s: %s", device_name, refusal.provider, refusal.reason)
-    return LapMeter(choice.source)
-
-
-def _choose_process_meter() -> Meter:
-    try:
-        return CpuShareMeter(open_rapl(), time.process_time, lambda: machine_cpu_s()[0])
-    except Refused as refused:
-        logger.info("not rapl: %s", refused.reason)
-    return LapMeter(CpuEstimate(process_cpu_s))
 
 
 def _first(providers: Sequence[tuple[str, Callable[[], Source]]], device: Device) -> Choice:

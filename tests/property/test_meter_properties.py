@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.energy import sum_energy
 from cluster.metering.counter import CounterTrack
-from cluster.metering.meter import between
-from cluster.metering.reading import Reading
+from cluster.metering.reading import Device, Reading
+from cluster.metering.timeline import Timeline
 
 SECOND_NS = 1_000_000_000
 RANGE = 65_532_610_987  # uJ, of a desktop CPU
@@ -56,9 +54,11 @@ def test_shares_add_up_over_time_and_never_exceed_the_board(
     ]
     charged = 0
     for part in slices:
-        share = Fraction(part, 7)
-        laps = [between(a, b, share) for a, b in pairwise(readings)]
-        whole = between(readings[0], readings[-1], share)
-        assert sum_energy(laps).energy_mj == whole.energy_mj
+        device = Device("MIG", "gpu", "slice", "gpu", share=Fraction(part, 7))
+        often, once = Timeline(device, 0, 0), Timeline(device, 0, 0)
+        laps = [lap.energy_mj for lap in map(often.read, readings) if lap is not None]
+        (whole,) = filter(None, map(once.read, (readings[0], readings[-1])))
+        assert len(laps) == len(readings) - 1
+        assert sum(lap or 0 for lap in laps) == whole.energy_mj
         charged += whole.energy_mj or 0
     assert charged <= totals[-1]

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.laps import Laps
 from support.meter_worlds import WORLDS, World
 from support.nvml_stub import StubProcess, build_nvml_stub
 
 from cluster.energy import sum_energy
-from cluster.metering.meter import LapMeter
 
 Check = Callable[[World], None]
 Contract = Callable[[Check], None]
@@ -66,7 +66,7 @@ def test_laps_of_a_window_however_cut_add_up_to_the_window(contract: Contract) -
 
 
 def laps_add_up(world: World) -> None:
-    whole, parts = LapMeter(world.source), LapMeter(world.source)
+    whole, parts = Laps(world.source), Laps(world.source)
     laps = []
     for seconds in (0.1, 0.2, 7.7, 0.0, 1.3):
         world.spend(seconds)
@@ -83,7 +83,7 @@ def test_at_constant_power_energy_goes_with_time(contract: Contract) -> None:
 
 
 def energy_goes_with_time(world: World) -> None:
-    meter = LapMeter(world.source)
+    meter = Laps(world.source)
     world.spend(2.0)
     once = meter.lap().energy_mj
     world.spend(14.0)
@@ -99,7 +99,7 @@ def test_an_estimate_has_bounds_and_nothing_else_has(contract: Contract) -> None
 
 
 def only_estimates_have_bounds(world: World) -> None:
-    meter = LapMeter(world.source)
+    meter = Laps(world.source)
     world.spend(10.0)
     energy = meter.lap()
     if energy.quality == "estimated":
@@ -119,7 +119,7 @@ def test_an_outage_is_null_and_what_it_is_part_of_too(contract: Contract) -> Non
 
 def outages_are_null(world: World) -> None:
     assert world.fail is not None
-    meter = LapMeter(world.source)
+    meter = Laps(world.source)
     world.spend(3.0)
     before = meter.lap()
     world.fail()

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pynvml
 import pytest
+from support.laps import Laps, between
 from support.meter_worlds import TestClock
 from support.nvml_stub import LOST, UNKNOWN_ERROR, Gpu, Mig, NvmlStub, StubProcess, build_nvml_stub
 
 from cluster.energy import sum_energy
-from cluster.metering.meter import LapMeter, between
 from cluster.metering.nvml import list_gpus
 from cluster.metering.nvml_sources import NvmlCounter, NvmlPower
 from cluster.metering.period import update_period_s
 from cluster.metering.reading import Refused
-from cluster.metering.select import choose_gpu, choose_machine, choose_meter
+from cluster.metering.select import choose_gpu, choose_machine
 
 H100, L4 = "NVIDIA H100 80GB HBM3", "NVIDIA L4"
 FLEET = (
@@ -60,13 +60,14 @@ def test_each_gpu_is_charged_its_own_energy(on_fleet: Scene) -> None:
 
 
 def each_its_own(stub: NvmlStub) -> None:
-    meters = {uuid: LapMeter(NvmlCounter(uuid)) for uuid in ("GPU-a", "GPU-b", "GPU-c")}
+    sources = [NvmlCounter(uuid) for uuid in ("GPU-a", "GPU-b", "GPU-c")]
+    meters = {source.device.hw_id: Laps(source) for source in sources}
     for spent_mj, uuid in enumerate(meters, start=5):
         stub.spend(uuid, spent_mj)
     laps = [meter.lap() for meter in meters.values()]
     assert [lap.energy_mj for lap in laps] == [5, 6, 7]
     assert {lap.quality for lap in laps} == {"measured_counter"}
-    assert [meter.hardware for meter in meters.values()] == [H100, H100, L4]
+    assert [source.device.hw_name for source in sources] == [H100, H100, L4]
     for meter in meters.values():
         meter.close()
 
@@ -114,7 +115,7 @@ def test_a_lost_gpu_is_missing_and_the_others_go_on(on_fleet: Scene) -> None:
 
 
 def one_lost(stub: NvmlStub) -> None:
-    lost, well = LapMeter(NvmlCounter("GPU-a")), LapMeter(NvmlCounter("GPU-b"))
+    lost, well = Laps(NvmlCounter("GPU-a")), Laps(NvmlCounter("GPU-b"))
     stub.set("GPU-a", status=LOST)
     stub.spend("GPU-b", 11)
     laps = [lost.lap(), well.lap()]
@@ -203,7 +204,7 @@ def test_closing_one_meter_twice_leaves_the_others_alone(on_fleet: Scene) -> Non
 
 
 def closed_twice(stub: NvmlStub) -> None:
-    closed, left = NvmlCounter("GPU-a"), LapMeter(NvmlCounter("GPU-b"))
+    closed, left = NvmlCounter("GPU-a"), Laps(NvmlCounter("GPU-b"))
     closed.close()
     closed.close()
     stub.spend("GPU-b", 4)
@@ -221,13 +222,12 @@ def mig(stub: NvmlStub) -> None:
     device = slices[0].device
     assert (device.hw_id, device.hw_parent) == ("MIG-x", "GPU-a")
     assert (device.share, device.shared) == (Fraction(3, 7), True)
-    meters = [LapMeter(source) for source in slices]
-    board = LapMeter(NvmlCounter("GPU-a"))
+    meters = [Laps(source) for source in slices]
+    board = Laps(NvmlCounter("GPU-a"))
     parts_mj = 0
     for spent_mj in (1, 1, 1, 5, 1000, 3):
         stub.spend("GPU-a", spent_mj)
         laps = [meter.lap() for meter in meters]
-        assert "3/7 of a shared board" in laps[0].method
         parts_mj += sum(lap.energy_mj or 0 for lap in laps)
     board_mj = board.lap().energy_mj
     assert board_mj == 1011
@@ -270,16 +270,16 @@ def grace_hopper(stub: NvmlStub) -> None:
     power.close()
 
 
-def test_a_replica_is_charged_by_uuid_or_told_why_not(on_fleet: Scene) -> None:
-    on_fleet(replica_meter)
+def test_a_gpu_is_metered_by_uuid_or_told_why_not(on_fleet: Scene) -> None:
+    on_fleet(by_uuid)
 
 
-def replica_meter(stub: NvmlStub) -> None:
-    meter = choose_meter("a GPU", "GPU-b")
+def by_uuid(stub: NvmlStub) -> None:
+    source = choose_gpu("GPU-b").source
     stub.spend("GPU-b", 123)
-    assert (meter.hardware, meter.provider) == (H100, "nvml-counter")
-    assert meter.lap().energy_mj == 123
-    meter.close()
+    assert (source.device.hw_name, source.provider) == (H100, "nvml-counter")
+    assert source.read().energy_mj == 123
+    source.close()
     unknown = choose_gpu("GPU-elsewhere", "a GPU of some kind")
     assert unknown.source.provider == "missing"
     assert all("GPU-elsewhere" in r.reason for r in unknown.refused[:2])

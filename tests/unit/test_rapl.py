@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.laps import Laps, between
 from support.meter_worlds import TestClock, powercap
 
-from cluster.metering.meter import CpuShareMeter, LapMeter, between
-from cluster.metering.rapl import RaplSource, RaplZone, find_zones, open_rapl
+from cluster.metering.rapl import RaplSource, RaplZone, find_zones
 from cluster.metering.reading import Refused
 from cluster.metering.select import choose_cpu
 
@@ -38,7 +38,7 @@ class Rapl:
 
 def test_microjoules_are_kept_between_readings(tmp_path: Path) -> None:
     rapl = Rapl(tmp_path)
-    meter = LapMeter(rapl.source)
+    meter = Laps(rapl.source)
     laps = []
     for value_uj in range(0, 10_000, 700):
         rapl.go_to(value_uj)
@@ -168,28 +168,3 @@ def test_refused_by_permissions_it_names_the_file_and_the_command(readable_dir: 
     assert all(choice.source.provider == "rapl" for choice in choices)
     for choice in choices:
         choice.source.close()
-
-
-def test_replicas_of_a_machine_share_its_counters_by_cpu_time(tmp_path: Path) -> None:
-    powercap(tmp_path, {"intel-rapl:0": "package-0", "intel-rapl:0:0": "dram"})
-    busy_s = {"a": 0.0, "b": 0.0, "others": 0.0}
-
-    def replica(name: str) -> CpuShareMeter:
-        return CpuShareMeter(
-            open_rapl(tmp_path), lambda: busy_s[name], lambda: sum(busy_s.values())
-        )
-
-    meters = [replica("a"), replica("b")]
-    busy_s |= {"a": 3.0, "b": 1.0, "others": 4.0}
-    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("64000000")
-    (tmp_path / "intel-rapl:0:0" / "energy_uj").write_text("16000000")
-    laps = [meter.lap() for meter in meters]
-    assert [lap.energy_mj for lap in laps] == [30_000, 10_000]  # of 80 J
-    assert {lap.quality for lap in laps} == {"measured_counter"}
-    assert all("share of CPU time" in lap.method for lap in laps)
-    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("65000000")
-    assert meters[0].lap().energy_mj == 0  # it did nothing
-    (tmp_path / "intel-rapl:0" / "energy_uj").unlink()
-    assert meters[0].lap().energy_mj is None
-    for meter in meters:
-        meter.close()

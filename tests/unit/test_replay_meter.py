@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.laps import Laps, between
 from support.meter_worlds import TestClock
 
 from cluster.errors import UserError
-from cluster.metering.meter import LapMeter, between
 from cluster.metering.replay import ReplaySource, load_traces
 
 CSV = """t_s,device,energy_mj,hw_type
@@ -31,7 +31,7 @@ def gpu_a(tmp_path: Path) -> tuple[TestClock, ReplaySource]:
 
 def test_the_counter_keeps_its_value_until_the_next(tmp_path: Path) -> None:
     clock, source = gpu_a(tmp_path)
-    meter = LapMeter(source)
+    meter = Laps(source)
     for at_s, energy_mj in ((1.4, 0), (1.5, 600), (2.4, 0)):
         clock.now_ns = round(at_s * 1e9)
         assert meter.lap().energy_mj == energy_mj
