@@ -42,7 +42,7 @@ def _bounded(named: Sequence[tuple[str, Any]], show: Show) -> str:
     value, low, high = (figure(path, value, show) for path, value in named)
     known = [value is not None for _, value in named]
     if not known[0] and known[1]:
-        return f"≥ {low}"
+        return f"≥&nbsp;{low}"
     return f'{value}<span class="bounds">{low} to {high}</span>' if all(known) else value
 
 

@@ -15,7 +15,7 @@ from jobs.carbon import Intensity
 from jobs.report_sums import BUCKETS, NOTHING, UNKNOWN, Part, Parts, total
 
 J_PER_KWH = 3.6e6
-J_PER_WH = 3600.0
+_J_PER_WH = 3600.0
 
 # What an image is charged with. Marginal: what would not have been spent without the work.
 BOUNDARIES = {
@@ -39,6 +39,13 @@ class Figure:
             return Figure(None)
         scaled = (None if v is None else v * factor for v in (self.value, self.low, self.high))
         return Figure(*scaled)
+
+    def over(self, divisor: float | None) -> Figure:
+        """None if either is unknown, or the divisor 0."""
+        if not divisor:
+            return Figure(None)
+        shares = (None if v is None else v / divisor for v in (self.value, self.low, self.high))
+        return Figure(*shares)
 
     def plus(self, amount: float) -> Figure:
         shifted = (None if v is None else v + amount for v in (self.value, self.low, self.high))
@@ -109,12 +116,12 @@ def figures(parts: Parts, rates: Rates, boundary: str = "whole_node") -> dict[st
         },
         "idle_share": _share_of_known(every, ("idle",)),
         "wasted_share": _share_of_known(every, ("wasted",)),
-        "share": _shares(charged),
-        **energy.times(1 / J_PER_KWH).named("it{}_kwh"),
-        **facility.times(1 / J_PER_KWH).named("facility{}_kwh"),
+        "share": _shares(total(parts[bucket] for bucket in within if bucket in parts)),
+        **energy.over(J_PER_KWH).named("it{}_kwh"),
+        **facility.over(J_PER_KWH).named("facility{}_kwh"),
         **carbon_g(charged, rates).named("carbon{}_g"),
         **_sci(charged, images, rates).named("sci{}_g_per_1000_images"),
-        **_billed(energy, rates).times(_per_kwh(rates.price_per_kwh)).named("cost{}"),
+        **energy.times(rates.pue or 1.0).over(J_PER_KWH).times(rates.price_per_kwh).named("cost{}"),
     }
 
 
@@ -132,14 +139,14 @@ def carbon_g(part: Part, rates: Rates) -> Figure:
 def _per_image(part: Part, images: int) -> dict[str, float | None]:
     """Energy, and that per image: a ratio of sums."""
     energy = energy_j(part)
-    each = energy.times(1 / images if images else None)
+    each = energy.over(images)
     active_known = part.active_rows == part.rows
     return {
         **energy.named("energy{}_j"),
         "energy_known_j": _known_j(part),
         "energy_active_j": part.active_mj / 1e3 if active_known else None,
         **each.named("j_per_image{}"),
-        **each.times(1e3 / J_PER_WH).named("wh_per_1000_images{}"),
+        **each.over(_J_PER_WH / 1000).named("wh_per_1000_images{}"),
     }
 
 
@@ -149,15 +156,7 @@ def _sci(part: Part, images: int, rates: Rates) -> Figure:
     https://sci.greensoftware.foundation
     """
     grams = carbon_g(part, rates).plus(rates.embodied_g or 0.0)
-    return grams.times(1000 / images if images else None)
-
-
-def _billed(energy: Figure, rates: Rates) -> Figure:
-    return energy.times(rates.pue or 1.0)
-
-
-def _per_kwh(price: float | None) -> float | None:
-    return None if price is None else price / J_PER_KWH
+    return grams.over(images / 1000)
 
 
 def _known_j(part: Part) -> float | None:

@@ -22,8 +22,15 @@ from jobs.report_cells import (
     tile,
 )
 from jobs.report_panels import Panels
+from jobs.report_sections import (
+    by_hardware,
+    by_rows,
+    heaviest_jobs,
+    most_wasteful_nodes,
+    over_time,
+)
 from jobs.report_sums import BUCKETS
-from jobs.report_svg import spread_strip, stacked_bar, timeline
+from jobs.report_svg import stacked_bar
 from jobs.report_text import (
     grams,
     intensity_text,
@@ -70,15 +77,15 @@ def _body(report: Report, panels: Panels) -> Iterator[str]:
     yield _where(report)
     yield _three_ways(report)
     if panels.timeline:
-        yield _over_time(panels)
+        yield over_time(panels)
     if panels.hardware:
-        yield _by_hardware(panels)
+        yield by_hardware(panels)
     if panels.jobs:
-        yield _heaviest(panels)
+        yield heaviest_jobs(panels)
     if panels.nodes and report.source == "ledger":
-        yield _most_wasteful(panels)
+        yield most_wasteful_nodes(panels)
     if report.by:
-        yield _by(report, report.by)
+        yield by_rows(report, report.by)
     yield _how_known(report)
 
 
@@ -163,139 +170,6 @@ def _where(report: Report) -> str:
     return section("Where it went", lead, bar + buckets)
 
 
-def _over_time(panels: Panels) -> str:
-    used = [b for b in BUCKETS if any(moment.known_j[b] for moment in panels.timeline)]
-    legend = "".join(f'<li><i class="dot {b}"></i>{b}</li>' for b in used)
-    numbers = table(
-        "timeline",
-        [(panels.step, ""), *((bucket, "n") for bucket in used)],
-        [
-            (
-                moment.start.isoformat(),
-                [
-                    f"{moment.start:%Y-%m-%d %H:%M}",
-                    *(figure(f"buckets_known.{b}", moment.known_j[b], watt_hours) for b in used),
-                ],
-            )
-            for moment in panels.timeline
-        ],
-    )
-    return section(
-        "Over time",
-        f"Energy per {panels.step}, by bucket.",
-        f'{timeline(panels.timeline, panels.step)}<ul class="legend">{legend}</ul><details>'
-        f'<summary>The numbers</summary><div class="scroll">{numbers}</div></details>',
-    )
-
-
-def _by_hardware(panels: Panels) -> str:
-    uppers = (row["boundaries"]["job"]["j_per_image_high"] or 0.0 for row in panels.hardware)
-    largest = max(*(spread.highest for spread in panels.spreads.values()), *uppers, 0.0, 0.0)
-
-    def cells(row: Figures) -> list[str]:
-        own, spread = row["boundaries"]["job"], panels.spreads.get(row["key"])
-        strip = ""
-        if spread is not None and own["j_per_image"] is not None and largest:
-            low, high = own["j_per_image_low"], own["j_per_image_high"]
-            bounds = None if low is None or high is None else (low, high)
-            strip = spread_strip(spread, own["j_per_image"], bounds, largest)
-        each = bounded(own, "j_per_image{}", joules, "boundaries.job.") if row["images"] else "-"
-        name = f"{escape(row['key'])}<small>{count(row['images'])} images</small>"
-        return [name, strip, each]
-
-    return section(
-        "Joules per image by hardware",
-        "Job bucket. Dot: all of its energy over all of its images. Band: where 80% of the images "
-        f"lie, job by job and device by device; bar: their median. Dashes: bounds of an "
-        f"estimate. From 0 to {joules(largest)}.",
-        table(
-            "hardware",
-            [("Hardware", "key"), ("", "strip"), ("J per image", "n")],
-            [(row["key"], cells(row)) for row in panels.hardware],
-        ),
-    )
-
-
-def _heaviest(panels: Panels) -> str:
-    largest_j = max(_known_j(row) for row in panels.jobs)
-    return section(
-        "Heaviest jobs",
-        "By energy: what their images took, with their overhead and wasted attempts.",
-        table(
-            "jobs",
-            [
-                ("Job", "key"),
-                ("", "bar wide"),
-                ("Energy", "n"),
-                ("Images", "n wide"),
-                ("J per image", "n"),
-            ],
-            [
-                (
-                    row["key"],
-                    [
-                        escape(row["key"]),
-                        _buckets_bar(row, largest_j),
-                        bounded(row, "energy{}_j", watt_hours),
-                        figure("images", row["images"], count),
-                        bounded(row, "j_per_image{}", joules) if row["images"] else "-",
-                    ],
-                )
-                for row in panels.jobs
-            ],
-        ),
-    )
-
-
-def _most_wasteful(panels: Panels) -> str:
-    largest_j = max(_known_j(row) for row in panels.nodes)
-    return section(
-        "Most wasteful nodes",
-        "By energy that was idle or wasted.",
-        table(
-            "nodes",
-            [("Node", "key"), ("", "bar wide"), ("Energy", "n"), ("Idle", "n"), ("Wasted", "n")],
-            [
-                (
-                    row["key"],
-                    [
-                        escape(row["key"]),
-                        _buckets_bar(row, largest_j),
-                        bounded(row, "energy{}_j", watt_hours),
-                        figure("idle_share", row["idle_share"], percent),
-                        figure("wasted_share", row["wasted_share"], percent),
-                    ],
-                )
-                for row in panels.nodes
-            ],
-        ),
-    )
-
-
-def _by(report: Report, by: str) -> str:
-    columns = [
-        (by.capitalize(), "key"),
-        ("Images", "n wide"),
-        ("Energy", "n"),
-        ("J per image", "n"),
-    ]
-    if report.rates.intensity is not None:
-        columns.append(("CO2e", "n"))
-
-    def cells(row: Figures) -> list[str]:
-        own = row["boundaries"]["job"]
-        found = [
-            "no job" if row["key"] is None else escape(row["key"]),
-            figure("images", row["images"], count),
-            bounded(row, "energy{}_j", watt_hours),
-            bounded(own, "j_per_image{}", joules, "boundaries.job.") if row["images"] else "-",
-        ]
-        return [*found, bounded(row, "carbon{}_g", grams)][: len(columns)]
-
-    rows = [(row["key"], cells(row)) for row in report.rows]
-    return section(f"By {by}", "J per image: job bucket.", table("by", columns, rows))
-
-
 def _three_ways(report: Report) -> str:
     rows = []
     for name, (title, words) in _BOUNDARY_WORDS.items():
@@ -332,17 +206,6 @@ def _how_known(report: Report) -> str:
         f'{stacked_bar(share, "How the energy is known", 22)}<ul class="legend">{legend}</ul>'
         f'<ul class="notes">{notes}</ul>',
     )
-
-
-def _buckets_bar(row: Figures, largest_j: float) -> str:
-    parts = {bucket: row["buckets_known"][bucket] or 0.0 for bucket in BUCKETS}
-    width = 100 * _known_j(row) / largest_j if largest_j else 0.0
-    label = ", ".join(f"{b} {watt_hours(j)}" for b, j in parts.items() if j)
-    return f'<div style="width:{max(width, 0.5):.1f}%">{stacked_bar(parts, label)}</div>'
-
-
-def _known_j(row: Figures) -> float:
-    return sum(value or 0.0 for value in row["buckets_known"].values())
 
 
 def _money(report: Report) -> Any:

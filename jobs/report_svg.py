@@ -120,7 +120,9 @@ def _dates(moments: Sequence[Moment], step: str) -> Iterator[str]:
         x = 100 * (i + 0.5) / len(moments)
         text = moments[i].start.strftime(_LABELS[step])
         anchor = "start" if x < 6 else "end" if x > 94 else "middle"
-        yield f'<text x="{x:.3f}%" y="{_HEIGHT + 18}" text-anchor="{anchor}">{text}</text>'
+        css = "wide" if i // every % 2 else "narrow"  # phones have room for every other one
+        place = f'x="{x:.3f}%" y="{_HEIGHT + 18}" text-anchor="{anchor}"'
+        yield f'<text class="{css}" {place}>{text}</text>'
 
 
 def _level(css: str, start: float, end: float, y: float) -> str:
