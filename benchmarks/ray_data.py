@@ -71,7 +71,7 @@ def ray_data_rate(count: int, replicas: int, threads: int, batch: int) -> float:
                 fn_constructor_args=(threads, stamps),
                 batch_size=batch,
                 num_cpus=threads,
-                concurrency=replicas,
+                compute=ray.data.ActorPoolStrategy(size=replicas),
             )
             .write_parquet(out)
         )

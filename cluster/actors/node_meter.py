@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.actors.metrics import EnergyMetrics
 from cluster.clock import monotonic_ns, utc_now
 from cluster.errors import ClusterError
 from cluster.metering.node import NodeMeter, Seat
@@ -71,9 +72,10 @@ class NodeMeterActor:
         return self._meter.close()
 
     def _sample(self) -> None:
+        metrics = EnergyMetrics()
         while not self._closed.wait(SAMPLE_S):
             try:
-                self._meter.sample()
+                metrics.add(self._meter.sample())
             except Exception:  # a bug here must not end the sampling of everything else
                 logger.exception("a sample of the node's meters failed")
 

@@ -20,7 +20,7 @@ from cluster.metering.hardware import CpuTimes, cpu_times
 from cluster.metering.ledger import Ledger
 from cluster.metering.reading import ClockNs, Device, Source, missing
 from cluster.metering.select import choose_cpu, choose_gpu
-from cluster.metering.usage import Outcome, Use
+from cluster.metering.usage import EnergyRow, Outcome, Use
 from cluster.storage.energy_log import EnergyLog
 from cluster.types import MISSING_ENERGY, Energy
 
@@ -151,15 +151,20 @@ class NodeMeter:
                 ledger.lose(replica_id, self._clock_ns())
             self._seats.pop(replica_id, None)  # what it said in its last moments comes too late
 
-    def sample(self) -> None:
-        """Take a reading of every device, and write the log when it is due. Call it each second."""
+    def sample(self) -> list[EnergyRow]:
+        """Take a reading of every device, and write the log when it is due. Call it each second.
+
+        Returns the rows that have become final.
+        """
         with self._lock:
             self._read([hw_id for hw_id in self._ledgers if hw_id not in self._hosts])
             if self._clock_ns() - self._cut_ns >= CUT_S * 1e9:
                 self._cut()
-            self._log.add(row for ledger in self._ledgers.values() for row in ledger.drain())
+            rows = [row for ledger in self._ledgers.values() for row in ledger.drain()]
+            self._log.add(rows)
         if self._log.due:
             self._log.flush()
+        return rows
 
     def close(self) -> bool:
         """Read once more, write the rest and let go of the devices; whether it was written."""
