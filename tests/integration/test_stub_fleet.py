@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -270,7 +269,7 @@ if __name__ == "__main__":
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         where = dict(argument.split("=", 1) for argument in sys.argv[1:])
-        stores = {name: open_store(str(Path(path))).config for name, path in where.items()}
-        print(json.dumps({name: SCENES[name](store) for name, store in stores.items()}))
+        told = {name: SCENES[name](open_store(path).config) for name, path in where.items()}
     finally:
         ray.shutdown()
+    print(json.dumps(told))  # the last line, after whatever Ray has to say of the dead

@@ -27,4 +27,7 @@ def play(script: str, stub: NvmlStub, *arguments: str) -> Any:
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    try:
+        return json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        raise AssertionError(f"{script} told nothing: {done.stdout}{done.stderr}") from None
