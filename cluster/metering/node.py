@@ -19,7 +19,7 @@ from cluster.energy import sum_energy
 from cluster.metering.hardware import CpuTimes, cpu_times
 from cluster.metering.ledger import Ledger
 from cluster.metering.reading import ClockNs, Device, Source, missing
-from cluster.metering.select import choose_cpu, choose_gpu
+from cluster.metering.select import choose_gpu, choose_machine
 from cluster.metering.usage import EnergyRow, Outcome, Use
 from cluster.storage.energy_log import EnergyLog
 from cluster.types import MISSING_ENERGY, Energy
@@ -41,8 +41,13 @@ class Seat:
 
 
 def host_sources() -> list[Source]:
-    """The best sources of this machine's CPUs."""
-    return [choice.source for choice in choose_cpu()]
+    """The best sources of this machine's CPUs; none where their joules are in a GPU's module."""
+    machine = choose_machine()
+    cpus = [c.source for c in machine.choices if c.source.device.hw_type == "cpu"]
+    for choice in machine.choices:
+        if choice.source not in cpus:
+            choice.source.close()
+    return cpus
 
 
 def gpu_source(seat: Seat) -> Source:
@@ -97,8 +102,13 @@ class NodeMeter:
         self._hosts = [self._open(source) for source in hosts()]
 
     def sit(self, seat: Seat) -> Device:
-        """A replica takes its seat; the device whose energy its images will carry."""
+        """A replica takes its seat; the device whose energy its images will carry.
+
+        Raises LookupError for a seat on CPUs that have no meter of their own.
+        """
         with self._lock:
+            if seat.gpu_uuid is None and not self._hosts:
+                raise LookupError("the CPUs' energy is metered with their GPU's module")
             hw_id = None
             if seat.gpu_uuid is not None:
                 hw_id = self._open(self._gpu(seat))

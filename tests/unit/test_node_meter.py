@@ -81,9 +81,8 @@ def node(world: World, store: ObjectStore, **more: Any) -> NodeMeter:
         return [Steady(world, Device("package-0", "cpu", "CPU", "package"), HOST_W)]
 
     log = EnergyLog(store, "host", cluster_id="c", anchor=Anchor(START, 10**12))
-    return NodeMeter(
-        log, 7, hosts=hosts, gpu=gpu, cpu_times=world.cpu, clock_ns=world.clock, **more
-    )
+    settings = {"hosts": hosts, "gpu": gpu, "cpu_times": world.cpu, "clock_ns": world.clock}
+    return NodeMeter(log, 7, **{**settings, **more})
 
 
 def attempt(world: World, replica: str, name: str, work: Work = JOB) -> Use:
@@ -144,6 +143,21 @@ def test_the_host_is_divided_by_cpu_time_and_others_are_foreign(
         meter.settle(name, "won")
     meter.close()
     assert total_j(store, bucket="foreign") == HOST_W * 10 * 0.25
+
+
+def test_where_the_module_holds_the_cpu_nothing_is_counted_twice(
+    world: World, store: ObjectStore
+) -> None:
+    meter = node(world, store, hosts=list)
+    meter.sit(Seat("r0", 1, "GPU-a"))
+    use = attempt(world, "r0", "a")
+    meter.begin(use)
+    world.run(10, p1=5)
+    assert meter.end(over(use, world, images=1)).energy_mj == GPU_W * 10 * 1000
+    with pytest.raises(LookupError):
+        meter.sit(Seat("r1", 2))
+    meter.close()
+    assert {row["zone"] for row in rows(store)} == {"gpu"}
 
 
 def test_a_killed_replica_leaves_its_joules_in_wasted(world: World, store: ObjectStore) -> None:
