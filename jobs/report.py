@@ -140,7 +140,9 @@ def _report(
     boundary = "whole_node" if rows.source == "ledger" else "job"
     keys = {"by": DIMENSIONS[by] if by else "null"}
     keys |= panel_keys(rows) if panels else {}
-    sums = sums_by(rows.connection, keys, rates.intensity)
+    with ThreadPoolExecutor(1) as pool:  # it waits for files while the sums keep the CPUs busy
+        metered_mj = pool.submit(rows.metered_mj)
+        sums = sums_by(rows, keys, rates.intensity)
     everything = merged(sums["by"].values())
     groups = _groups(store, by, sums["by"]) if by else {}
     return Report(
@@ -150,11 +152,11 @@ def _report(
         period=period,
         days=(_iso(rows.first_day), _iso(rows.last_day)),
         files=len(rows.log),
-        size_bytes=rows.size_bytes,
+        size_bytes=sum(file.size_bytes for file in rows.log),
         by=by,
         rates=rates,
         totals=figures(everything, rates, boundary),
-        closure_error_mj=rows.closure_error_mj(_known_mj(everything)),
+        closure_error_mj=_closure_error_mj(rows, metered_mj.result(), everything),
         rows=rows_of(groups, rates, boundary, by_key=by == "day"),
         notes=list(_notes(rows.source, everything, rates, by)),
         made_at=utc_now(),
@@ -176,9 +178,12 @@ def rows_of(
     ]
 
 
-def _known_mj(parts: Parts) -> int:
-    """In the known buckets: should there be others, the sums do not close."""
-    return total(parts[bucket] for bucket in BUCKETS if bucket in parts).known_mj
+def _closure_error_mj(rows: Rows, metered_mj: int | None, parts: Parts) -> int | None:
+    """By how much meters and buckets differ. Rows in no known bucket are part of it."""
+    if metered_mj is None:
+        return None
+    reported = total(parts[bucket] for bucket in BUCKETS if bucket in parts)
+    return abs(metered_mj - rows.logged_mj(reported.known_mj))
 
 
 def _groups(

@@ -14,14 +14,20 @@ from jobs.report_sums import BUCKETS, Part, Parts, total
 TOP = 10
 _MIN_WINDOW_NS = 2_000_000_000  # a shorter window's joules per image are far off
 
-# J/image of every job on every device: its spread, by the images made
+# Every job on every device
+_EACH = """
+select hw_name, host_name, hw_id, job_id, sum(energy_mj) as mj, sum(images) as images,
+    sum(duration_ns) as ns
+from energy where bucket = 'job' and quality <> 'missing' group by all
+"""
+
+# Its J/image, and their spread by the images made
 _SPREAD = f"""
 with each as (
-    select hw_name, sum(energy_mj) / 1e3 / sum(images) as j, sum(images) as images
-    from energy
-    where bucket = 'job' and quality <> 'missing'
+    select hw_name, sum(mj) / 1e3 / sum(images) as j, sum(images) as images
+    from parts
     group by hw_name, host_name, hw_id, job_id
-    having sum(images) > 0 and sum(duration_ns) >= {_MIN_WINDOW_NS}
+    having sum(images) > 0 and sum(ns) >= {_MIN_WINDOW_NS}
 ),
 ranked as (
     select hw_name, j,
@@ -91,6 +97,7 @@ def panels_of(
         order = sorted(groups, key=lambda key: (-weight(groups[key]), key))
         return [{"key": key, **figures(groups[key], rates, boundary)} for key in order[:TOP]]
 
+    rows.gather("parts", _EACH)
     spreads = rows.connection.execute(_SPREAD).fetchall()
     return Panels(
         step=_step(rows),

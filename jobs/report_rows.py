@@ -2,7 +2,7 @@
 
 Either way they are the view ``energy`` of a DuckDB connection, with the columns of
 ``ENERGY_SCHEMA`` and only the rows of the period: those that begin in it. Of the log only the
-files of the period's days are opened, and of those only the columns that a query names.
+files of the period's days are opened, and of those only the columns that a query names are read.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from cluster.types import CommitRecord
 
 Source = Literal["ledger", "commits"]
 _THREADS = 8
+_FILES_AT_ONCE = 1000
+_FOOTERS = "select key, value from parquet_kv_metadata($paths)"
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ class Period:
 
 @dataclass(frozen=True)
 class Rows:
-    """The view ``energy`` of the connection, and what it is made of.
+    """Rows of a period, and what they are made of.
 
-    log: the files opened. cut: the period leaves out some of their rows.
+    log: the files with them. where: SQL that leaves out the files' other rows.
     first_day, last_day: that there may be rows of; None where there are none.
     """
 
@@ -64,35 +66,63 @@ class Rows:
     source: Source
     store: ObjectStore
     log: Sequence[EnergyFile] = ()
-    cut: bool = False
+    where: str = ""
     first_day: date | None = None
     last_day: date | None = None
 
-    @property
-    def size_bytes(self) -> int:
-        return sum(file.size_bytes for file in self.log)
+    def gather(self, table: str, select: str) -> None:
+        """Make a table of what a SELECT from ``energy`` finds, some files after the others.
 
-    def closure_error_mj(self, rows_mj: int) -> int | None:
-        """By how much the rows of the log differ from its meters' totals; None for commits.
-
-        rows_mj: the known energy of all rows of the view. Every file of the log says in its
-        footer what the meters told, which does not come from its rows.
+        Groups may appear once for each of the parts, so that what is gathered has to be added up
+        once more. That way memory does not grow with the log.
         """
-        if self.source == "commits":
-            return None
-        if self.cut:
-            found = self.connection.sql("select sum(energy_mj) from energy_log").fetchall()
-            rows_mj = int(found[0][0] or 0)
-        return abs(self._metered_mj() - rows_mj)
+        how = f"create or replace temp table {table} as"
+        for _ in self._parts():
+            self.connection.execute(f"{how} {select}")
+            how = f"insert into {table}"
 
-    def _metered_mj(self) -> int:
-        if not self.log:
-            return 0
+    def metered_mj(self) -> int | None:
+        """What the meters told, by the footers of the log's files; None for commits.
+
+        That does not come from the files' rows, but should be their sum. Another thread may ask.
+        """
+        return None if self.source == "commits" else sum(map(self._told_mj, self._chunks()))
+
+    def logged_mj(self, reported_mj: int) -> int:
+        """The sum of all rows of the files. reported_mj: that of the rows in the period."""
+        if not self.where:
+            return reported_mj
+        self.gather("whole", "select sum(energy_mj) as mj from energy_log")
+        found = self.connection.execute("select sum(mj) from whole").fetchall()
+        return int(found[0][0] or 0)
+
+    def _parts(self) -> Iterator[None]:
+        """Make ``energy`` the rows of a part of the files, one part after the other."""
+        if self.source == "commits":
+            yield
+            return
+        for files in self._chunks() or [[]]:
+            if not files:
+                self.connection.register("energy_log", ENERGY_SCHEMA.empty_table())
+            elif _is_local(self.store):  # DuckDB's own reader is twice as fast as Arrow's
+                paths = ", ".join(map(_literal, _paths(self.store, files)))
+                log = f"read_parquet([{paths}], hive_partitioning = false)"
+                self.connection.execute(f"create or replace temp view energy_log as from {log}")
+            else:
+                self.connection.register("energy_log", dataset_of(self.store, files))
+            self.connection.execute(
+                f"create or replace temp view energy as from energy_log {self.where}"
+            )
+            yield
+
+    def _chunks(self) -> list[Sequence[EnergyFile]]:
+        return [self.log[i : i + _FILES_AT_ONCE] for i in range(0, len(self.log), _FILES_AT_ONCE)]
+
+    def _told_mj(self, files: Sequence[EnergyFile]) -> int:
         if _is_local(self.store):
-            found = self.connection.execute(
-                "select key, value from parquet_kv_metadata($paths)",
-                {"paths": _paths(self.store, self.log)},
-            ).fetchall()
+            paths = {"paths": _paths(self.store, files)}
+            with _connect() as connection:
+                found = connection.execute(_FOOTERS, paths).fetchall()
             return sum(footer_of({key: value})[0].total() for key, value in found)
         file_system = arrow_file_system(self.store.config)
 
@@ -101,7 +131,18 @@ class Rows:
                 return footer_of(pq.read_metadata(source).metadata or {})[0].total()
 
         with ThreadPoolExecutor(_THREADS) as pool:
-            return sum(pool.map(of_file, self.log))
+            return sum(pool.map(of_file, files))
+
+
+def _connect() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    for setting in (
+        "timezone = 'UTC'",
+        "enable_progress_bar = false",  # it would go to standard output
+        "python_enable_replacements = false",  # names of Python variables are not tables
+    ):
+        connection.execute(f"set {setting}")
+    return connection
 
 
 def log_files(store: ObjectStore, period: Period) -> list[EnergyFile] | None:
@@ -118,42 +159,13 @@ def log_files(store: ObjectStore, period: Period) -> list[EnergyFile] | None:
 @contextmanager
 def open_rows(store: ObjectStore, period: Period, files: list[EnergyFile] | None) -> Iterator[Rows]:
     """The rows of the period in these ``log_files``, or if they are None in the commits."""
-    with duckdb.connect() as connection:
-        connection.execute("set timezone = 'UTC'")
-        connection.execute("set python_enable_replacements = false")
-        connection.execute("set parquet_metadata_cache = true")
+    with _connect() as connection:
         if files is None:
             yield _commit_rows(connection, store, period)
         else:
-            yield _log_rows(connection, store, period, files)
-
-
-def _log_rows(
-    connection: duckdb.DuckDBPyConnection,
-    store: ObjectStore,
-    period: Period,
-    files: list[EnergyFile],
-) -> Rows:
-    if not files:
-        connection.register("energy_log", ENERGY_SCHEMA.empty_table())
-    elif _is_local(store):  # DuckDB's own reader is twice as fast as Arrow's
-        paths = ", ".join(_literal(path) for path in _paths(store, files))
-        log = f"read_parquet([{paths}], hive_partitioning = false)"
-        connection.execute(f"create temp view energy_log as select * from {log}")
-    else:
-        connection.register("energy_log", dataset_of(store, files))
-    where = "" if period.whole_days else f"where {_begins_in(period)}"
-    connection.execute(f"create temp view energy as select * from energy_log {where}")
-    days = [file.name.day for file in files]
-    return Rows(
-        connection,
-        "ledger",
-        store,
-        files,
-        not period.whole_days,
-        min(days, default=None),
-        max(days, default=None),
-    )
+            where = "" if period.whole_days else f"where {_begins_in(period)}"
+            days = _ends([file.name.day for file in files])
+            yield Rows(connection, "ledger", store, files, where, *days)
 
 
 def _begins_in(period: Period) -> str:
@@ -173,14 +185,12 @@ def _commit_rows(connection: duckdb.DuckDBPyConnection, store: ObjectStore, peri
         if period.holds(_began(commit))
     ]
     connection.register("energy", pa.Table.from_pylist(rows, ENERGY_SCHEMA))
-    days = [row["ts_start"].date() for row in rows]
-    return Rows(
-        connection,
-        "commits",
-        store,
-        first_day=min(days, default=None),
-        last_day=max(days, default=None),
-    )
+    days = _ends([row["ts_start"].date() for row in rows])
+    return Rows(connection, "commits", store, (), "", *days)
+
+
+def _ends(days: list[date]) -> tuple[date | None, date | None]:
+    return min(days, default=None), max(days, default=None)
 
 
 def _commit_row(job: JobSummary, commit: CommitRecord) -> dict[str, Any]:

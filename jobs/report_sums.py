@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from operator import add
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from jobs.carbon import Intensity
+from jobs.report_rows import Rows
 
 BUCKETS = ("job", "overhead", "wasted", "idle", "foreign", "gap")
 _MJ_PER_KWH = 3.6e9
@@ -78,7 +78,6 @@ def merged(groups: Iterable[Parts]) -> dict[str, Part]:
 
 
 _SCAN = """
-create or replace temp table cube as
 select {dim} as dim, {key} as key, bucket, quality, missing, slot_us,
     count(*) as rows,
     sum(images) as images,
@@ -129,23 +128,23 @@ from priced group by all
 
 
 def sums_by(
-    connection: duckdb.DuckDBPyConnection, keys: Mapping[str, str], intensity: Intensity | None
+    rows: Rows, keys: Mapping[str, str], intensity: Intensity | None
 ) -> dict[str, dict[str | None, dict[str, Part]]]:
-    """``{name: {value: {bucket: Part}}}`` of the view ``energy``, for each of the named keys.
+    """``{name: {value: {bucket: Part}}}`` of the rows, for each of the named keys.
 
     keys: SQL expressions over the log's columns, by name. intensity: of the grid; a row is
     charged the one in the middle of its time. None leaves every row's carbon uncovered.
     """
     names = list(keys)
-    _register(connection, intensity)
-    connection.execute(_scan(keys, intensity))
+    rows.gather("cube", _scan(keys, intensity))
+    rows.connection.register("intensity", _spans(intensity))
     found: dict[str, dict[str | None, dict[str, Part]]] = {
         name: defaultdict(dict) for name in names
     }
     kinds: list[Callable[[Any], Any]] = [
         float if field.type == "float" else int for field in fields(Part)
     ]
-    for dim, key, bucket, *values in connection.execute(_FOLD).fetchall():
+    for dim, key, bucket, *values in rows.connection.execute(_FOLD).fetchall():
         part = Part(*(kind(value or 0) for kind, value in zip(kinds, values, strict=True)))
         found[names[dim]][key][bucket] = part
     return found
@@ -172,11 +171,9 @@ def _slot(intensity: Intensity | None) -> str:
     return f"(floor(({middle_us} - {origin_us}) / {slot_us})::bigint * {slot_us} + {origin_us})"
 
 
-def _register(connection: duckdb.DuckDBPyConnection, intensity: Intensity | None) -> None:
-    spans = () if intensity is None else intensity.spans
-    rows = [(span.from_us, span.until_us, span.g_per_kwh) for span in spans]
+def _spans(intensity: Intensity | None) -> pa.Table:
     schema = pa.schema(
         [("from_us", pa.int64()), ("until_us", pa.int64()), ("g_per_kwh", pa.float64())]
     )
-    columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
-    connection.register("intensity", pa.table(columns, schema=schema))
+    spans = () if intensity is None else intensity.spans
+    return pa.Table.from_pylist([asdict(span) for span in spans], schema)

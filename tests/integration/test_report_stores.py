@@ -80,7 +80,7 @@ def test_a_day_reads_only_that_days_bytes(local: ObjectStore) -> None:
     counter = Path("/proc/self/io")
     if not counter.exists():
         pytest.skip("this system does not count the bytes a process reads")
-    sizes = {key: len(local.get(key)) for key in write_log(local, fleet(10))}
+    write_log(local, fleet(10))
     build_report(local, period=SECOND_DAY)  # whatever is read once, at first use
 
     def read_bytes(**options: Any) -> int:
@@ -88,9 +88,7 @@ def test_a_day_reads_only_that_days_bytes(local: ObjectStore) -> None:
         build_report(local, by="hardware", **options)
         return int(counter.read_text().split()[1]) - before
 
-    of_day = sum(size for key, size in sizes.items() if "date=2026-01-02" in key)
-    assert 0 < read_bytes(period=SECOND_DAY) < 2 * of_day
-    assert read_bytes() > 5 * of_day, "all ten days: what is counted does grow"
+    assert 0 < 8 * read_bytes(period=SECOND_DAY) < read_bytes(), "one day of ten"
 
 
 def test_a_file_replaced_meanwhile_is_looked_for_again(
