@@ -70,7 +70,7 @@ def heaviest_jobs(panels: Panels) -> str:
     largest_j = max(_known_j(row) for row in panels.jobs)
     return section(
         "Heaviest jobs",
-        "By energy: what their images took, with their overhead and wasted attempts.",
+        "By energy: what their images took, and their lost attempts.",
         table(
             "jobs",
             [

@@ -130,7 +130,8 @@ def basis(report: Report) -> str:
     """What the totals include, in words."""
     if report.source == "commits":
         return "of committed shards alone"
-    return f"everything metered, from {report.files:,} files of the energy log"
+    files = "one file" if report.files == 1 else f"{report.files:,} files"
+    return f"everything metered, from {files} of the energy log"
 
 
 def period_text(report: Report) -> str:
