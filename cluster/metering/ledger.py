@@ -18,7 +18,7 @@ from cluster.metering.reading import Device, Reading
 from cluster.metering.split import cover
 from cluster.metering.timeline import Timeline
 from cluster.metering.usage import EnergyRow, Interval, Outcome, Use
-from cluster.metering.window import Window
+from cluster.metering.window import MIN_WINDOW_NS, Window
 from cluster.types import MISSING_ENERGY, Energy
 
 
@@ -108,8 +108,13 @@ class Ledger:
         return attempt.result()
 
     def drain(self) -> list[EnergyRow]:
-        """The rows that have become final, in order of time. Each is handed out once."""
-        self._charge(self._now_ns - self._grace_ns)
+        """The rows that have become final, in order of time. Each is handed out once.
+
+        However often it is called, it charges no less than ``MIN_WINDOW_NS`` at a time.
+        """
+        until_ns = self._now_ns - self._grace_ns
+        if self._charged_ns is not None and until_ns - self._charged_ns >= MIN_WINDOW_NS:
+            self._charge(until_ns)
         for attempt in self._attempts.values():
             if not attempt.running and self._now_ns - attempt.end_ns > self._patience_ns:
                 attempt.outcome = attempt.outcome or "lost"

@@ -108,7 +108,7 @@ class Interval:
     def joined(self, later: Interval) -> Interval:
         """This interval and a later one of the same epoch as one. What either does not know, the
         whole does not."""
-        energy_mj = _sum(self.energy_mj, later.energy_mj)
+        energy_mj = plus(self.energy_mj, later.energy_mj)
         known = energy_mj is not None
         return Interval(
             self.device,
@@ -116,11 +116,11 @@ class Interval:
             self.start_ns,
             later.end_ns,
             energy_mj,
-            _sum(self.low_mj, later.low_mj) if known else None,
-            _sum(self.high_mj, later.high_mj) if known else None,
+            plus(self.low_mj, later.low_mj) if known else None,
+            plus(self.high_mj, later.high_mj) if known else None,
             self.quality if known else "missing",
             self.method if known or self.energy_mj is None else later.method,
-            _sum(self.counter_updates, later.counter_updates),
+            plus(self.counter_updates, later.counter_updates),
             self.outage or later.outage,
         )
 
@@ -149,5 +149,6 @@ class EnergyRow:
     batch_size: int | None = None
 
 
-def _sum(a: int | None, b: int | None) -> int | None:
+def plus(a: int | None, b: int | None) -> int | None:
+    """The sum, which is not known unless both are."""
     return None if a is None or b is None else a + b

@@ -15,14 +15,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
-from functools import reduce
-from itertools import groupby
 
 import pyarrow as pa
 
 from cluster.clock import Anchor, monotonic_s
 from cluster.errors import ClusterError
-from cluster.metering.usage import EnergyRow, Interval
+from cluster.metering.merge import condensed, merged
+from cluster.metering.usage import EnergyRow
 from cluster.storage.energy_rows import (
     MeterTotals,
     Origin,
@@ -144,7 +143,7 @@ class EnergyLog:
         return segment
 
     def _write(self, segment: _Segment, rows: Sequence[EnergyRow], *, closed: bool = False) -> None:
-        table = pa.concat_tables([segment.table, energy_table(rows, self.origin)])
+        table = pa.concat_tables([segment.table, energy_table(merged(rows), self.origin)])
         metered = segment.metered + metered_mj(rows)
         if segment.version >= 0:
             self._stale.append(self._key(segment))
@@ -166,17 +165,6 @@ class _Segment:
     table: pa.Table = field(default_factory=ENERGY_SCHEMA.empty_table)
     metered: MeterTotals = field(default_factory=Counter)
     version: int = -1
-
-
-def condensed(rows: Iterable[EnergyRow]) -> list[EnergyRow]:
-    """The rows as one gap per device, epoch and run of known or unknown energy: same sums."""
-    intervals = {(row.interval.device.hw_id, row.interval.start_ns): row.interval for row in rows}
-    in_order = [interval for _, interval in sorted(intervals.items(), key=lambda item: item[0])]
-    gaps: list[EnergyRow] = []
-    for _, run in groupby(in_order, lambda i: (i.device.hw_id, i.epoch, i.energy_mj is None)):
-        whole = reduce(Interval.joined, run)
-        gaps.append(EnergyRow(whole, "gap", whole.energy_mj, None, whole.low_mj, whole.high_mj))
-    return gaps
 
 
 def _number(segment: _Segment) -> int:

@@ -16,8 +16,11 @@ from support.energyfactory import ANCHOR, GPU, START, S
 
 from cluster.clock import Anchor
 from cluster.errors import Retryable
-from cluster.metering.reading import Device
-from cluster.storage.energy_log import EnergyLog, condensed
+from cluster.metering.ledger import Ledger
+from cluster.metering.merge import condensed
+from cluster.metering.reading import Device, Reading
+from cluster.metering.usage import Use
+from cluster.storage.energy_log import EnergyLog
 from cluster.storage.energy_reader import (
     closure_error_mj,
     energy_dataset,
@@ -225,6 +228,30 @@ def test_a_log_that_breaks_off_shows_where(store: ObjectStore) -> None:
     assert heir.close()
     assert open_ends(store, "node-1", "c", now) == {"GPU-2": ends["GPU-2"]}
     assert closure_error_mj(store, energy_files(store)) == 0
+
+
+def test_an_interval_of_several_rows_counts_once(local: ObjectStore) -> None:
+    ledger = Ledger(GPU)
+    for name in ("a", "b"):
+        ledger.report(Use(0, 10 * S, "overhead", name, name))
+    for at_s, mj in ((0, 0), (10, 1001)):
+        ledger.read(Reading(at_s * S, mj, "measured_counter", "nvml"))
+    log = log_of(local)
+    log.add(ledger.close())
+    log.flush()
+    assert [row["energy_mj"] for row in stored(local)] == [501, 500]
+    assert closure_error_mj(local, energy_files(local)) == 0
+
+
+def test_what_goes_on_for_minutes_takes_few_rows(local: ObjectStore) -> None:
+    ledger = Ledger(GPU, grace_s=0)
+    log = log_of(local)
+    for at_s in range(0, 301, 2):
+        ledger.read(Reading(at_s * S, at_s * 70_000, "measured_counter", "nvml"))
+        log.add(ledger.drain())
+    log.flush()
+    assert [row["energy_mj"] for row in stored(local)] == [60 * 70_000] * 5
+    assert closure_error_mj(local, energy_files(local)) == 0
 
 
 def test_a_closed_log_is_complete_and_says_so(local: ObjectStore) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from cluster.metering.counter import CounterTrack
 from cluster.metering.ledger import Ledger
+from cluster.metering.merge import condensed, merged
 from cluster.metering.reading import Device, Reading
 from cluster.metering.split import largest_remainder
 from cluster.metering.usage import EnergyRow, Interval, Outcome, Use, Work
@@ -33,6 +34,21 @@ def sums(rows: Iterable[EnergyRow]) -> dict[str, int]:
     for row in rows:
         total[row.bucket] += row.energy_mj or 0
     return {bucket: mj for bucket, mj in total.items() if mj}
+
+
+def amounts(rows: Iterable[EnergyRow], name: str) -> dict[tuple[str, str | None], int]:
+    """What is known of an amount, by bucket and attempt."""
+    total: Counter[tuple[str, str | None]] = Counter()
+    for row in rows:
+        total[row.bucket, row.attempt_id] += getattr(row, name) or 0
+    return dict(total)
+
+
+def unknown_ns(rows: Iterable[EnergyRow]) -> int:
+    """For how long nobody knows the energy."""
+    return sum(
+        row.interval.duration_ns for row in rows if row.bucket == "gap" and row.energy_mj is None
+    )
 
 
 def intervals_of(rows: Sequence[EnergyRow]) -> list[tuple[Interval, list[EnergyRow]]]:
@@ -229,6 +245,18 @@ class World:
                 charged = [row.energy_mj for row in mine[attempt_id]]
                 assert None not in charged
                 assert sum(map(int, charged)) == energy.energy_mj, "not what was committed"
+        self.check_merged()
+
+    def check_merged(self) -> None:
+        """Merging changes how many rows there are, and nothing they say."""
+        fewer = merged(self.rows)
+        check_rows(fewer, self.readings)
+        for amount in ("energy_mj", "active_mj", "low_mj", "high_mj", "images"):
+            assert amounts(fewer, amount) == amounts(self.rows, amount)
+        gaps = condensed(self.rows)
+        assert sum(gap.energy_mj or 0 for gap in gaps) == sum(sums(self.rows).values())
+        for rows in (fewer, gaps):
+            assert unknown_ns(rows) == unknown_ns(self.rows)
 
 
 ACTS = {
@@ -395,8 +423,8 @@ def test_images_are_counted_once(steps: list[Step], extra_ms: list[int], lost_ms
     rows = live(steps, extra_ms, lost_ms=lost_ms - {0})
     made: Counter[str | None] = Counter()
     for row in rows:
-        made[row.attempt_id] += row.images or 0
-    del made[None]
+        if row.attempt_id is not None:
+            made[row.attempt_id] += row.images or 0
     expected = {use.attempt_id: use.images for use in uses_of(steps)}
     assert dict(made) == expected
 

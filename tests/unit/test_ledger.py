@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.metering.ledger import Ledger
+from cluster.metering.merge import merged
 from cluster.metering.reading import Device, Reading
 from cluster.metering.usage import EnergyRow, Use, Work
 from cluster.types import MISSING_ENERGY, Energy
@@ -137,6 +138,65 @@ def test_old_reports_change_nothing() -> None:
     rows = ledger.close()
     assert shown(rows) == [("wasted", "a", 0, 4, 400), ("idle", None, 4, 8, 400)]
     assert rows[0].images == 8
+
+
+def test_a_report_from_long_ago_does_not_begin_anew() -> None:
+    ledger = Ledger(GPU, grace_s=0, patience_s=100)
+    ledger.report(use(0, 4))
+    ledger.settle("a", "won")
+    read(ledger, (0, 0), (4, 400), (200, 500), (300, 600))
+    first = ledger.drain()
+    ledger.report(use(0, None))
+    read(ledger, (400, 700))
+    assert shown(first + ledger.close())[1:] == [
+        ("idle", None, 4, 300, 200),
+        ("idle", None, 300, 400, 100),
+    ]
+
+
+def test_an_attempt_charged_for_time_after_its_end_has_no_energy_to_show() -> None:
+    """Its end was reported when a neighbour's question had already settled that time."""
+    ledger = Ledger(GPU)
+    ledger.report(use(0, None, "a", gpu_fraction=0.5))
+    ledger.report(use(0, 10, "b", gpu_fraction=0.5, replica_id="q"))
+    read(ledger, (0, 0), (10, 1000))
+    assert ledger.attempt_energy("b") == measured(500)
+    ledger.report(use(0, 5, "a", gpu_fraction=0.5))
+    assert ledger.attempt_energy("a") == MISSING_ENERGY
+    assert sum(row.energy_mj or 0 for row in ledger.close()) == 1000
+
+
+def test_draining_often_makes_no_short_windows() -> None:
+    ledger = Ledger(GPU, grace_s=0)
+    rows = []
+    for half_seconds in range(13):
+        read(ledger, (half_seconds / 2, half_seconds * 50))
+        rows += ledger.drain()
+    assert shown(rows) == [
+        ("idle", None, 0, 2, 200),
+        ("idle", None, 2, 4, 200),
+        ("idle", None, 4, 6, 200),
+    ]
+
+
+def test_merging_ends_where_something_changes_and_after_a_minute() -> None:
+    ledger = Ledger(GPU, grace_s=0)
+    ledger.report(use(90, 130, images=40))
+    ledger.settle("a", "won")
+    rows = []
+    for at in range(0, 201, 10):
+        read(ledger, (at, at * 100))
+        rows += ledger.drain()
+    assert len(rows) == 20
+    fewer = merged(rows)
+    assert shown(fewer) == [
+        ("idle", None, 0, 60, 6000),
+        ("idle", None, 60, 90, 3000),
+        ("job", "a", 90, 130, 4000),
+        ("idle", None, 130, 190, 6000),
+        ("idle", None, 190, 200, 1000),
+    ]
+    assert fewer[2].images == 40
 
 
 def test_images_are_counted_in_the_windows_they_were_made_in() -> None:
