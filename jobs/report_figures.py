@@ -16,6 +16,7 @@ from jobs.report_sums import BUCKETS, NOTHING, UNKNOWN, Part, Parts, total
 
 J_PER_KWH = 3.6e6
 _J_PER_WH = 3600.0
+_MJ_UG_PER_KWH_G = 1e3 * J_PER_KWH * 1e6
 
 # What an image is charged with. Marginal: what would not have been spent without the work.
 BOUNDARIES = {
@@ -132,7 +133,7 @@ def carbon_g(part: Part, rates: Rates) -> Figure:
     """
     if rates.intensity is None:
         return Figure(None)
-    known = Figure(part.carbon_g, part.carbon_low_g, part.carbon_high_g)
+    known = Figure(part.carbon, part.carbon_low, part.carbon_high).over(_MJ_UG_PER_KWH_G)
     return _whole(part, known, part.missing_rows + part.uncovered_rows).times(rates.pue or 1.0)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from jobs.report_figures import Rates, figures
 from jobs.report_rows import Rows
-from jobs.report_sums import BUCKETS, Part, Parts, total
+from jobs.report_sums import Parts, total
 
 TOP = 10
 _MIN_WINDOW_NS = 2_000_000_000  # a shorter window's joules per image are far off
@@ -43,11 +43,14 @@ from ranked group by all
 
 @dataclass(frozen=True)
 class Moment:
-    """Known joules of a step of time, by bucket. missing: some of its time is."""
+    """A step of time. row: its figures."""
 
     start: datetime
-    known_j: Mapping[str, float]
-    missing: bool
+    row: Mapping[str, Any]
+
+    def known_j(self, bucket: str) -> float:
+        """What is known of the bucket, to draw it."""
+        return self.row["buckets_known"][bucket] or 0.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,10 @@ def panels_of(
     spreads = rows.connection.execute(_SPREAD).fetchall()
     return Panels(
         step=_step(rows),
-        timeline=list(_timeline(sums["time"], _step(rows))),
+        timeline=[
+            Moment(start, figures(parts, rates, boundary))
+            for start, parts in _timeline(sums["time"], _step(rows))
+        ],
         hardware=table("hardware", _known_mj),
         spreads={name: Spread(*values) for name, *values in spreads},
         jobs=table("job", _known_mj),
@@ -126,16 +132,14 @@ def _step(rows: Rows) -> str:
     return "hour" if days <= 2 else "day" if days <= 92 else "week" if days <= 550 else "month"
 
 
-def _timeline(groups: Mapping[str | None, Parts], step: str) -> Iterator[Moment]:
-    """One moment per step from the first to the last, those without rows included."""
+def _timeline(groups: Mapping[str | None, Parts], step: str) -> Iterator[tuple[datetime, Parts]]:
+    """Every step from the first to the last, those without rows included."""
     found = {datetime.fromisoformat(key): parts for key, parts in groups.items() if key}
     if not found:
         return
     moment, last = min(found), max(found)
     while moment <= last:
-        parts = found.get(moment, {})
-        known_j = {bucket: parts.get(bucket, Part()).known_mj / 1e3 for bucket in BUCKETS}
-        yield Moment(moment, known_j, any(part.missing_rows for part in parts.values()))
+        yield moment, found.get(moment, {})
         moment = _next(moment, step)
 
 

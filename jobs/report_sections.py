@@ -6,15 +6,15 @@ from html import escape
 
 from jobs.render import joules
 from jobs.report import Report
-from jobs.report_cells import Figures, bounded, count, figure, section, table
+from jobs.report_cells import Figures, bounded, bucket_energy, count, figure, section, table
 from jobs.report_panels import Panels
 from jobs.report_sums import BUCKETS
 from jobs.report_svg import spread_strip, stacked_bar, timeline
-from jobs.report_text import grams, percent, watt_hours
+from jobs.report_text import bucket_text, grams, percent, watt_hours
 
 
 def over_time(panels: Panels) -> str:
-    used = [b for b in BUCKETS if any(moment.known_j[b] for moment in panels.timeline)]
+    used = [b for b in BUCKETS if any(moment.known_j(b) for moment in panels.timeline)]
     legend = "".join(f'<li><i class="dot {b}"></i>{b}</li>' for b in used)
     numbers = table(
         "timeline",
@@ -24,7 +24,7 @@ def over_time(panels: Panels) -> str:
                 moment.start.isoformat(),
                 [
                     f"{moment.start:%Y-%m-%d %H:%M}",
-                    *(figure(f"buckets_known.{b}", moment.known_j[b], watt_hours) for b in used),
+                    *(bucket_energy(moment.row, bucket) for bucket in used),
                 ],
             )
             for moment in panels.timeline
@@ -149,7 +149,7 @@ def by_rows(report: Report, by: str) -> str:
 def _buckets_bar(row: Figures, largest_j: float) -> str:
     parts = {bucket: row["buckets_known"][bucket] or 0.0 for bucket in BUCKETS}
     width = 100 * _known_j(row) / largest_j if largest_j else 0.0
-    label = ", ".join(f"{b} {watt_hours(j)}" for b, j in parts.items() if j)
+    label = ", ".join(f"{b} {bucket_text(row, b)}" for b, known_j in parts.items() if known_j)
     return f'<div style="width:{max(width, 0.5):.1f}%">{stacked_bar(parts, label)}</div>'
 
 

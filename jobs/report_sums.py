@@ -7,10 +7,9 @@ worked out once everything is added up, so that a ratio is always a ratio of sum
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, astuple, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass
 from operator import add
-from typing import Any
 
 import pyarrow as pa
 
@@ -18,7 +17,6 @@ from jobs.carbon import Intensity
 from jobs.report_rows import Rows
 
 BUCKETS = ("job", "overhead", "wasted", "idle", "foreign", "gap")
-_MJ_PER_KWH = 3.6e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +28,7 @@ class Part:
         estimates without bounds.
     active_mj: above the idle power of the device, of the active_rows that know it.
     row_ns, missing_ns: the rows' time, and that of the missing ones.
-    carbon_g: at the grid's intensity at the time, of the device's energy alone. Of
+    carbon: energy x the grid's intensity at the time, in mJ x ug/kWh, so that it stays exact. Of
         uncovered_rows the intensity is not known.
     """
 
@@ -48,9 +46,9 @@ class Part:
     unbounded_rows: int = 0
     active_mj: int = 0
     active_rows: int = 0
-    carbon_g: float = 0.0
-    carbon_low_g: float = 0.0
-    carbon_high_g: float = 0.0
+    carbon: int = 0
+    carbon_low: int = 0
+    carbon_high: int = 0
     uncovered_rows: int = 0
 
     def __add__(self, other: Part) -> Part:
@@ -78,7 +76,7 @@ def merged(groups: Iterable[Parts]) -> dict[str, Part]:
 
 
 _SCAN = """
-select {dim} as dim, {key} as key, bucket, quality, missing, slot_us,
+select {dim} as dim, {key} as key, bucket, quality, missing, {slot_us} as slot_us,
     count(*) as rows,
     sum(images) as images,
     sum(duration_ns) as ns,
@@ -90,15 +88,15 @@ select {dim} as dim, {key} as key, bucket, quality, missing, slot_us,
     sum(energy_active_mj) as active_mj,
     count(energy_active_mj) as active_rows
 from (
-    select *, energy_mj is null or quality = 'missing' as missing, {slot} as slot_us, {keys}
+    select *, energy_mj is null or quality = 'missing' as missing, {slot}, {keys}
     from energy
 )
 group by grouping sets ({sets})
 """
 
-_FOLD = f"""
+_FOLD = """
 with priced as (
-    select cube.*, case when slot_us < until_us then g_per_kwh / {_MJ_PER_KWH} end as g_per_mj,
+    select cube.*, case when slot_us < until_us then ug_per_kwh end as ug_per_kwh,
         not missing and quality = 'estimated' as estimated,
         case when estimated then low_mj else mj end as least_mj,
         case when estimated then high_mj else mj end as most_mj
@@ -119,10 +117,10 @@ select dim, key, bucket,
     sum(rows - least(low_rows, high_rows)) filter (estimated),
     sum(active_mj) filter (not missing),
     sum(active_rows) filter (not missing),
-    sum(mj * g_per_mj) filter (not missing),
-    sum(least_mj * g_per_mj) filter (not missing),
-    sum(most_mj * g_per_mj) filter (not missing),
-    sum(rows) filter (not missing and mj > 0 and g_per_mj is null)
+    sum(mj * ug_per_kwh) filter (not missing),
+    sum(least_mj * ug_per_kwh) filter (not missing),
+    sum(most_mj * ug_per_kwh) filter (not missing),
+    sum(rows) filter (not missing and mj > 0 and ug_per_kwh is null)
 from priced group by all
 """
 
@@ -141,39 +139,40 @@ def sums_by(
     found: dict[str, dict[str | None, dict[str, Part]]] = {
         name: defaultdict(dict) for name in names
     }
-    kinds: list[Callable[[Any], Any]] = [
-        float if field.type == "float" else int for field in fields(Part)
-    ]
     for dim, key, bucket, *values in rows.connection.execute(_FOLD).fetchall():
-        part = Part(*(kind(value or 0) for kind, value in zip(kinds, values, strict=True)))
-        found[names[dim]][key][bucket] = part
+        found[names[dim]][key][bucket] = Part(*(int(value or 0) for value in values))
     return found
 
 
 def _scan(keys: Mapping[str, str], intensity: Intensity | None) -> str:
     columns = [f"k{i}" for i in range(len(keys))]
+    slot = _slot(intensity)
+    traits = "bucket, quality, missing" + (", slot" if slot else "")
     whens = [(f"when grouping({column}) = 0", column) for column in columns]
     return _SCAN.format(
         dim=f"case {' '.join(f'{when} then {i}' for i, (when, _) in enumerate(whens))} end",
         key=f"case {' '.join(f'{when} then {column}::varchar' for when, column in whens)} end",
         keys=", ".join(f"{sql} as k{i}" for i, sql in enumerate(keys.values())),
-        sets=", ".join(f"({column}, bucket, quality, missing, slot_us)" for column in columns),
-        slot=_slot(intensity),
+        sets=", ".join(f"({column}, {traits})" for column in columns),
+        slot=f"{slot or 0} as slot",
+        slot_us="slot" if slot else "0::bigint",
     )
 
 
-def _slot(intensity: Intensity | None) -> str:
-    """SQL of the time whose intensity a row is charged, as coarse as the intensity allows."""
+def _slot(intensity: Intensity | None) -> str | None:
+    """SQL of the time whose intensity a row is charged, as coarse as that allows; None: any."""
     if intensity is None or intensity.slot_us is None:
-        return "0::bigint"
+        return None
     origin_us, slot_us = intensity.origin_us, intensity.slot_us
     middle_us = "(epoch_us(ts_start) + duration_ns // 2000)"
     return f"(floor(({middle_us} - {origin_us}) / {slot_us})::bigint * {slot_us} + {origin_us})"
 
 
 def _spans(intensity: Intensity | None) -> pa.Table:
-    schema = pa.schema(
-        [("from_us", pa.int64()), ("until_us", pa.int64()), ("g_per_kwh", pa.float64())]
-    )
+    schema = pa.schema((name, pa.int64()) for name in ("from_us", "until_us", "ug_per_kwh"))
     spans = () if intensity is None else intensity.spans
-    return pa.Table.from_pylist([asdict(span) for span in spans], schema)
+    rows = [
+        {"from_us": s.from_us, "until_us": s.until_us, "ug_per_kwh": round(s.g_per_kwh * 1e6)}
+        for s in spans
+    ]
+    return pa.Table.from_pylist(rows, schema)

@@ -11,7 +11,7 @@ from html import escape
 
 from jobs.report_panels import Moment, Spread
 from jobs.report_sums import BUCKETS
-from jobs.report_text import watt_hours
+from jobs.report_text import bucket_text
 
 _HEIGHT, _TOP, _AXIS = 220, 12, 22
 _MAX_LABELS = 6
@@ -41,9 +41,9 @@ def value_bar(value: float, largest: float, css: str, label: str) -> str:
 
 def timeline(moments: Sequence[Moment], step: str) -> str:
     """Stacked columns of energy over time, with an axis in watt-hours."""
-    tops = [sum(moment.known_j.values()) for moment in moments]
-    unit_j, unit = next((u for u in _UNITS if max(tops) >= u[0]), _UNITS[-1])
-    ticks = nice_ticks(max(tops) / unit_j)
+    top_j = max(sum(map(moment.known_j, BUCKETS)) for moment in moments)
+    unit_j, unit = next((u for u in _UNITS if top_j >= u[0]), _UNITS[-1])
+    ticks = nice_ticks(top_j / unit_j)
     scale = (_HEIGHT - _TOP) / (ticks[-1] * unit_j)
     lines, labels = [], []
     for tick in ticks:
@@ -74,9 +74,10 @@ def spread_strip(
     def x(value: float) -> float:
         return 100 * value / largest
 
-    middle, unsure = 13, ""
+    middle, unsure, words = 13, "", ""
     if bounds is not None:
         unsure = _level("bound", x(bounds[0]), x(bounds[1]), middle)
+        words = f"; an estimate, itself between {bounds[0]:.3g} and {bounds[1]:.3g}"
     return _svg(
         _level("grid", 0, 100, middle)
         + unsure
@@ -86,7 +87,7 @@ def spread_strip(
         f'y1="4" y2="22"/><circle class="mean" cx="{x(mean):.3f}%" cy="{middle}" r="5"/>',
         26,
         f"{spread.lowest:.3g} to {spread.highest:.3g} J per image, 80% of images between "
-        f"{spread.p10:.3g} and {spread.p90:.3g}",
+        f"{spread.p10:.3g} and {spread.p90:.3g}{words}",
     )
 
 
@@ -104,14 +105,14 @@ def _columns(moments: Sequence[Moment], step: str, scale: float) -> Iterator[str
     for i, moment in enumerate(moments):
         y, rects = float(_HEIGHT), []
         for bucket in BUCKETS:
-            height = moment.known_j[bucket] * scale
+            height = moment.known_j(bucket) * scale
             if height > 0:
                 y -= height
                 rects.append(_rect((i + 0.09) * slot, y, 0.82 * slot, height, bucket))
-        held = ", ".join(f"{b} {watt_hours(j)}" for b, j in moment.known_j.items() if j)
-        part = "; part of it is missing" if moment.missing else ""
+        held = [f"{b} {bucket_text(moment.row, b)}" for b in BUCKETS if moment.known_j(b)]
         when = moment.start.strftime("%Y-%m-%d %H:%M" if step == "hour" else "%Y-%m-%d")
-        yield f"<g><title>{when}: {held or 'nothing'}{part}</title>{''.join(rects)}</g>"
+        tip = f"<title>{when}: {', '.join(held) or 'nothing known'}</title>"
+        yield f"<g>{tip}{''.join(rects)}</g>"
 
 
 def _dates(moments: Sequence[Moment], step: str) -> Iterator[str]:

@@ -79,6 +79,13 @@ def bounded(figures: Mapping[str, Any], name: str, show: Any) -> str:
     return f"{show(value)} ({show(low)} to {show(high)})"
 
 
+def bucket_text(figures: Mapping[str, Any], bucket: str) -> str:
+    """The energy of one of the buckets, likewise."""
+    names = {"{}": "buckets", "{}_low": "buckets_low", "{}_high": "buckets_high"}
+    own = {name.format("energy"): figures[source][bucket] for name, source in names.items()}
+    return bounded(own, "energy{}", watt_hours)
+
+
 def totals_text(report: Report) -> str:
     """The totals, a line each."""
     lines = [f"Energy report of {report.store}"]
