@@ -20,7 +20,6 @@ from cluster.metering.ledger import Ledger
 from cluster.metering.merge import condensed
 from cluster.metering.reading import Device, Reading
 from cluster.metering.usage import Use
-from cluster.storage.energy_log import EnergyLog
 from cluster.storage.energy_reader import (
     closure_error_mj,
     energy_dataset,
@@ -32,7 +31,7 @@ from cluster.storage.faults import FaultRates, FaultyStore
 from cluster.storage.layout import ENERGY, EnergyKey, parse_energy_key
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
-from cluster.storage.query import connect, query, run
+from cluster.storage.query import query
 from cluster.storage.schemas import ENERGY_SCHEMA
 
 DAY_S = 24 * 3600
@@ -51,11 +50,6 @@ def local(memory_dir: Path) -> ObjectStore:
     return open_store(str(memory_dir), probe=False)
 
 
-def log_of(store: ObjectStore, host: str = "node-1", **changes: Any) -> EnergyLog:
-    settings: dict[str, Any] = {"cluster_id": "c", "anchor": ANCHOR}
-    return EnergyLog(store, host, **settings | changes)
-
-
 def stored(store: ObjectStore) -> list[dict[str, Any]]:
     table = (
         energy_dataset(store)
@@ -67,7 +61,7 @@ def stored(store: ObjectStore) -> list[dict[str, Any]]:
 
 
 def test_what_is_written_is_what_the_ledger_said(store: ObjectStore) -> None:
-    log = log_of(store, "node 1/äöü")
+    log = factory.log_of(store, "node 1/äöü")
     log.add(factory.attempts(3, lost=[1], unread=[2]))
     assert log.pending_rows == 4
     assert log.flush()
@@ -96,7 +90,7 @@ def test_what_is_written_is_what_the_ledger_said(store: ObjectStore) -> None:
 
 
 def test_a_segment_grows_in_one_file_until_it_is_full(local: ObjectStore) -> None:
-    log = log_of(local, segment_rows=5)
+    log = factory.log_of(local, segment_rows=5)
     for n in range(6):
         log.add(factory.attempts(2, start_s=100 * n))
         assert log.flush()
@@ -109,7 +103,7 @@ def test_a_segment_grows_in_one_file_until_it_is_full(local: ObjectStore) -> Non
 
 
 def test_rows_are_filed_under_the_day_they_begin_on(store: ObjectStore) -> None:
-    log = log_of(store)
+    log = factory.log_of(store)
     log.add(factory.attempts(3, start_s=DAY_S // 2 - 15))
     log.flush()
     log.add(factory.attempts(1, start_s=DAY_S // 2 - 30))  # held up by an undecided attempt
@@ -129,7 +123,7 @@ def test_rows_are_filed_under_the_day_they_begin_on(store: ObjectStore) -> None:
 def test_readers_list_and_read_only_the_days_they_need(local: ObjectStore) -> None:
     """Files of the other days are damaged: whoever reads them fails."""
     for day in range(6):
-        log = log_of(local, anchor=Anchor(START + timedelta(days=day), 0))
+        log = factory.log_of(local, anchor=Anchor(START + timedelta(days=day), 0))
         log.add(factory.attempts(2, joules=day + 1))
         log.flush()
     for file in energy_files(local):
@@ -155,7 +149,7 @@ def test_readers_list_and_read_only_the_days_they_need(local: ObjectStore) -> No
 def test_a_store_that_fails_costs_nothing(local: ObjectStore, seed: int) -> None:
     """Writes fail, lose their replies or land late; each row is in the log once all the same."""
     faulty = FaultyStore(local, seed, FaultRates(before=0.2, after=0.2, late=0.2))
-    log = log_of(faulty, segment_rows=4)
+    log = factory.log_of(faulty, segment_rows=4)
     for n in range(10):
         log.add(factory.attempts(1, start_s=100 * n))
         log.flush()
@@ -181,7 +175,7 @@ class Away(FaultyStore):
 
 def test_memory_is_bounded_while_the_store_is_away(local: ObjectStore) -> None:
     store = Away(local, 0, FaultRates())
-    log = log_of(store, max_rows=10)
+    log = factory.log_of(store, max_rows=10)
     rows = factory.attempts(40, unread=[17])
     for row in rows:
         log.add([row])
@@ -211,10 +205,10 @@ def test_condensing_keeps_sums_epochs_and_nulls() -> None:
 def test_a_log_that_breaks_off_shows_where(store: ObjectStore) -> None:
     now = START + timedelta(hours=1)
     other = Device("GPU-2", "gpu", "test gpu", "gpu")
-    died = log_of(store)
+    died = factory.log_of(store)
     died.add([*factory.attempts(2), *factory.attempts(3, device=other)])
     died.flush()
-    elsewhere = log_of(store, "node-2")
+    elsewhere = factory.log_of(store, "node-2")
     elsewhere.add(factory.attempts(9))
     elsewhere.flush()
     seconds = {"GPU-1": 20, "GPU-2": 30}
@@ -223,7 +217,7 @@ def test_a_log_that_breaks_off_shows_where(store: ObjectStore) -> None:
     assert open_ends(store, "node-1", "another cluster", now) == {}
     assert open_ends(store, "node-1", "c", now + timedelta(days=2)) == {}
     assert ANCHOR.monotonic_at(ends["GPU-2"]) == 30 * S
-    heir = log_of(store)
+    heir = factory.log_of(store)
     heir.add(factory.attempts(1, start_s=60))
     assert heir.close()
     assert open_ends(store, "node-1", "c", now) == {"GPU-2": ends["GPU-2"]}
@@ -236,7 +230,7 @@ def test_an_interval_of_several_rows_counts_once(local: ObjectStore) -> None:
         ledger.report(Use(0, 10 * S, "overhead", name, name))
     for at_s, mj in ((0, 0), (10, 1001)):
         ledger.read(Reading(at_s * S, mj, "measured_counter", "nvml"))
-    log = log_of(local)
+    log = factory.log_of(local)
     log.add(ledger.close())
     log.flush()
     assert [row["energy_mj"] for row in stored(local)] == [501, 500]
@@ -245,7 +239,7 @@ def test_an_interval_of_several_rows_counts_once(local: ObjectStore) -> None:
 
 def test_what_goes_on_for_minutes_takes_few_rows(local: ObjectStore) -> None:
     ledger = Ledger(GPU, grace_s=0)
-    log = log_of(local)
+    log = factory.log_of(local)
     for at_s in range(0, 301, 2):
         ledger.read(Reading(at_s * S, at_s * 70_000, "measured_counter", "nvml"))
         log.add(ledger.drain())
@@ -255,10 +249,10 @@ def test_what_goes_on_for_minutes_takes_few_rows(local: ObjectStore) -> None:
 
 
 def test_a_closed_log_is_complete_and_says_so(local: ObjectStore) -> None:
-    log = log_of(local)
+    log = factory.log_of(local)
     assert log.close(), "with nothing to say"
     assert energy_files(local) == []
-    log = log_of(local)
+    log = factory.log_of(local)
     log.add(factory.attempts(2))
     assert log.flush()
     assert log.close()
@@ -268,7 +262,7 @@ def test_a_closed_log_is_complete_and_says_so(local: ObjectStore) -> None:
 
 def test_a_broken_ledger_does_not_close(local: ObjectStore) -> None:
     rows = factory.attempts(2)
-    table = energy_table(rows, log_of(local).origin)
+    table = energy_table(rows, factory.log_of(local).origin)
     short = table.set_column(
         ENERGY_SCHEMA.get_field_index("energy_mj"),
         "energy_mj",
@@ -284,52 +278,3 @@ def test_keys_are_read_as_they_are_written() -> None:
     assert parse_energy_key(name.key) == name
     for other in ("energy/date=2026-13-01/host=a/w-1-1.parquet", "energy/x", "jobs/a/spec.json"):
         assert parse_energy_key(other) is None
-
-
-def test_batches_of_attempts_in_sql(store: ObjectStore) -> None:
-    log = log_of(store)
-    log.add(factory.attempts(4, lost=[1], unread=[2]))
-    log.flush()
-    with connect(store) as connection:
-        rows = run(
-            connection,
-            "select shard, bucket, images, energy_mj, quality, duration_ns, width from batches "
-            "order by shard",
-        ).to_pylist()
-        known = {"images": 64, "quality": "measured_counter", "duration_ns": 10 * S, "width": 32}
-        assert rows == [
-            known | {"shard": 0, "bucket": "job", "energy_mj": 1_000_000},
-            known | {"shard": 1, "bucket": "wasted", "energy_mj": 1_000_000},
-            known | {"shard": 2, "bucket": "job", "energy_mj": None, "quality": "missing"},
-            known | {"shard": 3, "bucket": "job", "energy_mj": 1_000_000},
-        ]
-        sql = "select sum(energy_mj) / 1000.0 as j from energy where bucket = 'wasted'"
-        assert run(connection, sql).to_pylist() == [{"j": 1000.0}]
-
-
-def test_an_attempt_that_ran_into_a_gap_has_no_total(local: ObjectStore) -> None:
-    rows = factory.attempts(1)
-    half = factory.attempts(1, start_s=10, unread=[0])
-    for row in half:
-        object.__setattr__(row, "attempt_id", rows[0].attempt_id) if row.attempt_id else None
-    log = log_of(local)
-    log.add(rows + half)
-    log.flush()
-    found = query(local, "select energy_mj, images, quality from batches").to_pylist()
-    assert found == [{"energy_mj": None, "images": 128, "quality": "missing"}]
-
-
-def test_an_empty_log_has_empty_views(store: ObjectStore) -> None:
-    for view in ("energy", "batches"):
-        assert query(store, f"select sum(energy_mj) as mj from {view}").to_pylist() == [
-            {"mj": None}
-        ]
-
-
-def test_the_columns_of_the_energy_view(local: ObjectStore) -> None:
-    log = log_of(local)
-    log.add(factory.attempts(1, device=GPU))
-    log.flush()
-    found = query(local, "select * from energy").schema
-    assert found.names == ENERGY_SCHEMA.names
-    assert found.field("ts_start").type == ENERGY_SCHEMA.field("ts_start").type

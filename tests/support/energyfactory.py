@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 from cluster.clock import Anchor
 from cluster.metering.ledger import Ledger
 from cluster.metering.reading import Device, Reading
 from cluster.metering.usage import EnergyRow, Use, Work
+from cluster.storage.energy_log import EnergyLog
+from cluster.storage.object_store import ObjectStore
 
 S = 1_000_000_000
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -47,3 +50,9 @@ def attempts(
         mj, epoch = (0, epoch + 1) if shard in unread else (mj + 1000 * joules, epoch)
         ledger.read(Reading(end_s * S, mj, "measured_counter", "nvml", epoch))
     return ledger.close()
+
+
+def log_of(store: ObjectStore, host: str = "node-1", **changes: Any) -> EnergyLog:
+    """A host's log, whose monotonic clock began at ``START``."""
+    settings: dict[str, Any] = {"cluster_id": "c", "anchor": ANCHOR}
+    return EnergyLog(store, host, **settings | changes)

@@ -1,46 +1,13 @@
-"""The ledger, case by case: who is charged for what, and when nobody is."""
+"""The ledger, attempt by attempt: who is charged for what, and when that is final."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from fractions import Fraction
-from typing import Any
-
 import pytest
+from support.ledger_cases import GPU, WORK, S, measured, read, shown, use
 
 from cluster.metering.ledger import Ledger
 from cluster.metering.merge import merged
-from cluster.metering.reading import Device, Reading
-from cluster.metering.usage import EnergyRow, Use, Work
-from cluster.types import MISSING_ENERGY, Energy
-
-S = 1_000_000_000
-GPU = Device("GPU-1", "gpu", "test gpu", "gpu")
-WORK = Work("job", 3, "rev", 16, 32, 32, "fp32")
-
-
-def use(start_s: float, end_s: float | None, attempt_id: str = "a", **changes: Any) -> Use:
-    settings: dict[str, Any] = {"bucket": "job", "replica_id": "r", "work": WORK}
-    end_ns = None if end_s is None else int(end_s * S)
-    return Use(int(start_s * S), end_ns, attempt_id=attempt_id, **settings | changes)
-
-
-def read(ledger: Ledger, *said: tuple[float, int | None], epoch: int = 0) -> None:
-    for at_s, mj in said:
-        known = ("measured_counter", "nvml") if mj is not None else ("missing", "unplugged")
-        ledger.read(Reading(int(at_s * S), mj, *known, epoch))  # type: ignore[arg-type]
-
-
-def shown(rows: list[EnergyRow]) -> list[tuple[str, str | None, float, float, int | None]]:
-    """(bucket, attempt, start, end, energy) of each row, in seconds and millijoules."""
-    return [
-        (r.bucket, r.attempt_id, r.interval.start_ns / S, r.interval.end_ns / S, r.energy_mj)
-        for r in rows
-    ]
-
-
-def measured(mj: int) -> Energy:
-    return Energy(energy_mj=mj, quality="measured_counter", method="nvml")
+from cluster.types import MISSING_ENERGY
 
 
 def test_an_attempt_between_idle_times() -> None:
@@ -199,6 +166,16 @@ def test_merging_ends_where_something_changes_and_after_a_minute() -> None:
     assert fewer[2].images == 40
 
 
+def test_only_what_follows_on_in_the_same_epoch_is_merged() -> None:
+    """Rows of one device from two lives of its meter, and then after a hole."""
+    rows = []
+    for start_s, epoch in ((0, 0), (10, 1), (30, 1)):
+        ledger = Ledger(GPU, first_epoch=epoch)
+        read(ledger, (start_s, 0), (start_s + 10, 100))
+        rows += ledger.close()
+    assert merged(rows) == rows
+
+
 def test_images_are_counted_in_the_windows_they_were_made_in() -> None:
     ledger = Ledger(GPU, grace_s=0)
     ledger.report(use(0, 10, images=7))
@@ -209,209 +186,6 @@ def test_images_are_counted_in_the_windows_they_were_made_in() -> None:
         read(ledger, (at, at * 10))
         rows += ledger.drain()
     assert [row.images for row in rows] == [2, 1, 4]
-
-
-def test_after_a_reset_an_epoch_begins_and_the_time_between_is_a_gap() -> None:
-    ledger = Ledger(GPU, first_epoch=40)
-    ledger.report(use(0, 9))
-    read(ledger, (0, 500), (3, 800))
-    read(ledger, (6, 10), (9, 310), epoch=1)
-    assert ledger.attempt_energy("a") == MISSING_ENERGY
-    rows = ledger.close()
-    assert shown(rows) == [
-        ("wasted", "a", 0, 3, 300),
-        ("gap", None, 3, 6, None),
-        ("wasted", "a", 3, 6, None),
-        ("wasted", "a", 6, 9, 300),
-    ]
-    assert [row.interval.epoch for row in rows] == [40, 40, 40, 41]
-    assert rows[1].interval.quality == "missing"
-
-
-def test_a_counter_that_goes_back_unannounced_is_no_negative_energy() -> None:
-    ledger = Ledger(GPU)
-    read(ledger, (0, 500), (3, 100), (6, 400))
-    assert shown(ledger.close()) == [("gap", None, 0, 3, None), ("idle", None, 3, 6, 300)]
-
-
-def test_another_method_is_another_counter() -> None:
-    ledger = Ledger(GPU)
-    read(ledger, (0, 500))
-    ledger.read(Reading(3 * S, 900, "measured_power", "nvml power"))
-    assert shown(ledger.close()) == [("gap", None, 0, 3, None)]
-
-
-def test_an_outage_within_one_use_costs_nothing() -> None:
-    ledger = Ledger(GPU)
-    ledger.report(use(0, 9))
-    read(ledger, (0, 0), (3, 300), (4, None), (5, None), (6, 600), (9, 900))
-    assert ledger.attempt_energy("a") == measured(900)
-    assert {row[0] for row in shown(ledger.close())} == {"wasted"}
-
-
-def test_after_an_outage_across_uses_the_total_is_known_but_not_whose_it_was() -> None:
-    ledger = Ledger(GPU)
-    ledger.report(use(0, 5))
-    ledger.report(use(5, 9, "b"))
-    ledger.report(use(9, 12, "c"))
-    read(ledger, (0, 0), (3, 300), (5, None), (9, 700), (12, 800))
-    assert ledger.attempt_energy("a") == ledger.attempt_energy("b") == MISSING_ENERGY
-    assert ledger.attempt_energy("c") == measured(100)
-    assert shown(ledger.close()) == [
-        ("wasted", "a", 0, 3, 300),
-        ("gap", None, 3, 9, 400),
-        ("wasted", "a", 3, 9, None),
-        ("wasted", "b", 3, 9, None),
-        ("wasted", "c", 9, 12, 100),
-    ]
-
-
-def test_an_outage_does_not_spoil_what_follows() -> None:
-    ledger = Ledger(GPU)
-    ledger.report(use(12, 15))
-    read(ledger, (0, 0), (3, None), (6, 600), (18, 1800))
-    assert shown(ledger.close())[1:] == [("idle", None, 6, 18, 900), ("wasted", "a", 6, 18, 300)]
-
-
-def test_a_long_outage_is_a_gap_even_if_the_counter_went_on() -> None:
-    ledger = Ledger(GPU, outage_s=10)
-    read(ledger, (0, 0), (5, None), (11, None), (12, None), (13, 500), (14, 520))
-    rows = ledger.close()
-    assert shown(rows) == [("gap", None, 0, 13, None), ("idle", None, 13, 14, 20)]
-    assert rows[0].interval.epoch != rows[1].interval.epoch
-
-
-def test_an_outage_that_lasts_shows_before_it_ends() -> None:
-    ledger = Ledger(GPU, outage_s=10, grace_s=0)
-    read(ledger, (0, 0), (5, None), (11, None), (60, None))
-    assert shown(ledger.drain()) == [("gap", None, 0, 60, None)]
-
-
-def test_where_nothing_can_be_read_everything_is_a_gap() -> None:
-    ledger = Ledger(GPU)
-    ledger.report(use(0, 5, images=10))
-    read(ledger, (0, None), (5, None), (9, None))
-    assert ledger.attempt_energy("a") == MISSING_ENERGY
-    ledger.settle("a", "won")
-    rows = ledger.close()
-    assert shown(rows) == [
-        ("gap", None, 0, 5, None),
-        ("job", "a", 0, 5, None),
-        ("gap", None, 5, 9, None),
-    ]
-    assert [row.images for row in rows] == [None, 10, None]
-
-
-def test_a_meter_that_takes_over_calls_the_time_since_then_a_gap() -> None:
-    """The way to resume a log that broke off: an unknown reading at the moment it did."""
-    ledger = Ledger(GPU)
-    ledger.read(Reading(-30 * S, None, "missing", "the meter died"))
-    read(ledger, (0, 900), (5, 950))
-    rows = ledger.close()
-    assert shown(rows) == [("gap", None, -30, 0, None), ("idle", None, 0, 5, 50)]
-    assert rows[0].interval.method == "the meter died"
-
-
-def test_a_process_of_somebody_else_gets_what_we_leave() -> None:
-    ledger = Ledger(GPU)
-    ledger.report(use(0, 6, "pid 17", bucket="foreign", replica_id=""))
-    ledger.report(use(3, 9))
-    read(ledger, (0, 0), (3, 300), (6, 600), (9, 900), (12, 910))
-    rows = ledger.close()
-    assert shown(rows) == [
-        ("foreign", None, 0, 3, 300),
-        ("wasted", "a", 3, 9, 600),
-        ("idle", None, 9, 12, 10),
-    ]
-
-
-def test_replicas_that_share_a_device_share_its_energy() -> None:
-    ledger = Ledger(GPU)
-    ledger.report(use(0, 4, "a", gpu_fraction=0.5))
-    ledger.report(use(2, 4, "b", gpu_fraction=0.25, replica_id="q"))
-    read(ledger, (0, 0), (2, 100), (4, 200))
-    rows = ledger.close()
-    assert shown(rows) == [
-        ("wasted", "a", 0, 2, 50),
-        ("idle", None, 0, 2, 50),
-        ("wasted", "a", 2, 4, 50),
-        ("wasted", "b", 2, 4, 25),
-        ("idle", None, 2, 4, 25),
-    ]
-    assert all(row.shared for row in rows)
-
-
-def test_those_who_want_more_than_the_whole_device_get_it_in_proportion() -> None:
-    ledger = Ledger(GPU)
-    for n in range(3):
-        ledger.report(use(0, 4, f"a{n}", replica_id=f"r{n}"))
-    read(ledger, (0, 0), (4, 100))
-    assert [row[4] for row in shown(ledger.close())] == [34, 33, 33]
-
-
-def test_asking_for_more_than_the_whole_does_not_make_time_longer() -> None:
-    ledger = Ledger(GPU)
-    ledger.report(use(0, 6, "a"))
-    ledger.report(use(0, 2, "b", replica_id="q"))
-    read(ledger, (0, 0), (6, 600))
-    assert [row[4] for row in shown(ledger.close())] == [500, 100]
-
-
-def test_three_thirds_leave_nothing_idle() -> None:
-    ledger = Ledger(GPU)
-    for n in range(3):
-        ledger.report(use(0, 4, f"a{n}", replica_id=f"r{n}", gpu_fraction=1 / 3))
-    read(ledger, (0, 0), (4, 10**9))
-    assert "idle" not in {row.bucket for row in ledger.close()}
-
-
-def test_slices_of_a_board_never_exceed_it() -> None:
-    """Two slices read one board's counter, which holds odd totals."""
-    board = [(0.0, 0), (3.0, 101), (7.0, 1003), (11.0, 3001)]
-    total = 0
-    for n in range(2):
-        ledger = Ledger(Device(f"MIG-{n}", "gpu", "slice", "gpu", "GPU-1", Fraction(1, 2)))
-        read(ledger, *board)
-        rows = ledger.close()
-        assert all(row.shared for row in rows)
-        assert sum(row.energy_mj or 0 for row in rows) == 1500
-        total += 1500
-    assert total <= 3001
-
-
-def test_without_a_reading_at_its_boundaries_an_attempt_gets_its_share_of_time() -> None:
-    ledger = Ledger(GPU)
-    ledger.report(use(1, 4))
-    read(ledger, (0, 0), (10, 101))
-    rows = ledger.close()
-    assert shown(rows) == [("idle", None, 0, 10, 71), ("wasted", "a", 0, 10, 30)]
-    assert not rows[0].shared, "one after the other is not at the same time"
-
-
-def test_short_attempts_in_turn_are_charged_by_time_over_two_seconds() -> None:
-    """A counter that moves every 100 ms is read after attempts of 50 ms each."""
-    ledger = Ledger(GPU, grace_s=0)
-    read(ledger, (0, 0))
-    for n in range(80):
-        ledger.report(use(n * 0.05, (n + 1) * 0.05, f"a{n}"))
-        read(ledger, ((n + 1) * 0.05, (n + 1) // 2 * 70_000))
-        ledger.settle(f"a{n}", "won")
-    assert ledger.attempt_energy("a79") == measured(35_000)
-    rows = ledger.drain()
-    assert {row.energy_mj for row in rows} == {35_000}
-    assert {row.interval.duration_ns for row in rows} == {2 * S}
-
-
-def test_short_windows_of_different_kinds_stay_apart() -> None:
-    """Idle time must not dilute a short burst that the readings set apart."""
-    ledger = Ledger(GPU)
-    ledger.report(use(1, 1.5))
-    read(ledger, (0, 0), (1, 70), (1.5, 420), (2.5, 490))
-    assert shown(ledger.close()) == [
-        ("idle", None, 0, 1, 70),
-        ("wasted", "a", 1, 1.5, 350),
-        ("idle", None, 1.5, 2.5, 70),
-    ]
 
 
 @pytest.mark.parametrize("announced", [True, False])
@@ -470,61 +244,3 @@ def test_outcomes_and_uses_may_come_before_any_reading() -> None:
     assert ledger.attempt_energy("a") is None
     read(ledger, (1, 0), (3, 100))
     assert shown(ledger.close()) == [("job", "a", 1, 3, 100)]
-
-
-def test_bounds_of_an_estimate_add_up_and_stay_in_order() -> None:
-    ledger = Ledger(GPU)
-    for n, share in enumerate((0.2, 0.3, 0.5)):
-        ledger.report(use(0, 7, f"a{n}", replica_id=f"r{n}", gpu_fraction=share))
-    for at, mj in ((0, 10), (7, 1011)):
-        ledger.read(Reading(at * S, mj, "estimated", "guess", 0, mj // 3, 3 * mj))
-    energies = [ledger.attempt_energy(f"a{n}") for n in range(3)]
-    rows = ledger.close()
-    assert sum(row.energy_mj or 0 for row in rows) == 1001
-    assert sum(row.low_mj or 0 for row in rows) == 337 - 3
-    assert sum(row.high_mj or 0 for row in rows) == 3003
-    for row, energy in zip(rows, energies, strict=True):
-        assert row.low_mj is not None
-        assert row.energy_mj is not None
-        assert row.high_mj is not None
-        assert row.low_mj <= row.energy_mj <= row.high_mj
-        assert energy == Energy(
-            energy_mj=row.energy_mj,
-            low_mj=row.low_mj,
-            high_mj=row.high_mj,
-            quality="estimated",
-            method="guess",
-        )
-
-
-def test_bounds_that_rounding_turned_over_wait_for_the_next_reading() -> None:
-    ledger = Ledger(GPU)
-    for at, mj, low, high in ((0, 10, 3, 30), (1, 10, 4, 31), (2, 12, 4, 36)):
-        ledger.read(Reading(at * S, mj, "estimated", "guess", 0, low, high))
-    rows = ledger.close()
-    assert shown(rows) == [("idle", None, 0, 2, 2)]
-    assert (rows[0].low_mj, rows[0].high_mj) == (1, 6)
-
-
-def test_bounds_that_contradict_the_estimate_are_not_believed() -> None:
-    ledger = Ledger(GPU)
-    for at, mj, low, high in ((0, 10, 3, 30), (1, 20, 90, 99)):
-        ledger.read(Reading(at * S, mj, "estimated", "guess", 0, low, high))
-    assert shown(ledger.close()) == [("gap", None, 0, 1, None)]
-
-
-def test_readings_out_of_order_and_counter_updates() -> None:
-    ledger = Ledger(GPU)
-    for at, mj, updates in ((0, 0, 0), (5, 500, 40), (4, 480, 38), (5, 501, 41), (9, 900, 80)):
-        ledger.read(Reading(at * S, mj, "measured_counter", "nvml", counter_updates=updates))
-    rows = ledger.close()
-    assert shown(rows) == [("idle", None, 0, 9, 900)]
-    assert rows[0].interval.counter_updates == 80
-
-
-def test_a_use_must_make_sense() -> None:
-    with pytest.raises(ValueError, match="a ends before it starts"):
-        use(5, 4)
-    for fraction in (0.0, -1.0, 1.5):
-        with pytest.raises(ValueError, match=f"gpu_fraction is {fraction}"):
-            replace(use(0, 1), gpu_fraction=fraction)
