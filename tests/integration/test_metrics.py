@@ -9,7 +9,9 @@ import socket
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import ray
@@ -45,7 +47,10 @@ def main(store: str) -> None:
     while not all(part in text for part in awaited):
         assert time.monotonic() < deadline_s, text
         time.sleep(0.5)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+        with (
+            suppress(URLError),  # the exporter comes up after the node
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page,
+        ):
             text = page.read().decode()
     print(json.dumps([line for line in text.splitlines() if line.startswith("ray_un0_")]))
 
