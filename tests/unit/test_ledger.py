@@ -176,6 +176,13 @@ def test_only_what_follows_on_in_the_same_epoch_is_merged() -> None:
     assert merged(rows) == rows
 
 
+def test_buckets_are_not_merged() -> None:
+    ledger = Ledger(GPU)
+    ledger.report(use(0, 10, "pid 17", bucket="foreign", replica_id=""))
+    read(ledger, (0, 0), (10, 100), (20, 200))
+    assert [row.bucket for row in merged(ledger.close())] == ["foreign", "idle"]
+
+
 def test_images_are_counted_in_the_windows_they_were_made_in() -> None:
     ledger = Ledger(GPU, grace_s=0)
     ledger.report(use(0, 10, images=7))
