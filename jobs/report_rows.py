@@ -31,7 +31,7 @@ from cluster.types import CommitRecord
 
 Source = Literal["ledger", "commits"]
 _THREADS = 8
-_FILES_AT_ONCE = 1000
+_FILES_AT_ONCE = 2000
 _FOOTERS = "select key, value from parquet_kv_metadata($paths)"
 
 
@@ -86,7 +86,10 @@ class Rows:
 
         That does not come from the files' rows, but should be their sum. Another thread may ask.
         """
-        return None if self.source == "commits" else sum(map(self._told_mj, self._chunks()))
+        if self.source == "commits":
+            return None
+        with _connect() as connection:
+            return sum(self._told_mj(connection, files) for files in self._chunks())
 
     def logged_mj(self, reported_mj: int) -> int:
         """The sum of all rows of the files. reported_mj: that of the rows in the period."""
@@ -118,11 +121,10 @@ class Rows:
     def _chunks(self) -> list[Sequence[EnergyFile]]:
         return [self.log[i : i + _FILES_AT_ONCE] for i in range(0, len(self.log), _FILES_AT_ONCE)]
 
-    def _told_mj(self, files: Sequence[EnergyFile]) -> int:
+    def _told_mj(self, connection: duckdb.DuckDBPyConnection, files: Sequence[EnergyFile]) -> int:
         if _is_local(self.store):
             paths = {"paths": _paths(self.store, files)}
-            with _connect() as connection:
-                found = connection.execute(_FOOTERS, paths).fetchall()
+            found = connection.execute(_FOOTERS, paths).fetchall()
             return sum(footer_of({key: value})[0].total() for key, value in found)
         file_system = arrow_file_system(self.store.config)
 
