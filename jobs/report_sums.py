@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass
-from operator import add
+from dataclasses import dataclass, fields
+from operator import add, attrgetter
 
 import pyarrow as pa
 
@@ -52,9 +52,10 @@ class Part:
     uncovered_rows: int = 0
 
     def __add__(self, other: Part) -> Part:
-        return Part(*map(add, astuple(self), astuple(other)))
+        return Part(*map(add, _values(self), _values(other)))
 
 
+_values = attrgetter(*(field.name for field in fields(Part)))
 NOTHING = Part()
 UNKNOWN = Part(rows=1, missing_rows=1)
 Parts = Mapping[str, Part]
