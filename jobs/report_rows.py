@@ -142,6 +142,7 @@ def _connect() -> duckdb.DuckDBPyConnection:
         "timezone = 'UTC'",
         "enable_progress_bar = false",  # it would go to standard output
         "python_enable_replacements = false",  # names of Python variables are not tables
+        "disable_parquet_prefetching = true",  # a copy more, of files that are small
     ):
         connection.execute(f"set {setting}")
     return connection

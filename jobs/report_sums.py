@@ -77,8 +77,9 @@ def merged(groups: Iterable[Parts]) -> dict[str, Part]:
 
 
 _SCAN = """
-select {dim} as dim, {key} as key, bucket, quality, missing, {slot_us} as slot_us,
+select {dim} as dim, {key} as key, bucket, quality, {slot_us} as slot_us,
     count(*) as rows,
+    count(energy_mj) as known_rows,
     sum(images) as images,
     sum(duration_ns) as ns,
     sum(energy_mj) as mj,
@@ -88,40 +89,39 @@ select {dim} as dim, {key} as key, bucket, quality, missing, {slot_us} as slot_u
     count(energy_high_mj) as high_rows,
     sum(energy_active_mj) as active_mj,
     count(energy_active_mj) as active_rows
-from (
-    select *, energy_mj is null or quality = 'missing' as missing, {slot}, {keys}
-    from energy
-)
+from (select *, {slot}, {keys} from energy)
 group by grouping sets ({sets})
 """
 
+# In the order of the fields of Part
 _FOLD = """
 with priced as (
     select cube.*, case when slot_us < until_us then ug_per_kwh end as ug_per_kwh,
-        not missing and quality = 'estimated' as estimated,
+        quality = 'missing' as missing,
+        quality = 'estimated' as estimated,
         case when estimated then low_mj else mj end as least_mj,
         case when estimated then high_mj else mj end as most_mj
     from cube asof left join intensity on slot_us >= from_us
 )
 select dim, key, bucket,
     sum(rows),
-    sum(rows) filter (missing),
+    sum(case when missing then rows else rows - known_rows end),
     sum(images),
     sum(ns),
     sum(ns) filter (missing),
     sum(mj) filter (not missing),
     sum(mj) filter (not missing and not estimated),
     sum(mj) filter (estimated),
-    sum(rows) filter (estimated),
+    sum(known_rows) filter (estimated),
     sum(least_mj) filter (not missing),
     sum(most_mj) filter (not missing),
-    sum(rows - least(low_rows, high_rows)) filter (estimated),
+    sum(known_rows - least(low_rows, high_rows)) filter (estimated),
     sum(active_mj) filter (not missing),
     sum(active_rows) filter (not missing),
     sum(mj * ug_per_kwh) filter (not missing),
     sum(least_mj * ug_per_kwh) filter (not missing),
     sum(most_mj * ug_per_kwh) filter (not missing),
-    sum(rows) filter (not missing and mj > 0 and ug_per_kwh is null)
+    sum(known_rows) filter (not missing and mj > 0 and ug_per_kwh is null)
 from priced group by all
 """
 
@@ -148,7 +148,7 @@ def sums_by(
 def _scan(keys: Mapping[str, str], intensity: Intensity | None) -> str:
     columns = [f"k{i}" for i in range(len(keys))]
     slot = _slot(intensity)
-    traits = "bucket, quality, missing" + (", slot" if slot else "")
+    traits = "bucket, quality" + (", slot" if slot else "")
     whens = [(f"when grouping({column}) = 0", column) for column in columns]
     return _SCAN.format(
         dim=f"case {' '.join(f'{when} then {i}' for i, (when, _) in enumerate(whens))} end",
