@@ -58,9 +58,11 @@ class Job:
     leases: dict[int, Lease] = field(default_factory=dict)
     twins: int = 0  # leases made beside others, ever
     spent_j: float = 0.0
+    reserved_j: float = 0.0  # by its leases
     done_images: int = 0
     waiting_images: int = 0
     stopping: str = ""  # the state to end with
+    alone_s: float | None = None  # since when no replica could run it
     told: str = ""  # the last reason for standing still that the user was told
 
     @staticmethod
@@ -80,6 +82,10 @@ class Job:
     @property
     def has_work(self) -> bool:
         return bool(self.waiting) or bool(self.suspects)
+
+    @property
+    def has_budget(self) -> bool:
+        return self.terms.energy_budget_j is not None
 
     def take(self, most: int) -> tuple[int, int]:
         """The next shards to lease, at most so many; a suspect comes alone, and first."""
@@ -158,7 +164,9 @@ class Job:
             assert shard not in self.done, "a done shard is set aside"
             known.add(shard, shard + 1)
         assert len(known) == self.terms.shards, "a shard is lost"
-        waiting = sum(self.terms.images_in(*run) for p in (self.waiting, self.suspects) for run in p)
+        waiting = sum(
+            self.terms.images_in(*run) for p in (self.waiting, self.suspects) for run in p
+        )
         assert waiting == self.waiting_images
         assert self.done_images == sum(self.terms.images_in(*run) for run in self.done)
 

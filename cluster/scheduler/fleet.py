@@ -119,9 +119,9 @@ class Fleet:
         while waiting:
             yield self.replicas[next(reversed(waiting))]
 
-    def idle_of(self, hardware: str, model: str) -> dict[str, None]:
-        """The ids of awake replicas without a lease."""
-        return self._hungry(self.groups[hardware], model)[0]
+    def with_leases(self, hardware: str, model: str, leases: int) -> list[str]:
+        """The ids of awake replicas that have so many leases and take more."""
+        return list(self._hungry(self.groups[hardware], model)[leases])
 
     def _hungry(self, group: Group, model: str) -> list[dict[str, None]]:
         if model not in group.hungry:
@@ -131,9 +131,7 @@ class Fleet:
     def validate(self) -> None:
         """Raise AssertionError if the counts are not those of the replicas."""
         for hardware, group in self.groups.items():
-            able = [
-                r for r in self.replicas.values() if r.hardware == hardware and not r.draining
-            ]
+            able = [r for r in self.replicas.values() if r.hardware == hardware and not r.draining]
             assert group.total() == len(able), "a replica is not counted"
             assert set(group.parked) == {r.replica_id for r in able if r.state == "parked"}
             for model, names in group.up.items():

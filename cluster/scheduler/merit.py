@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import Profile
-from cluster.scheduler.terms import Objective, OperatingPoint, Performance, Standing
+from cluster.scheduler.terms import Objective, Performance, Standing
 
 J_PER_KWH = 3.6e6
 
@@ -252,26 +252,24 @@ def _serve(
         if grants and need <= 0:
             break
         held = grants.get(step.hardware)
-        rate, power_mw = step.performance.images_per_s, _mw(step.performance)
+        rate, each_mw = step.performance.images_per_s, power_mw(step.performance)
         if step.upgrade:
             if held is None:
                 continue
-            extra_mw = held.nodes * (power_mw - _mw(held.performance))
+            extra_mw = held.nodes * (each_mw - power_mw(held.performance))
             if extra_mw <= left_mw:
                 left_mw -= extra_mw
                 need -= held.nodes * (rate - held.performance.images_per_s)
                 grants[step.hardware] = replace(held, performance=step.performance, cost=step.cost)
             continue
         used = held.nodes if held else 0
-        room = min(step.nodes, free[step.hardware] - used, _fits(left_mw, power_mw))
+        room = min(step.nodes, free[step.hardware] - used, _fits(left_mw, each_mw))
         wanted = room if need == math.inf else max(0, math.ceil(need / rate - policy.round_down))
         nodes = min(room, wanted if grants else max(1, wanted))
         if nodes > 0:
-            left_mw -= nodes * power_mw
+            left_mw -= nodes * each_mw
             need -= nodes * rate
-            grants[step.hardware] = Grant(
-                step.hardware, used + nodes, step.performance, step.cost
-            )
+            grants[step.hardware] = Grant(step.hardware, used + nodes, step.performance, step.cost)
     return _widen(demand, offers, grants, free, left_mw, policy)
 
 
@@ -292,20 +290,16 @@ def _widen(
         start = start_cost(offer.profile.standing, demand.objective)
         budget = policy.start_share * demand.images * grant.cost
         worth = offer.nodes if start <= 0 else int(min(offer.nodes, budget / start))
-        power_mw = _mw(grant.performance)
+        each_mw = power_mw(grant.performance)
         more = min(
             max(worth, offer.up) - grant.nodes,
             free[grant.hardware] - grant.nodes,
-            _fits(left_mw, power_mw),
+            _fits(left_mw, each_mw),
         )
         if more > 0:
-            left_mw -= more * power_mw
+            left_mw -= more * each_mw
             grants[grant.hardware] = replace(grant, nodes=grant.nodes + more)
     return grants, left_mw
-
-
-def _mw(performance: Performance) -> int:
-    return power_mw(performance)
 
 
 def power_mw(performance: Performance) -> int:
@@ -327,10 +321,5 @@ def _rivals(
             continue
         grant = grants.get(step.hardware)
         verdict = f"{grant.nodes} used" if grant else "held" if held else "not needed"
-        rivals[step.hardware] = Rival(
-            step.hardware, step.order, step.performance.samples, verdict
-        )
+        rivals[step.hardware] = Rival(step.hardware, step.order, step.performance.samples, verdict)
     return tuple(rivals.values())
-
-
-__all__ = ["Demand", "Grant", "Offer", "OperatingPoint", "Plan", "Rival", "make_plan"]

@@ -21,8 +21,10 @@ class Policy:
         of one probe.
     max_attempts: of one shard before it is set aside; more than max_set_aside of them, and more
         than set_aside_share of a job, and the job fails.
-    max_fruitless: losses in a row of one hardware with one model before it is barred for bar_s,
-        twice as long each time. desert_s: how long jobs wait for any replica.
+    max_fruitless: losses in a row of one hardware with one model, without a commit between, before
+        it is barred (at least one loss for each of its replicas). desert_s: how long jobs wait
+        where there is no replica at all.
+    longest_idle_s: even where idling costs nothing.
     late: a lease that takes this many times what was predicted is late. late_alone_s: after which
         it is run elsewhere even where no deadline asks for it.
     budget_margin: of the predicted energy of what is running, kept below an energy budget.
@@ -42,8 +44,8 @@ class Policy:
     max_set_aside: int = 10
     set_aside_share: float = 0.01
     max_fruitless: int = 3
-    bar_s: float = 30.0
     desert_s: float = 120.0
+    longest_idle_s: float = 3600.0
     late: float = 3.0
     late_alone_s: float = 300.0
     budget_margin: float = 0.1
