@@ -76,12 +76,14 @@ def _size(core: Core, job: Job, replica: Replica, grant: Grant) -> int:
     replica so slow that the rest would wait for it is left out.
     """
     policy, terms = core.policy, job.terms
-    performance = grant.performance
-    shard_s = terms.shard_images / performance.images_per_s
-    grants = core.plan.grants[terms.model, terms.objective]
-    together = sum(g.nodes * g.performance.images_per_s for g in grants.values())
+    shard_s = terms.shard_images / grant.performance.images_per_s
+    grants = core.plan.grants[terms.model, terms.objective].values()
+    able = [g for g in grants if _affordable(core, job, g.performance)]
+    if grant not in able:
+        return 0
+    together = sum(g.nodes * g.performance.images_per_s for g in able)
     waiting_s = job.waiting_images / together
-    fastest_s = min(terms.shard_images / g.performance.images_per_s for g in grants.values())
+    fastest_s = min(terms.shard_images / g.performance.images_per_s for g in able)
     if shard_s > fastest_s:
         ends_s = _queue_s(core, replica) + shard_s
         tail = ends_s > waiting_s + 2 * policy.lease_s + fastest_s
@@ -91,7 +93,7 @@ def _size(core: Core, job: Job, replica: Replica, grant: Grant) -> int:
     wanted = int(min(policy.lease_s, max(waiting_s / 2, fastest_s)) / shard_s)
     if job.suspects:
         wanted = 1
-    return min(max(1, wanted), _affordable(core, job, performance))
+    return min(max(1, wanted), _affordable(core, job, grant.performance))
 
 
 def _affordable(core: Core, job: Job, performance: Performance) -> int:
@@ -100,9 +102,9 @@ def _affordable(core: Core, job: Job, performance: Performance) -> int:
     if budget_j is None:
         return job.terms.shards
     margin = 1 + core.policy.budget_margin
-    each_j = performance.energy_per_image_j * job.terms.shard_images * margin
+    images = min(job.terms.shard_images, job.waiting_images) or job.terms.shard_images
     left_j = budget_j - job.spent_j - job.reserved_j * margin
-    return max(0, int(left_j / each_j))
+    return max(0, int(left_j / (performance.energy_per_image_j * images * margin)))
 
 
 def broke(core: Core, job: Job) -> bool:
@@ -227,9 +229,11 @@ def second_attempt(core: Core, lease: Lease) -> None:
     if core.now_s < latest_s:
         core.remind(latest_s, "late", f"{job.terms.job_id}/{lease.lease_id}")
         return
+    first, stop = next(iter(shards))
+    if stop - first > _affordable(core, job, grant.performance):
+        return
     lease.twin = True
     job.twins += 1
-    first, stop = next(iter(shards))
     lease_out(core, job, replica, first, stop, grant.performance, twin_of=lease)
 
 

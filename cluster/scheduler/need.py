@@ -79,9 +79,7 @@ def hold_until_s(
     return until_s
 
 
-def _rate(
-    due: Sequence[Job], now_s: float, margin_s: float, policy: Policy
-) -> tuple[float, bool]:
+def _rate(due: Sequence[Job], now_s: float, margin_s: float, policy: Policy) -> tuple[float, bool]:
     """Images/s by which every prefix of jobs in order of deadline is done in time, with reserve;
     and whether there is any time left to wait."""
     prefix, rate, in_time = 0, 0.0, True

@@ -276,7 +276,9 @@ class SchedulerState:
         if event.usage is not None and event.usage.energy_mj is not None:
             job.spent_j += event.usage.energy_mj / 1000
         elif lease is not None:  # unknown: what was predicted counts against the budget
-            job.spent_j += lease.predicted_j * (event.stop - event.first) / lease.shards
+            unheard = event.stop - event.first
+            unheard -= sum(b - a for a, b in lease.open.missing(event.first, event.stop))
+            job.spent_j += lease.predicted_j * unheard / lease.shards
         job.finish(event.first, event.stop)
         if lease is not None:
             self._answered(job, lease, event.first, event.stop)

@@ -95,7 +95,8 @@ class FleetWorld:
                 self.parked.remove(replica_id)
                 self.waking[replica_id] = command
             case ParkReplica(replica_id):
-                assert not self.leases.pop(replica_id), "parked a replica with work"
+                working = [r for r in self.leases.pop(replica_id) if r.lease_id not in self.revoked]
+                assert not working, "parked a replica with work"
                 self.parking[replica_id] = None
             case RunLease():
                 assert command.replica_id in self.leases, "leased to a replica that is not awake"
@@ -135,7 +136,9 @@ class FleetWorld:
             self.parked.add(replica_id)
         self.send(ReplicaLost(self.now_s, replica_id, reason, gone=gone))
 
-    def commit(self, replica_id: str, shards: int | None = None, *, forget: bool = True) -> RunLease:
+    def commit(
+        self, replica_id: str, shards: int | None = None, *, forget: bool = True
+    ) -> RunLease:
         """The replica's oldest lease is done, or its first so many shards are."""
         lease = self.leases[replica_id][0]
         stop = lease.stop if shards is None else min(lease.stop, lease.first + shards)
