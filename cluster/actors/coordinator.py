@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from cluster.actors.node_meter import start_node_meter
+from cluster.actors.node_meter import RunMeter, meter_on
 from cluster.actors.options import RunPlan
 from cluster.actors.replica import Closed, Failure, Heartbeat, Ready, Replica
 from cluster.clock import monotonic_s
@@ -34,7 +34,7 @@ from cluster.scheduler.events import (
     StopRequested,
 )
 from cluster.scheduler.state import SchedulerState
-from cluster.storage.commit import commit, finalise, read_commits, reopen
+from cluster.storage.commit import Outcome, commit, finalise, read_commits, reopen
 from cluster.storage.open import open_store
 from cluster.types import MISSING_ENERGY, CommitRecord, JobState, Manifest
 
@@ -76,8 +76,9 @@ class _Run:
         self._store = open_store(plan.store, probe=False)
         self._events = events
         self._actors: dict[str, Any] = {}
-        self._meters: dict[str, Any] = {}  # by node
-        self._meter_of: dict[str, Any] = {}  # by replica
+        self._run_id = uuid.uuid4().hex
+        self._meters: dict[str, RunMeter] = {}  # by node
+        self._meter_of: dict[str, RunMeter] = {}  # by replica
         self._views: dict[str, ReplicaView] = {}
         self._in_flight: dict[tuple[str, int], int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -175,7 +176,8 @@ class _Run:
         self._actors[replica_id] = actor
         try:
             node_id = await asyncio.wait_for(actor.node_id.remote(), START_S)
-            meter = self._meter_of[replica_id] = self._meter_on(node_id)
+            meter = await meter_on(node_id, self._plan.store, self._plan.cluster_id, self._run_id)
+            self._meter_of[replica_id] = self._meters[node_id] = meter
             ready: Ready | Failure = await asyncio.wait_for(actor.start.remote(meter), START_S)
         except (RayError, TimeoutError) as error:
             return self._lose(replica_id, _reason(error, f"not ready within {START_S:.0f} s"))
@@ -195,14 +197,6 @@ class _Run:
         self._events.put_nowait(ReplicaReady(replica_id))
         return None
 
-    def _meter_on(self, node_id: str) -> Any:
-        """The meter of that node, started if it is the node's first replica."""
-        if node_id not in self._meters:
-            self._meters[node_id] = start_node_meter(
-                node_id, self._plan.store, self._plan.cluster_id
-            )
-        return self._meters[node_id]
-
     async def _run_shard(self, replica_id: str, shard: int) -> None:
         actor = self._actors.get(replica_id)
         if actor is None:
@@ -221,7 +215,7 @@ class _Run:
             self._in_flight.pop((replica_id, shard), None)
         if isinstance(outcome, Attempt):
             return await self._committed(replica_id, shard, outcome)
-        self._meter_of[replica_id].settle.remote(attempt_id, "lost")
+        self._meter_of[replica_id].settle(attempt_id, "lost")
         failure = outcome if isinstance(outcome, Failure) else Failure("it broke off", fatal=False)
         self._update(replica_id, note=failure.reason)
         return self._events.put_nowait(
@@ -232,10 +226,11 @@ class _Run:
         outcome = attempt.outcome
         if outcome is None:  # a store without conditional writes: this process is its one writer
             try:
-                outcome = await asyncio.to_thread(commit, self._store, attempt.record)
+                here: Outcome = await asyncio.to_thread(commit, self._store, attempt.record)
             except ClusterError as error:
                 return self._events.put_nowait(ShardFailed(replica_id, shard, str(error)))
-        self._meter_of[replica_id].settle.remote(attempt.record.attempt_id, outcome)
+            outcome = here
+        self._meter_of[replica_id].settle(attempt.record.attempt_id, outcome)
         if outcome == "won":
             self._count(attempt.record)
             self._run_images += attempt.record.rows
@@ -252,7 +247,7 @@ class _Run:
         if actor is not None:
             ray.kill(actor, no_restart=True)
         if replica_id in self._meter_of:
-            self._meter_of[replica_id].lose.remote(replica_id)
+            self._meter_of[replica_id].lose(replica_id)
         self._update(replica_id, state="lost", note=reason)
         self._events.put_nowait(ReplicaLost(replica_id, reason, fatal))
 
@@ -272,7 +267,7 @@ class _Run:
             self._generate_s += closed.generate_s
 
     async def _close_meters(self) -> None:
-        for reply in [meter.close.remote() for meter in self._meters.values()]:
+        for reply in [meter.leave() for meter in self._meters.values()]:
             try:
                 written = await asyncio.wait_for(reply, CLOSE_S)
             except (RayError, TimeoutError) as error:

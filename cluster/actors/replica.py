@@ -9,15 +9,13 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 
-from cluster.actors.node_meter import ReplicaMeter
+from cluster.actors.node_meter import ReplicaMeter, RunMeter
 from cluster.actors.options import ReplicaOptions
 from cluster.errors import Fatal, Retryable, UserError
 from cluster.execution import PATIENCE_S, Abandoned, Attempt, ShardRunner
-from cluster.metering.node import Seat
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
 from cluster.types import Energy, Workload
@@ -80,18 +78,19 @@ class Replica:
         """The Ray node it was placed on."""
         return str(ray.get_runtime_context().get_node_id())
 
-    def start(self, node_meter: Any) -> Ready | Failure:
+    def start(self, node_meter: RunMeter) -> Ready | Failure:
         """Load and warm up. What cannot work anywhere comes back as a fatal Failure."""
         try:
             return self._start(node_meter)
         except (UserError, Un0Error, Fatal) as error:
             return Failure(str(error), fatal=True)
 
-    def _start(self, node_meter: Any) -> Ready:
+    def _start(self, node_meter: RunMeter) -> Ready:
         from un0 import Sampler, load_model
 
         loading = f"load-{uuid.uuid4().hex}"
-        meter = ReplicaMeter(node_meter, self._seat())
+        gpu_name, gpu_uuid = _device_of(self._options.device)
+        meter = ReplicaMeter(node_meter, node_meter.seat(self._replica_id, gpu_uuid, gpu_name))
         meter.begin(loading)
         sampler = Sampler(
             load_model(self._workload.model),
@@ -114,10 +113,6 @@ class Replica:
             commit_here=not self._store_config.single_writer,
         )
         return Ready(socket.gethostname(), meter.hardware, meter.provider, meter.end(loading))
-
-    def _seat(self) -> Seat:
-        gpu_name, gpu_uuid = _device_of(self._options.device)
-        return Seat(self._replica_id, os.getpid(), gpu_uuid, gpu_name)
 
     def run(self, shard: int, attempt_id: str) -> Iterator[Heartbeat | Attempt | Failure]:
         """Make one attempt at the shard: heartbeats while it runs, then its outcome."""
