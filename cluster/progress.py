@@ -5,10 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cluster.scheduler.terms import SetAside
 from cluster.types import Energy
 
-ReplicaState = Literal["starting", "live", "lost"]
-RunState = Literal["starting", "running", "stopping", "completed", "stopped", "failed"]
+ReplicaState = Literal["starting", "live", "parked", "lost"]
+RunState = Literal[
+    "starting",
+    "running",
+    "stopping",
+    "completed",
+    "completed_with_errors",
+    "stopped",
+    "cancelled",
+    "paused",
+    "failed",
+]
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,8 @@ class Snapshot:
     replicas: tuple[ReplicaView, ...]
     reason: str = ""
     retries: int = 0
+    note: str = ""  # why nothing is running, while it is not
+    set_aside: tuple[SetAside, ...] = ()
 
     @property
     def images_per_s(self) -> float:

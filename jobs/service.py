@@ -48,7 +48,8 @@ def generate(
     record = submit(spec, opened)
     if on_job is not None:
         on_job(record)
-    return run(record, opened, RunOptions(replicas, address), on_snapshot)
+    gflop = model_facts(record.workload.model).gflop_per_image
+    return run(record, opened, RunOptions(replicas, address), gflop, on_snapshot)
 
 
 def resume(
@@ -74,8 +75,8 @@ def resume(
     manifest = reopen(opened, job_id)
     if manifest is not None and manifest.state == "completed":
         return result_of_earlier(manifest, opened.config.uri, record)
-    record = _with_model(record, model or record.workload.model)
-    return run(record, opened, RunOptions(replicas, address), on_snapshot)
+    record, facts = _with_model(record, model or record.workload.model)
+    return run(record, opened, RunOptions(replicas, address), facts.gflop_per_image, on_snapshot)
 
 
 def submit(spec: JobSpec, store: ObjectStore) -> JobRecord:
@@ -99,16 +100,24 @@ def submit(spec: JobSpec, store: ObjectStore) -> JobRecord:
 def model_facts(name: str) -> ModelFacts:
     """What planning needs of a model by name or path; a path is made absolute for the replicas."""
     from un0 import load_model
+    from un0.work import images_flops
 
     known = name in {model.name for model in list_models()}
     located = name if known else str(Path(name).absolute()) if Path(name).exists() else name
     model = load_model(located)
     config = model.config
-    return ModelFacts(located, model.rev, config.num_classes, config.image_size, model.labels)
+    return ModelFacts(
+        located,
+        model.rev,
+        config.num_classes,
+        config.image_size,
+        model.labels,
+        images_flops(config).plain / 1e9,
+    )
 
 
-def _with_model(record: JobRecord, name: str) -> JobRecord:
-    """The record with its model found under that name, if it is the model it was submitted with."""
+def _with_model(record: JobRecord, name: str) -> tuple[JobRecord, ModelFacts]:
+    """The record with its model found under that name, if it is what it was submitted with."""
     facts = model_facts(name)
     if facts.rev != record.workload.model_rev:
         raise UserError(
@@ -116,7 +125,7 @@ def _with_model(record: JobRecord, name: str) -> JobRecord:
             f"submitted with {record.workload.model_rev[:12]}; give the same file with --model"
         )
     workload = record.workload.model_copy(update={"model": facts.name})
-    return record.model_copy(update={"workload": workload})
+    return record.model_copy(update={"workload": workload}), facts
 
 
 def _user() -> str:

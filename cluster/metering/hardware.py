@@ -20,6 +20,14 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def hardware_class(threads: int, gpu: str | None = None, cpu: str | None = None) -> str:
+    """What the scheduler calls a replica's hardware: a GPU by name, CPUs with its threads.
+
+    cpu: None is this machine's.
+    """
+    return gpu or f"cpu: {cpu or cpu_name()} x{threads}"
+
+
 @dataclass(frozen=True)
 class CpuTimes:
     """Busy CPU seconds so far: of the machine since boot, and of some of its processes."""

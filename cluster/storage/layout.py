@@ -38,6 +38,14 @@ class JobLayout:
         return f"{self.root}control/{request}.json"
 
     @property
+    def epochs(self) -> str:
+        return f"{self.root}epochs/"
+
+    def epoch(self, number: int) -> str:
+        """The claim of the job's run of this number."""
+        return f"{self.epochs}{number:06d}.txt"
+
+    @property
     def attempts(self) -> str:
         return f"{self.root}attempts/"
 

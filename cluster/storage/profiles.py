@@ -1,0 +1,6 @@
+def load_profiles(store):
+    return []
+
+
+def save_profile(store, profile):
+    pass
