@@ -101,6 +101,11 @@ class JobRecord(Record):
     submitted_at: datetime
 
 
+def model_key(model_rev: str, precision: Precision) -> str:
+    """What a replica loads, in one word: the key of profiles and of the scheduler's models."""
+    return f"{model_rev}/{precision}"
+
+
 class Energy(Record):
     """Joules of something, and how they are known. int64 millijoules; None where unknown.
 
