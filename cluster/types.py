@@ -29,11 +29,6 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def model_key(model_rev: str, precision: Precision) -> str:
-    """What a replica loads, in a word: the scheduler's name for a model."""
-    return f"{model_rev}/{precision}"
-
-
 @dataclass(frozen=True)
 class Shard:
     """A run of consecutive images of a job: the unit of work, retry and commit."""
@@ -104,6 +99,11 @@ class JobRecord(Record):
     spec: dict[str, Any]
     owner: str
     submitted_at: datetime
+
+
+def model_key(model_rev: str, precision: Precision) -> str:
+    """What a replica loads, in one word: the key of profiles and of the scheduler's models."""
+    return f"{model_rev}/{precision}"
 
 
 class Energy(Record):

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cluster.actors.options import RunOptions, RunPlan
+from cluster.actors.options import ModelWork, RunOptions, RunPlan
 from cluster.clock import utc_now
 from cluster.progress import Snapshot
 from cluster.scheduler.terms import JobTerms
@@ -23,12 +23,12 @@ def run(
     record: JobRecord,
     store: ObjectStore,
     options: RunOptions,
-    gflop_per_image: float,
+    facts: ModelWork,
     on_snapshot: OnSnapshot | None = None,
 ) -> JobResult:
     """Run a submitted job to its end.
 
-    gflop_per_image: of its model, from which unmeasured hardware is judged.
+    facts: of its model, by which unmeasured hardware is judged.
 
     Ctrl-C (SIGINT) or SIGTERM stops it: what is generated is still committed, the rest given up,
     and the result's state is ``stopped``. A second Ctrl-C raises KeyboardInterrupt at once.
@@ -37,7 +37,7 @@ def run(
         from cluster.actors.launch import job_run  # Ray takes a second to import
 
         last: Snapshot | None = None
-        with job_run(plan_of(record, gflop_per_image), store.config, options) as job:
+        with job_run(plan_of(record, facts), store.config, options) as job:
             for last in job:
                 if on_snapshot is not None:
                     on_snapshot(last)
@@ -48,7 +48,7 @@ def run(
     return result_of(last, store.config.uri, record, utc_now())
 
 
-def plan_of(record: JobRecord, gflop_per_image: float) -> RunPlan:
+def plan_of(record: JobRecord, facts: ModelWork) -> RunPlan:
     """The job as the scheduler is to see it from now on."""
     spec, workload = record.spec, record.workload
     deadline_s = spec.get("deadline")
@@ -65,7 +65,7 @@ def plan_of(record: JobRecord, gflop_per_image: float) -> RunPlan:
         objective=spec.get("objective", "energy"),
         energy_budget_j=spec.get("energy_budget"),
     )
-    return RunPlan(workload, terms, gflop_per_image)
+    return RunPlan(workload, terms, facts)
 
 
 @contextmanager

@@ -25,7 +25,6 @@ class ModelFacts:
     num_classes: int
     image_size: int
     labels: tuple[str, ...]
-    gflop_per_image: float = 1.0
 
 
 def plan(spec: JobSpec, model: ModelFacts) -> Workload:

@@ -16,11 +16,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.actors.job_run import JobRun
 from cluster.actors.node_meter import RunMeter, meter_on
-from cluster.actors.options import FleetOptions, RunPlan
+from cluster.actors.options import FleetOptions, ModelWork, RunPlan
 from cluster.actors.replica import Closed, Failure, Heartbeat, Load, Ready, Replica
 from cluster.actors.seat import Seat, Work
-from cluster.actors.seats import facts_of, places_on, view_of
-from cluster.clock import monotonic_s
+from cluster.actors.seats import Place, facts_of, places_on, view_of
+from cluster.clock import monotonic_s, utc_now
 from cluster.errors import ClusterError
 from cluster.execution import Attempt
 from cluster.progress import FleetView, NodeView, SeatView
@@ -51,10 +51,11 @@ from cluster.scheduler.events import (
 )
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.priors import prior_profile
-from cluster.scheduler.profiles import ProfileBook
+from cluster.scheduler.profiles import Profile, ProfileBook
 from cluster.scheduler.state import SchedulerState
 from cluster.scheduler.terms import Usage
 from cluster.storage.decisions import DecisionLog
+from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
 from cluster.storage.profiles import load_profiles, save_profile
 from cluster.types import CommitRecord, Energy, model_key
@@ -79,7 +80,7 @@ class Fleet:
         self._state = SchedulerState(self._book, policy, options.cap_w)
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._jobs: dict[str, JobRun] = {}
-        self._loads: dict[str, tuple[Load, float]] = {}  # by model key, with its GFLOP an image
+        self._loads: dict[str, tuple[Load, ModelWork]] = {}  # by model key
         self._seats: dict[str, Seat] = {}
         self._nodes: dict[str, NodeView] = {}
         self._meters: dict[str, RunMeter] = {}  # by node
@@ -110,9 +111,9 @@ class Fleet:
         workload = plan.workload
         key = model_key(workload.model_rev, workload.precision)
         load = Load(workload.model, workload.model_rev, workload.precision)
-        self._loads[key] = load, plan.gflop_per_image
-        for hardware in {seat.place.hardware for seat in self._seats.values()}:
-            self._believe(hardware, key)
+        self._loads[key] = load, plan.facts
+        for seat in self._seats.values():
+            self._believe(seat.place, key)
         terms = plan.terms
         if terms.deadline_s is not None:
             terms = replace(terms, deadline_s=monotonic_s() + terms.deadline_s)
@@ -245,7 +246,7 @@ class Fleet:
                 for place in places:
                     self._seats[place.replica_id] = Seat(place)
                     for key in self._loads:
-                        self._believe(place.hardware, key)
+                        self._believe(place, key)
                     self._put(
                         ReplicaJoined(monotonic_s(), place.replica_id, node_id, place.hardware)
                     )
@@ -260,10 +261,21 @@ class Fleet:
             del self._seats[seat.replica_id]
         self._put(NodeLost(monotonic_s(), node_id, "its node is gone"))
 
-    def _believe(self, hardware: str, key: str) -> None:
+    def _believe(self, place: Place, key: str) -> None:
         """Have a belief of the hardware: the fleet's own, or one from data sheets."""
-        if self._book.profile(hardware, key) is None:
-            self._book.put(prior_profile(hardware, key, self._loads[key][1]))
+        if self._book.profile(place.hardware, key) is not None:
+            return
+        load, work = self._loads[key]
+        tile = work.cpu_tile if place.options.device == "cpu" else work.gpu_tile
+        self._book.put(
+            prior_profile(
+                place.hardware,
+                key,
+                work.gflop_per_image,
+                batch_size=tile,
+                precision=load.precision,
+            )
+        )
 
     async def _wake(self, seat: Seat, model: str) -> None:
         seat.life += 1
@@ -474,12 +486,12 @@ class Fleet:
         self._decisions.flush()
         for profile in self._book.changed():
             try:
-                save_profile(self._store, profile)
+                save_profile(self._store, profile, utc_now())
             except ClusterError as error:
                 logger.warning("a profile could not be kept: %s", error)
 
 
-def _known_profiles(store: Any) -> list[Any]:
+def _known_profiles(store: ObjectStore) -> list[Profile]:
     try:
         return load_profiles(store)
     except ClusterError as error:

@@ -56,12 +56,21 @@ class FleetOptions:
 
 
 @dataclass(frozen=True)
+class ModelWork:
+    """The work in an image of a model, and the images of an engine call by kind of device."""
+
+    gflop_per_image: float
+    cpu_tile: int
+    gpu_tile: int
+
+
+@dataclass(frozen=True)
 class RunPlan:
     """A job with every choice made. terms.deadline_s: seconds from now.
 
-    gflop_per_image: of the model, from which unmeasured hardware is judged.
+    facts: of the model, by which unmeasured hardware is judged.
     """
 
     workload: Workload
     terms: JobTerms
-    gflop_per_image: float
+    facts: ModelWork

@@ -99,7 +99,7 @@ def places_on(
     for number in range(room):
         gpu = facts.gpus[number][0] if number < len(facts.gpus) else "GPU"
         hardware = own_name or hardware_class(
-            share.threads, gpu if share.device == "cuda" else None, facts.cpu
+            gpu if share.device == "cuda" else None, share.threads, facts.cpu
         )
         name = f"{facts.host_name}-{node_id[:6]}-{number}"
         if fleet.own:

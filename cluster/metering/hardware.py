@@ -20,12 +20,12 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def hardware_class(threads: int, gpu: str | None = None, cpu: str | None = None) -> str:
-    """What the scheduler calls a replica's hardware: a GPU by name, CPUs with its threads.
+def hardware_class(gpu_name: str | None, threads: int, cpu: str | None = None) -> str:
+    """What the fleet calls a replica's hardware: its GPU, or the CPU and the threads it has there.
 
-    cpu: None is this machine's.
+    Replicas of one class share what was measured of it. cpu: None is this machine's.
     """
-    return gpu or f"cpu: {cpu or cpu_name()} x{threads}"
+    return gpu_name if gpu_name is not None else f"cpu: {cpu or cpu_name()} x{threads}"
 
 
 @dataclass(frozen=True)
