@@ -1,7 +1,8 @@
 """Run shards with a sampler, a meter and a store. Knows nothing of Ray.
 
-One runner serves one job on one replica. Its device makes one shard at a time; encoding and uploading the
-last shard overlap with generating the next, so that the device never waits for storage.
+One runner serves one job on one replica. Its device makes one shard at a time; encoding and
+uploading the last shard overlap with generating the next, so that the device never waits for
+storage.
 """
 
 from __future__ import annotations
