@@ -118,11 +118,13 @@ class Fleet:
         if terms.deadline_s is not None:
             terms = replace(terms, deadline_s=monotonic_s() + terms.deadline_s)
         self._put(JobSubmitted(monotonic_s(), replace(terms, model=key), done))
+        if job.to_stop is not None:  # asked for before there was a job to stop
+            self.stop(job_id, cancel=job.to_stop == "cancelled")
         return job
 
     def stop(self, job_id: str, *, cancel: bool) -> None:
         if job_id in self._jobs:
-            self._jobs[job_id].stopping()
+            self._jobs[job_id].stopping("cancelled" if cancel else "stopped")
         self._put(StopRequested(monotonic_s(), job_id, cancel))
 
     def drain(self, node_id: str, within_s: float | None) -> None:
