@@ -16,6 +16,7 @@ from cluster.actors.node_meter import ReplicaMeter, RunMeter
 from cluster.actors.options import ReplicaOptions
 from cluster.errors import Fatal, Retryable, UserError
 from cluster.execution import PATIENCE_S, Abandoned, Attempt, ShardRunner
+from cluster.metering.zeus import PREFIX
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
 from cluster.types import Energy, Workload
@@ -89,7 +90,7 @@ class Replica:
         from un0 import Sampler, load_model
 
         loading = f"load-{uuid.uuid4().hex}"
-        gpu_name, gpu_uuid = _device_of(self._options.device)
+        gpu_name, gpu_uuid = device_of(self._options.device)
         meter = ReplicaMeter(node_meter, node_meter.seat(self._replica_id, gpu_uuid, gpu_name))
         meter.begin(loading)
         sampler = Sampler(
@@ -154,7 +155,7 @@ def _outcome(attempt: Future[Attempt]) -> Attempt | Failure:
         return Failure(f"{type(error).__name__}: {error}", fatal=False)
 
 
-def _device_of(device: str) -> tuple[str, str | None]:
+def device_of(device: str) -> tuple[str, str | None]:
     """(name, UUID or None for a CPU) of the torch device a replica runs on."""
     import torch
 
@@ -162,5 +163,8 @@ def _device_of(device: str) -> tuple[str, str | None]:
         return "cpu", None
     properties = torch.cuda.get_device_properties(0)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
+    if torch.version.hip is not None:  # AMD's are metered by index
+        visible = os.environ.get("HIP_VISIBLE_DEVICES", visible).partition(",")[0]
+        return properties.name, f"{PREFIX}{visible or 0}"
     # Of a MIG slice CUDA may tell the board's UUID, which would charge the whole board.
     return properties.name, visible if visible.startswith("MIG-") else str(properties.uuid)
