@@ -8,6 +8,7 @@ of steps is one. Costs are joules, or what the objective counts instead.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,7 +24,8 @@ class Demand:
     """What the jobs of one model and objective need from now on.
 
     rate: images/s that meet all deadlines, reserve included; inf is as fast as can be.
-    images: left to make. patient: nothing is lost by waiting while the rate is small.
+    images: left to make. patient: nothing is lost by waiting while the rate is small. shards: that
+    they are in, so that no more replicas than that can be of use. relaxed: no deadline is near.
     """
 
     model: str
@@ -31,6 +33,8 @@ class Demand:
     rate: float
     images: int
     patient: bool
+    shards: int = sys.maxsize
+    relaxed: bool = True
 
     @property
     def key(self) -> tuple[str, Objective]:
@@ -80,6 +84,15 @@ class Plan:
     shortfall: dict[tuple[str, Objective], float] = field(default_factory=dict)
     rivals: dict[tuple[str, Objective], tuple[Rival, ...]] = field(default_factory=dict)
 
+    @property
+    def power_mw(self) -> int:
+        """What all that is granted may draw."""
+        return sum(
+            grant.nodes * power_mw(grant.performance)
+            for grants in self.grants.values()
+            for grant in grants.values()
+        )
+
     def nodes(self, hardware: str, model: str) -> int:
         """Replicas of this hardware that the plan wants up with the model."""
         return sum(
@@ -109,6 +122,23 @@ def start_cost(standing: Standing, objective: Objective) -> float:
     return 0.0 if objective == "throughput" else standing.load_j
 
 
+@dataclass
+class _Room:
+    """What is left to grant: nodes by hardware, and power."""
+
+    free: dict[str, int]
+    left_mw: float
+
+    def grant(self, hardware: str, most: int, each_mw: int) -> int:
+        """Take up to so many nodes; how many there was room for."""
+        nodes = max(0, min(most, self.free[hardware]))
+        if self.left_mw != math.inf and each_mw > 0:
+            nodes = min(nodes, int(max(0.0, self.left_mw) // each_mw))
+        self.free[hardware] -= nodes
+        self.left_mw -= nodes * each_mw
+        return nodes
+
+
 @dataclass(frozen=True)
 class _Step:
     """Wake or keep up to ``nodes`` replicas; or, for an upgrade, run the granted ones faster."""
@@ -133,52 +163,66 @@ def make_plan(
     """
     plan = Plan()
     free = {o.profile.hardware: o.nodes for own in offers.values() for o in own}
-    left_mw = math.inf if cap_mw is None else float(cap_mw)
+    room = _Room(free, math.inf if cap_mw is None else float(cap_mw))
+    steps_of: dict[tuple[str, Objective], list[_Step]] = {}
     for demand in demands:
         own = [o for o in offers.get(demand.model, ()) if o.profile.curve]
-        steps = sorted(_steps(demand, own), key=lambda s: (s.order, s.hardware, s.upgrade))
+        steps = steps_of[demand.key] = _steps(demand, own)
         held = _hold(demand, own, steps, policy)
         if held is not None:
             plan.hold_rate[demand.key] = held
-            plan.rivals[demand.key] = _rivals(steps, {}, held=True)
-            continue
-        grants, left_mw = _serve(demand, own, steps, free, left_mw, policy)
-        made = sum(g.nodes * g.performance.images_per_s for g in grants.values())
-        if made < demand.rate < math.inf:
-            plan.shortfall[demand.key] = demand.rate - made
-        for grant in grants.values():
-            free[grant.hardware] -= grant.nodes
-        plan.grants[demand.key] = grants
-        plan.rivals[demand.key] = _rivals(steps, grants, held=False)
+        else:
+            plan.grants[demand.key] = _serve(demand, steps, room, policy)
+    for demand in demands:  # only when all have what they need
+        grants = plan.grants.get(demand.key)
+        if grants is not None:
+            _widen(demand, offers.get(demand.model, ()), grants, room, policy)
+            missing = _shortfall(demand, steps_of[demand.key], grants, room)
+            if missing > 0:
+                plan.shortfall[demand.key] = missing
+        plan.rivals[demand.key] = _rivals(steps_of[demand.key], grants)
     return plan
 
 
 def _steps(demand: Demand, offers: Sequence[Offer]) -> list[_Step]:
-    """All steps that could serve the demand. Measured ones win where an estimate's bounds leave
-    open which is better."""
-    steps: list[_Step] = []
-    for offer in offers:
-        hardware, standing = offer.profile.hardware, offer.profile.standing
-        best, *faster = frontier(offer.profile, demand.objective)
-        cost = image_cost(best, standing, demand.objective)
-        if offer.up:
-            steps.append(_Step(cost, hardware, best, cost, min(offer.up, offer.nodes)))
-        if offer.nodes > offer.up:
-            served = demand.images
-            if 0 < demand.rate < math.inf:  # until the deadline that sets the rate
-                served = min(served, int(demand.images * best.images_per_s / demand.rate))
-            start = start_cost(standing, demand.objective) / max(1, served)
-            steps.append(_Step(cost + start, hardware, best, cost, offer.nodes - offer.up))
-        slower = best
-        for point in faster:
-            gain = point.images_per_s - slower.images_per_s
-            total = image_cost(point, standing, demand.objective) * point.images_per_s
-            more = total - image_cost(slower, standing, demand.objective) * slower.images_per_s
-            order = max(more / gain, cost)
-            point_cost = image_cost(point, standing, demand.objective)
-            steps.append(_Step(order, hardware, point, point_cost, upgrade=True))
-            slower = point
-    return [_tied(step, steps) for step in steps]
+    """All steps that could serve the demand, in merit order. Measured ones win where an estimate's
+    bounds leave open which is better."""
+    chains = [_chain(demand, offer) for offer in offers]
+    steps = [step for chain in chains for step in chain]
+    in_joules = demand.objective in ("energy", "deadline", "carbon")
+    ordered: list[_Step] = []
+    for chain in chains:
+        tied = [_tied(step, steps) for step in chain] if in_joules else chain
+        least = tied[0].order  # a device is had before it is run faster
+        for step in tied:
+            least = max(least, step.order) if step.upgrade else least
+            ordered.append(replace(step, order=least) if step.upgrade else step)
+    return sorted(ordered, key=lambda s: (s.order, s.hardware, s.upgrade))
+
+
+def _chain(demand: Demand, offer: Offer) -> list[_Step]:
+    """The steps of one hardware: those up, those parked, then faster and faster points."""
+    hardware, standing = offer.profile.hardware, offer.profile.standing
+    best, *faster = frontier(offer.profile, demand.objective)
+    cost = image_cost(best, standing, demand.objective)
+    chain: list[_Step] = []
+    if offer.up:
+        chain.append(_Step(cost, hardware, best, cost, min(offer.up, offer.nodes)))
+    if offer.nodes > offer.up:
+        served = demand.images
+        if 0 < demand.rate < math.inf:  # until the deadline that sets the rate
+            served = min(served, int(demand.images * best.images_per_s / demand.rate))
+        start = start_cost(standing, demand.objective) / max(1, served)
+        chain.append(_Step(cost + start, hardware, best, cost, offer.nodes - offer.up))
+    slower = best
+    for point in faster:
+        point_cost = image_cost(point, standing, demand.objective)
+        more = point_cost * point.images_per_s
+        more -= image_cost(slower, standing, demand.objective) * slower.images_per_s
+        order = more / (point.images_per_s - slower.images_per_s)
+        chain.append(_Step(order, hardware, point, point_cost, upgrade=True))
+        slower = point
+    return chain
 
 
 def _tied(step: _Step, steps: Sequence[_Step]) -> _Step:
@@ -237,52 +281,48 @@ def _hold(
     return threshold
 
 
-def _serve(
-    demand: Demand,
-    offers: Sequence[Offer],
-    steps: Sequence[_Step],
-    free: Mapping[str, int],
-    left_mw: float,
-    policy: Policy,
-) -> tuple[dict[str, Grant], float]:
-    """Grants in merit order until the rate is met, and the power that is left."""
+def _serve(demand: Demand, steps: Sequence[_Step], room: _Room, policy: Policy) -> dict[str, Grant]:
+    """Grants in merit order until the rate is met."""
     grants: dict[str, Grant] = {}
-    need = demand.rate
+    need, shards = demand.rate, demand.shards
     for step in steps:
         if grants and need <= 0:
             break
         held = grants.get(step.hardware)
-        rate, each_mw = step.performance.images_per_s, power_mw(step.performance)
         if step.upgrade:
-            if held is None:
-                continue
-            extra_mw = held.nodes * (each_mw - power_mw(held.performance))
-            if extra_mw <= left_mw:
-                left_mw -= extra_mw
-                need -= held.nodes * (rate - held.performance.images_per_s)
-                grants[step.hardware] = replace(held, performance=step.performance, cost=step.cost)
+            if held is not None:
+                before, after = held.performance, step.performance
+                extra_mw = held.nodes * (power_mw(after) - power_mw(before))
+                if extra_mw <= room.left_mw:
+                    room.left_mw -= extra_mw
+                    need -= held.nodes * (after.images_per_s - before.images_per_s)
+                    grants[step.hardware] = replace(held, performance=after, cost=step.cost)
             continue
-        used = held.nodes if held else 0
-        room = min(step.nodes, free[step.hardware] - used, _fits(left_mw, each_mw))
-        wanted = room if need == math.inf else max(0, math.ceil(need / rate - policy.round_down))
-        nodes = min(room, wanted if grants else max(1, wanted))
+        run = held or Grant(step.hardware, 0, step.performance, step.cost)  # all at one point
+        rate = run.performance.images_per_s
+        wanted = min(step.nodes, shards)
+        if need < math.inf:
+            wanted = min(
+                wanted, max(0 if grants else 1, math.ceil(need / rate - policy.round_down))
+            )
+        nodes = room.grant(step.hardware, wanted, power_mw(run.performance))
         if nodes > 0:
-            left_mw -= nodes * each_mw
             need -= nodes * rate
-            grants[step.hardware] = Grant(step.hardware, used + nodes, step.performance, step.cost)
-    return _widen(demand, offers, grants, free, left_mw, policy)
+            shards -= nodes
+            grants[step.hardware] = replace(run, nodes=run.nodes + nodes)
+    return grants
 
 
 def _widen(
     demand: Demand,
     offers: Sequence[Offer],
     grants: dict[str, Grant],
-    free: Mapping[str, int],
-    left_mw: float,
+    room: _Room,
     policy: Policy,
-) -> tuple[dict[str, Grant], float]:
+) -> None:
     """More replicas of what is granted anyway, as far as their start-up is a trifle: done sooner,
     later work has the cheap hardware to itself."""
+    shards = demand.shards - sum(grant.nodes for grant in grants.values())
     for offer in offers:
         grant = grants.get(offer.profile.hardware)
         if grant is None:
@@ -290,16 +330,28 @@ def _widen(
         start = start_cost(offer.profile.standing, demand.objective)
         budget = policy.start_share * demand.images * grant.cost
         worth = offer.nodes if start <= 0 else int(min(offer.nodes, budget / start))
-        each_mw = power_mw(grant.performance)
-        more = min(
-            max(worth, offer.up) - grant.nodes,
-            free[grant.hardware] - grant.nodes,
-            _fits(left_mw, each_mw),
-        )
+        wanted = min(max(worth, offer.up) - grant.nodes, shards)
+        more = room.grant(grant.hardware, wanted, power_mw(grant.performance))
         if more > 0:
-            left_mw -= more * each_mw
+            shards -= more
             grants[grant.hardware] = replace(grant, nodes=grant.nodes + more)
-    return grants, left_mw
+
+
+def _shortfall(
+    demand: Demand, steps: Sequence[_Step], grants: Mapping[str, Grant], room: _Room
+) -> float:
+    """Images/s of the demand that no hardware is left for; 0 if some is left, or all it could use
+    is granted."""
+    made = sum(g.nodes * g.performance.images_per_s for g in grants.values())
+    if not made < demand.rate < math.inf:
+        return 0.0
+    if sum(grant.nodes for grant in grants.values()) >= demand.shards:
+        return 0.0
+    for step in steps:
+        each_mw = power_mw(step.performance)
+        if not step.upgrade and room.free[step.hardware] > 0 and each_mw <= room.left_mw:
+            return 0.0
+    return demand.rate - made
 
 
 def power_mw(performance: Performance) -> int:
@@ -307,19 +359,13 @@ def power_mw(performance: Performance) -> int:
     return math.ceil(performance.power_w * 1000)
 
 
-def _fits(left_mw: float, each_mw: int) -> int:
-    return 2**31 if left_mw == math.inf or each_mw <= 0 else max(0, int(left_mw // each_mw))
-
-
-def _rivals(
-    steps: Sequence[_Step], grants: Mapping[str, Grant], *, held: bool
-) -> tuple[Rival, ...]:
-    """Every hardware once, cheapest first, with what was decided of it."""
+def _rivals(steps: Sequence[_Step], grants: Mapping[str, Grant] | None) -> tuple[Rival, ...]:
+    """Every hardware once, cheapest first, with what was decided of it; grants: None if held."""
     rivals: dict[str, Rival] = {}
     for step in steps:
         if step.upgrade or step.hardware in rivals:
             continue
-        grant = grants.get(step.hardware)
-        verdict = f"{grant.nodes} used" if grant else "held" if held else "not needed"
+        grant = None if grants is None else grants.get(step.hardware)
+        verdict = f"{grant.nodes} used" if grant else "held" if grants is None else "not needed"
         rivals[step.hardware] = Rival(step.hardware, step.order, step.performance.samples, verdict)
     return tuple(rivals.values())
