@@ -17,8 +17,9 @@ from cluster.scheduler.dispatch import (
     work_to_probe,
 )
 from cluster.scheduler.fleet import Replica
-from cluster.scheduler.merit import Demand, Offer, make_plan, power_mw
+from cluster.scheduler.merit import make_plan
 from cluster.scheduler.need import by_urgency, demands, hold_until_s
+from cluster.scheduler.steps import Demand, Offer, power_mw
 from cluster.scheduler.terms import Performance
 
 REPLAN_AT_LEAST_S = 0.05  # however much happens

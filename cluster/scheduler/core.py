@@ -11,9 +11,10 @@ from cluster.scheduler.backlog import Job, Lease
 from cluster.scheduler.commands import Command, RevokeLease
 from cluster.scheduler.explain import Decision, Diary, Kind
 from cluster.scheduler.fleet import Fleet, Replica
-from cluster.scheduler.merit import Grant, Offer, Plan
+from cluster.scheduler.merit import Grant, Plan
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import ProfileBook
+from cluster.scheduler.steps import Offer
 from cluster.scheduler.terms import Objective
 
 TimerKind = Literal["plan", "idle", "late"]

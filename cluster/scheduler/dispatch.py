@@ -10,8 +10,8 @@ from cluster.scheduler.commands import RunLease
 from cluster.scheduler.core import Core
 from cluster.scheduler.explain import Kind
 from cluster.scheduler.fleet import Replica
-from cluster.scheduler.merit import power_mw
 from cluster.scheduler.ranges import Ranges
+from cluster.scheduler.steps import power_mw
 from cluster.scheduler.terms import Objective, OperatingPoint, Performance
 
 

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from cluster.scheduler.backlog import Job
-from cluster.scheduler.merit import Demand
 from cluster.scheduler.policy import Policy
+from cluster.scheduler.steps import Demand
 from cluster.scheduler.terms import Objective
 
 DEADLINE_RESERVE = 1.4  # of the objective that would rather be sure than cheap

@@ -4,6 +4,7 @@ Whoever drives it, a coordinator or a simulator, feeds it what happened and carr
 answers. Work per event does not grow with shards, and with nodes at most as a logarithm.
 
     need.py        jobs -> the rate that their deadlines ask for
+    steps.py       beliefs -> what an image would cost where
     merit.py       rates and beliefs -> a plan: how much of which hardware, at which point
     commitment.py  the plan -> replicas that wake and park
     dispatch.py    awake replicas -> leases
