@@ -100,7 +100,7 @@ def make_plan(
     room = _Room(free, math.inf if cap_mw is None else float(cap_mw))
     steps_of: dict[tuple[str, Objective], list[Step]] = {}
     for demand in demands:
-        own = [o for o in offers.get(demand.model, ()) if o.profile.curve]
+        own = _within(room, offers.get(demand.model, ()))
         steps = steps_of[demand.key] = merit_order(demand, own)
         held = _hold(demand, own, steps, policy)
         if held is not None:
@@ -116,6 +116,16 @@ def make_plan(
                 plan.shortfall[demand.key] = missing
         plan.rivals[demand.key] = _rivals(steps_of[demand.key], grants)
     return plan
+
+
+def _within(room: _Room, offers: Sequence[Offer]) -> list[Offer]:
+    """The offers with those of their points that the power left allows on one replica."""
+    fitting: list[Offer] = []
+    for offer in offers:
+        curve = tuple(p for p in offer.profile.curve if power_mw(p) <= room.left_mw)
+        if curve:
+            fitting.append(replace(offer, profile=replace(offer.profile, curve=curve)))
+    return fitting
 
 
 def _hold(

@@ -100,7 +100,7 @@ def _chain(demand: Demand, offer: Offer) -> list[Step]:
 def _tied(step: Step, steps: Sequence[Step]) -> Step:
     """An estimate whose bounds reach up to a measured figure gets in line just behind it."""
     low, high = step.performance.low_j, step.performance.high_j
-    if step.performance.quality != "estimated" or low is None or high is None:
+    if step.performance.quality != "estimated" or low is None or high is None or step.order <= 0:
         return step
     own_j = step.performance.energy_per_image_j
     behind = [
@@ -121,9 +121,7 @@ def frontier(profile: Profile, objective: Objective) -> list[Performance]:
     def cost_per_s(p: Performance) -> float:
         return image_cost(p, standing, objective) * p.images_per_s
 
-    at = min(
-        profile.curve, key=lambda p: (image_cost(p, standing, objective), -p.images_per_s, p.point)
-    )
+    at = min(profile.curve, key=lambda p: (image_cost(p, standing, objective), -p.images_per_s))
     hull = [at]
     while faster := [p for p in profile.curve if p.images_per_s > at.images_per_s]:
         base = at
