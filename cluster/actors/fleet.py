@@ -108,6 +108,7 @@ class Fleet:
         except ClusterError as error:
             await self._end(job, FinishJob(job_id, "failed", str(error)))
             return job
+        self._decisions.begin(job_id)
         workload = plan.workload
         key = model_key(workload.model_rev, workload.precision)
         load = Load(workload.model, workload.model_rev, workload.precision)
@@ -463,6 +464,8 @@ class Fleet:
             await self._leave_meters()
         else:
             await asyncio.gather(*(self._end_job_on(seat, job) for seat in seats))
+        explained = asyncio.wrap_future(self._decisions.end(finish.job_id))
+        await asyncio.wait([explained], timeout=CLOSE_S)
         await asyncio.to_thread(self._write_down)
         await job.end(finish)
         self._jobs.pop(finish.job_id, None)
