@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,11 +29,11 @@ class SyntheticSpec(Record):
     """
 
     kind: Literal["synthetic"] = "synthetic"
-    jobs: PositiveInt = 400
+    jobs: PositiveInt = 1000
     span_s: PositiveFloat = DAY_S
-    swing: float = Field(default=0.4, ge=0, le=1)
+    swing: float = Field(default=0.3, ge=0, le=1)
     peak_hour: float = Field(default=15.0, ge=0, lt=24)
-    burst_share: float = Field(default=0.2, ge=0, le=1)
+    burst_share: float = Field(default=0.1, ge=0, le=1)
     burst_jobs: PositiveFloat = 5.0
     burst_s: PositiveFloat = 300.0
     size_spread: float = Field(default=0.8, ge=0, le=3)
@@ -97,7 +98,7 @@ class WorkloadSpec(Record):
             for i, (request, model) in enumerate(zip(requests, models, strict=True))
         ]
 
-    def horizon_s(self, arrivals: list[Arrival]) -> float:
+    def horizon_s(self, arrivals: Sequence[Arrival]) -> float:
         """Until when energy is counted: the last deadline, or where there is none, a day more."""
         return self._span_s(arrivals[-1].at_s) + (DAY_S if self.slack_s is None else self.slack_s)
 

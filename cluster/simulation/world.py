@@ -175,7 +175,7 @@ class World:
         self._later(device, images / rate, self._ended)
 
     def _ended(self, device: Device) -> None:
-        done = self._close(device)
+        done = self._close(device, whole=True)
         self._go_on(device)
         assert done is not None
         self._tell(done)
@@ -187,8 +187,11 @@ class World:
         else:
             self._draw(device, device.standing.idle_w)
 
-    def _close(self, device: Device) -> events.ShardsCommitted | None:
-        """Account for the lease in hand up to now: the event for its finished shards, if any."""
+    def _close(self, device: Device, whole: bool = False) -> events.ShardsCommitted | None:
+        """Account for the lease in hand up to now: the event for its finished shards, if any.
+
+        whole: it has come to its end, whatever the last digits of the clock say.
+        """
         running = device.running
         assert running is not None
         device.running, lease = None, running.lease
@@ -196,12 +199,12 @@ class World:
         energy_j, spent_s = device.spend(self._now_s), self._now_s - running.started_s
         self.busy_s += spent_s
         self._forget(lease)
-        stop = lease.first + running.made_shards(self._now_s)
+        stop = lease.stop if whole else lease.first + running.made_shards(self._now_s)
         book = self._jobs[lease.job_id]
         images = book.terms.images_in(lease.first, stop) if stop > lease.first else 0
         fresh = book.commit(lease.first, stop, self._now_s) if images else 0
-        made = max(spent_s * running.images_per_s, float(images))
-        useful_j = energy_j * fresh / made if fresh else 0.0
+        made = float(images) if whole else max(spent_s * running.images_per_s, float(images))
+        useful_j = energy_j * (fresh / made) if fresh else 0.0
         self.buckets.add(device.hardware, "exploration" if lease.probe else "dispatch", useful_j)
         self.buckets.add(device.hardware, "wasted", energy_j - useful_j)
         self.probed_images += fresh if lease.probe else 0

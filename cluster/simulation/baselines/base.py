@@ -80,6 +80,7 @@ class Baseline:
         self.devices: dict[str, Device] = {}
         self.now_s = 0.0
         self._jobs: dict[str, Job] = {}
+        self._waiting: dict[str, Job] = {}  # those of them with shards that nobody has
         self._lease_ids = count()
         self._out: list[commands.Command] = []
         self._on: dict[type, Callable[[Any], None]] = {
@@ -140,8 +141,8 @@ class Baseline:
     # Bookkeeping
 
     def _submitted(self, event: events.JobSubmitted) -> None:
-        waiting = Ranges([(0, event.job.shards)])
-        self._jobs[event.job.job_id] = Job(event.job, waiting)
+        job = Job(event.job, Ranges([(0, event.job.shards)]))
+        self._jobs[event.job.job_id] = self._waiting[event.job.job_id] = job
 
     def _joined(self, event: events.ReplicaJoined) -> None:
         device = Device(event.replica_id, event.node_id, event.hardware)
@@ -159,6 +160,7 @@ class Baseline:
         for piece in (*device.sent.values(), *device.backlog):
             for part in piece.job.committed.missing(piece.first, piece.stop):
                 piece.job.waiting.add(*part)
+                self._waiting[piece.job.terms.job_id] = piece.job
         self.devices[event.replica_id] = Device(device.replica_id, device.node_id, device.hardware)
 
     def _node_lost(self, event: events.NodeLost) -> None:
@@ -183,9 +185,8 @@ class Baseline:
     # What is to be done
 
     def _hand_out(self) -> None:
-        waiting = [job for job in self._jobs.values() if len(job.waiting)]
         full: set[str] = set()  # models for which there is no room, whatever the job
-        for job in sorted(waiting, key=lambda job: job.urgency):
+        for job in sorted(self._waiting.values(), key=lambda job: job.urgency):
             while len(job.waiting) and job.terms.model not in full:
                 choice = self.choose(job)
                 if choice is None:
@@ -196,6 +197,8 @@ class Baseline:
                 work_s = job.terms.images_in(first, stop) / performance.images_per_s
                 device.backlog.append(Piece(job, first, stop, performance.point, work_s))
                 device.work_s += work_s
+            if not len(job.waiting):
+                del self._waiting[job.terms.job_id]
 
     def _see_to(self, device: Device) -> None:
         """Send it work, wake it or park it."""
