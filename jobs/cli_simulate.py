@@ -109,9 +109,9 @@ def _show(figures: dict[str, Any], result: SimulationResult) -> None:
 
 def power_chart(watts: list[float], end_s: float) -> list[str]:
     """The fleet's power over time, as lines of block characters."""
-    count = min(COLUMNS, len(watts))
-    edges = [round(i * len(watts) / count) for i in range(count + 1)]
-    means = [sum(watts[a:b]) / (b - a) for a, b in pairwise(edges)]
+    edges = [i * len(watts) // COLUMNS for i in range(COLUMNS + 1)]
+    spans = (watts[a : max(b, a + 1)] for a, b in pairwise(edges))
+    means = [sum(span) / len(span) for span in spans]
     top_w = max(means) or 1.0
     lines = []
     for row in reversed(range(ROWS)):
@@ -121,5 +121,5 @@ def power_chart(watts: list[float], end_s: float) -> list[str]:
         )
         lines.append(label + "".join(BLOCKS[round(part * 8)] for part in filled))
     start, end = "0", duration(end_s)
-    lines.append(" " * 11 + start + " " * max(1, count - len(start) - len(end)) + end)
+    lines.append(" " * 11 + start + " " * max(1, COLUMNS - len(start) - len(end)) + end)
     return lines
