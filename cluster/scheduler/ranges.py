@@ -16,6 +16,9 @@ class Ranges:
         for first, stop in ranges:
             self.add(first, stop)
 
+    def __repr__(self) -> str:
+        return f"Ranges({list(self)})"
+
     def __len__(self) -> int:
         return self._size
 
