@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cluster.errors import UserError
 from cluster.scheduler.profiles import ProfileBook
+from cluster.scheduler.state import SchedulerState
 from cluster.simulation.baselines import BASELINES
 from cluster.simulation.books import Arrival, Scheduler, SimulationResult
 from cluster.simulation.bound import Bound, lower_bound
@@ -18,7 +19,7 @@ from cluster.simulation.workload import WorkloadSpec
 GAP_PARTS = ("dispatch", "idle", "load", "retry", "exploration")
 Maker = Callable[[ProfileBook, tuple[str, ...]], Scheduler]
 
-SCHEDULERS: dict[str, Maker] = {**BASELINES}
+SCHEDULERS: dict[str, Maker] = {"merit": lambda book, _: SchedulerState(book), **BASELINES}
 
 
 @dataclass(frozen=True)
