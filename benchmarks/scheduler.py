@@ -1,11 +1,11 @@
 """Our scheduler and others against the least energy possible, on simulated days.
 
-Sweeps load x slack x profile error x failure rate on the bundled 21-node fleet. Every policy gets
-the same jobs, beliefs and failures; the bound knows the truth, sees the whole day in advance, and
+Sweeps load x slack, and at a slack of an hour load x profile error x failure rate (with --factorial
+all of them with each other), on the bundled 21-node fleet. Every policy gets the same jobs, beliefs and failures; the bound knows the truth, sees the whole day in advance, and
 nothing fails for it. Parameters are tuned on the days of --train, figures are of other days.
 
-    python benchmarks/scheduler.py --seed 0 [--days 1] [--quick] [--train] [--json]
-                                   [--policies merit,warm-pull]
+    python benchmarks/scheduler.py --seed 0 [--days 1] [--quick | --factorial] [--train]
+                                   [--json] [--policies merit,warm-pull]
 
 failure_rate: failures per device and day, a third each of nodes lost for half an hour, of replicas
 that crash, and of replicas that fall silent. energy_over_lb: a ratio of sums over the days.
@@ -41,10 +41,16 @@ class Cell(NamedTuple):
     failure_rate: float
 
 
-FULL = [
-    Cell(*values)
-    for values in product((0.02, 0.18, 0.53, 0.75, 0.9), (900, 3600, 21600), (0.0, 0.3), (0.0, 1.0))
-]
+LOADS, SLACKS_S, ERRORS, FAILURES = (
+    (0.02, 0.18, 0.53, 0.75, 0.9),
+    (900.0, 3600.0, 21600.0),
+    (0.0, 0.3),
+    (0.0, 1.0),
+)
+GRID = [Cell(load, slack_s, 0.0, 0.0) for load, slack_s in product(LOADS, SLACKS_S)]
+TROUBLES = [(0.3, 0.0), (0.0, 1.0), (0.3, 1.0)]
+FULL = [*GRID, *(Cell(load, 3600.0, *t) for load, t in product((0.18, 0.53, 0.75), TROUBLES))]
+FACTORIAL = [Cell(*values) for values in product(LOADS, SLACKS_S, ERRORS, FAILURES)]
 QUICK = [
     Cell(0.02, 3600, 0.0, 0.0),
     Cell(0.18, 3600, 0.0, 0.0),
@@ -117,6 +123,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--days", type=int, default=1, help="per cell")
     parser.add_argument("--quick", action="store_true", help="few cells, about a minute")
+    parser.add_argument("--factorial", action="store_true", help="every cell: an hour")
     parser.add_argument("--train", action="store_true", help="days that parameters are tuned on")
     parser.add_argument("--policies", default=",".join(SCHEDULERS))
     parser.add_argument("--json", action="store_true")
@@ -126,7 +133,7 @@ def main() -> None:
     if unknown:
         sys.exit(f"no policy {', '.join(unknown)}; there are {', '.join(SCHEDULERS)}")
     first = 100 * options.seed + (0 if options.train else HELD_OUT)
-    cells = QUICK if options.quick else FULL
+    cells = QUICK if options.quick else FACTORIAL if options.factorial else FULL
     rows: list[dict[str, Any]] = []
     for row in sweep(cells, policies, range(first, first + options.days)):
         if not options.json:

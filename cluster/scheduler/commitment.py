@@ -28,7 +28,7 @@ def replan(core: Core) -> None:
         model: core.policy.lease_s + max((o.profile.standing.load_s for o in own), default=0.0)
         for model, own in offers.items()
     }
-    needs = demands(open_jobs, core.now_s, margins_s, core.policy)
+    needs = demands(open_jobs, core.now_s, margins_s, core.policy, core.forecast)
     before = core.plan
     core.plan = make_plan(needs, offers, core.policy, core.cap_mw)
     if core.plan != before:
@@ -178,7 +178,7 @@ def _say(core: Core, job: Job, held: str) -> None:
         job.alone_s = None
     if not held and not job.leases and not job.stopping:
         grants = core.plan.grants.get((job.terms.model, job.terms.objective))
-        if not core.offers(job.terms.model):
+        if not core.can_run(job.terms.model):
             reason = f"no live replica can run {job.terms.model}"
         elif not grants:
             reason = "higher-ranked jobs or the power cap leave no replica for it"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cluster.scheduler.backlog import Job, Lease
 from cluster.scheduler.commands import Command, RevokeLease
 from cluster.scheduler.explain import Decision, Diary, Kind
 from cluster.scheduler.fleet import Fleet, Replica
+from cluster.scheduler.forecast import Forecast
 from cluster.scheduler.merit import Grant, Offer, Plan
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import ProfileBook
@@ -48,10 +49,14 @@ class Core:
     last_loss: dict[str, str] = field(default_factory=dict)  # by model
     idle_gap_s: dict[str, float] = field(default_factory=dict)  # by hardware
     diary: Diary = field(default_factory=Diary)
+    forecast: Forecast = field(init=False)
     out: list[Command] = field(default_factory=list)
     _timers: list[tuple[float, int, TimerKind, str]] = field(default_factory=list)
     _timer_count: int = 0
     _leases: int = 0
+
+    def __post_init__(self) -> None:
+        self.forecast = Forecast(self.policy.memory_slacks)
 
     def remind(self, at_s: float, kind: TimerKind, name: str = "") -> None:
         """Come back to this at that time."""
@@ -81,10 +86,10 @@ class Core:
 
     def note(self, kind: Kind, why: str, replica: Replica | None = None, **facts: object) -> None:
         """Write the decision down."""
-        decision = Decision(kind, self.now_s, self.plan_number, why)
         if replica is not None:
-            decision = replace(decision, replica_id=replica.replica_id, hardware=replica.hardware)
-        self.diary.note(replace(decision, **facts))  # type: ignore[arg-type]
+            facts |= {"replica_id": replica.replica_id, "hardware": replica.hardware}
+        decision = Decision(kind, self.now_s, self.plan_number, why, **facts)  # type: ignore[arg-type]
+        self.diary.note(decision)
 
     def offers(self, model: str) -> list[Offer]:
         """The hardware that can run the model now."""
@@ -95,6 +100,15 @@ class Core:
             if profile is not None and nodes and (hardware, model) not in self.barred:
                 found.append(Offer(profile, nodes, group.up_with(model)))
         return found
+
+    def can_run(self, model: str) -> bool:
+        """Whether there is any hardware that can run the model now."""
+        return any(
+            (hardware, model) not in self.barred
+            and self.book.profile(hardware, model) is not None
+            and group.total()
+            for hardware, group in self.fleet.groups.items()
+        )
 
     def grant(self, hardware: str, model: str, objective: Objective) -> Grant | None:
         """What the plan gives this hardware to do."""

@@ -125,6 +125,9 @@ class SchedulerState:
             return
         self._submitted += 1
         core.jobs[terms.job_id] = Job.of(terms, self._submitted, event.done)
+        if terms.deadline_s is not None:
+            slack_s = terms.deadline_s - core.now_s
+            core.forecast.came((terms.model, terms.objective), terms.images, slack_s, core.now_s)
         owners = {job.terms.owner for job in core.jobs.values()} - {terms.owner}
         least_j = min((core.served_j.get(owner, 0.0) for owner in owners), default=0.0)
         # A newcomer owes nothing, nor is it owed what others had while it was away
@@ -384,7 +387,7 @@ class SchedulerState:
             budget_j = job.terms.energy_budget_j
             reason = f"{BUDGET_SPENT}: {job.spent_j:.1f} J of {budget_j:.1f} J are spent"
             self._end(job, "paused", reason)
-        elif not job.leases and not core.offers(job.terms.model):
+        elif not job.leases and not core.can_run(job.terms.model):
             self._end_without_replicas(job)
 
     def _end_without_replicas(self, job: Job) -> None:
