@@ -20,6 +20,14 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def hardware_class(gpu_name: str | None, threads: int, cpu: str | None = None) -> str:
+    """What the fleet calls a replica's hardware: its GPU, or the CPU and the threads it has there.
+
+    Replicas of one class share what was measured of it. cpu: None is this machine's.
+    """
+    return gpu_name if gpu_name is not None else f"cpu: {cpu or cpu_name()} x{threads}"
+
+
 @dataclass(frozen=True)
 class CpuTimes:
     """Busy CPU seconds so far: of the machine since boot, and of some of its processes."""

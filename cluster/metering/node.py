@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,6 +20,7 @@ from cluster.metering.hardware import CpuTimes, cpu_times
 from cluster.metering.ledger import Ledger
 from cluster.metering.reading import ClockNs, Device, Source, missing
 from cluster.metering.select import choose_gpu, choose_machine
+from cluster.metering.strangers import Strangers, Watcher
 from cluster.metering.usage import EnergyRow, Outcome, Use
 from cluster.storage.energy_log import EnergyLog
 from cluster.types import MISSING_ENERGY, Energy
@@ -32,12 +33,25 @@ MIN_SHARE = 1e-6  # CPU time ticks coarsely: a short slice may seem to have used
 
 @dataclass(frozen=True)
 class Seat:
-    """Where a replica sits: on a GPU (or MIG slice) by UUID, or on the CPUs alone; its process."""
+    """Where a replica sits: on a GPU (or MIG slice) by UUID, or on the CPUs alone; its process.
+
+    replica_id: unlike that of any other replica on the node. run_id: of the run it belongs to.
+    """
 
     replica_id: str
     pid: int
     gpu_uuid: str | None = None
     gpu_name: str = "GPU"
+    run_id: str = ""
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A seat that is taken. gpu: the hw_id of its GPU. watched: its process can be seen."""
+
+    seat: Seat
+    gpu: str | None
+    watched: bool
 
 
 def host_sources() -> list[Source]:
@@ -68,7 +82,7 @@ class NodeMeter:
 
     While replicas work, their CPUs' energy is divided by CPU time between them and everyone else
     on the machine, who is ``foreign``; idle power is thus part of what the work costs. While none
-    works it is ``idle``.
+    works it is ``idle``. A GPU is ``foreign`` while none of ours works there, but others do.
 
     first_epoch: of all devices; greater than any that this host's earlier logs used.
     open_ends: where this host's log broke off, by hw_id (``energy_reader.open_ends``): the time
@@ -98,7 +112,9 @@ class NodeMeter:
         self._cpu = cpu_times(())
         self._sources: dict[str, Source] = {}
         self._ledgers: dict[str, Ledger] = {}
-        self._seats: dict[str, tuple[Seat, str | None]] = {}  # with the hw_id of its GPU
+        self._strangers: defaultdict[str, Strangers] = defaultdict(Strangers)  # by hw_id
+        self._seats: dict[str, _Taken] = {}
+        self._closed = False
         self._hosts = [self._open(source) for source in hosts()]
 
     def sit(self, seat: Seat) -> Device:
@@ -113,8 +129,8 @@ class NodeMeter:
             if seat.gpu_uuid is not None:
                 hw_id = self._open(self._gpu(seat))
             self._cut()
-            self._seats[seat.replica_id] = seat, hw_id
-            self._cpu = self._cpu_times(self._pids())
+            self._cpu = self._cpu_times([*self._pids(), seat.pid])
+            self._seats[seat.replica_id] = _Taken(seat, hw_id, seat.pid in self._cpu.process_s)
             return self._sources[hw_id or self._hosts[0]].device
 
     def provider(self, device: Device) -> str:
@@ -154,12 +170,24 @@ class NodeMeter:
     def lose(self, replica_id: str) -> None:
         """The replica is gone, and its seat free; what it was doing is lost."""
         with self._lock:
-            self._cut()
-            for use in [use for use in self._running.values() if use.replica_id == replica_id]:
-                del self._running[use.attempt_id]
-            for ledger in self._ledgers.values():
-                ledger.lose(replica_id, self._clock_ns())
-            self._seats.pop(replica_id, None)  # what it said in its last moments comes too late
+            self._lose(replica_id)
+
+    def leave(self, run_id: str) -> None:
+        """The run is over: so are its replicas, and what it has not settled is lost."""
+        with self._lock:
+            for replica_id in [
+                r for r, taken in self._seats.items() if taken.seat.run_id == run_id
+            ]:
+                self._lose(replica_id)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def deserted(self) -> bool:
+        """No seat is taken."""
+        return not self._seats
 
     def sample(self) -> list[EnergyRow]:
         """Take a reading of every device, and write the log when it is due. Call it each second.
@@ -167,7 +195,12 @@ class NodeMeter:
         Returns the rows that have become final.
         """
         with self._lock:
-            self._read([hw_id for hw_id in self._ledgers if hw_id not in self._hosts])
+            if self._closed:
+                return []
+            self._lose_the_dead()
+            for hw_id in self._gpus():
+                self._look_for_strangers(hw_id)
+            self._read(self._gpus())
             if self._clock_ns() - self._cut_ns >= CUT_S * 1e9:
                 self._cut()
             rows = [row for ledger in self._ledgers.values() for row in ledger.drain()]
@@ -176,16 +209,50 @@ class NodeMeter:
             self._log.flush()
         return rows
 
+    def flush(self) -> bool:
+        """Write what is final now; False if the store did not take it."""
+        return self._log.flush()
+
     def close(self) -> bool:
-        """Read once more, write the rest and let go of the devices; whether it was written."""
+        """Read once more, write the rest and let go of the devices; whether it was written.
+
+        Call it again to try again.
+        """
         with self._lock:
-            self._cut()
-            self._read([hw_id for hw_id in self._ledgers if hw_id not in self._hosts])
-            self._log.add(row for ledger in self._ledgers.values() for row in ledger.close())
-            for source in self._sources.values():
-                source.close()
-            self._ledgers.clear()
+            if not self._closed:
+                self._closed = True
+                self._cut()
+                self._read(self._gpus())
+                self._log.add(row for ledger in self._ledgers.values() for row in ledger.close())
+                for source in self._sources.values():
+                    source.close()
         return self._log.close()
+
+    def _lose(self, replica_id: str) -> None:
+        if replica_id not in self._seats:
+            return
+        self._cut()
+        for use in [use for use in self._running.values() if use.replica_id == replica_id]:
+            del self._running[use.attempt_id]
+        for ledger in self._ledgers.values():
+            ledger.lose(replica_id, self._clock_ns())
+        del self._seats[replica_id]  # what it said in its last moments comes too late
+
+    def _lose_the_dead(self) -> None:
+        """Free the seats whose processes are gone: where a whole run was killed nobody says so."""
+        alive = self._cpu_times(self._pids()).process_s
+        for replica_id, taken in list(self._seats.items()):
+            if taken.watched and taken.seat.pid not in alive:
+                self._lose(replica_id)
+
+    def _look_for_strangers(self, hw_id: str) -> None:
+        """Tell the GPU's ledger whether other processes than ours work on it."""
+        source = self._sources[hw_id]
+        if isinstance(source, Watcher):
+            here = [taken.seat.pid for taken in self._seats.values() if taken.gpu == hw_id]
+            use = self._strangers[hw_id].seen(source.strangers(here), self._clock_ns())
+            if use is not None:
+                self._ledgers[hw_id].report(use)
 
     def _gpu_of(self, use: Use) -> str | None:
         """The hw_id of the GPU that the user sits on; None on the CPUs."""
@@ -194,7 +261,10 @@ class NodeMeter:
                 f"replica {use.replica_id!r} has no seat at this node's meter, which may have been "
                 "restarted: sit again"
             )
-        return self._seats[use.replica_id][1]
+        return self._seats[use.replica_id].gpu
+
+    def _gpus(self) -> list[str]:
+        return [hw_id for hw_id in self._ledgers if hw_id not in self._hosts]
 
     def _open(self, source: Source) -> str:
         """Begin the ledger of a source's device, unless there is one; its hw_id."""
@@ -223,7 +293,7 @@ class NodeMeter:
             over = ended is not None and ended.attempt_id == attempt_id
             if now_ns == self._cut_ns and not over:
                 continue
-            gpu = self._seats[use.replica_id][1]
+            gpu = self._seats[use.replica_id].gpu
             slice_ = replace(
                 use,
                 start_ns=self._cut_ns,
@@ -233,7 +303,8 @@ class NodeMeter:
             )
             for number, hw_id in enumerate(self._hosts):
                 self._ledgers[hw_id].report(replace(slice_, images=None) if number else slice_)
-        if self._running and now_ns > self._cut_ns:
+        ours = sum(shares[use.replica_id] for use in self._running.values())
+        if 0 < ours < 1 - MIN_SHARE and now_ns > self._cut_ns:
             others = Use(self._cut_ns, now_ns, "foreign", f"foreign-{self._cut_ns}")
             for hw_id in self._hosts:
                 self._ledgers[hw_id].report(others)
@@ -247,7 +318,7 @@ class NodeMeter:
         each of its attempts."""
         working = Counter(use.replica_id for use in self._running.values())
         own_s = {
-            replica_id: cpu.since(self._cpu, self._seats[replica_id][0].pid)
+            replica_id: cpu.since(self._cpu, self._seats[replica_id].seat.pid)
             for replica_id in working
         }
         busy_s = max(cpu.machine_s - self._cpu.machine_s, sum(own_s.values()), 1e-9)
@@ -257,7 +328,7 @@ class NodeMeter:
         }
 
     def _pids(self) -> list[int]:
-        return [seat.pid for seat, _ in self._seats.values()]
+        return [taken.seat.pid for taken in self._seats.values()]
 
     def _read(self, hw_ids: Sequence[str]) -> None:
         for hw_id in hw_ids:

@@ -67,6 +67,7 @@ class ProfileBook:
         self._profiles: dict[tuple[str, str], Profile] = {}
         self._beliefs: dict[tuple[str, str, OperatingPoint], _Belief] = {}
         self.drifts = 0
+        self._changed: dict[tuple[str, str], None] = {}
         for profile in profiles:
             self.put(profile)
 
@@ -81,10 +82,6 @@ class ProfileBook:
     def profile(self, hardware: str, model: str) -> Profile | None:
         """What is believed of this hardware; None if nothing is."""
         return self._profiles.get((hardware, model))
-
-    def all(self) -> list[Profile]:
-        """Every profile, to be kept for the next run."""
-        return list(self._profiles.values())
 
     def observe(self, hardware: str, model: str, point: OperatingPoint, usage: Usage) -> None:
         """Learn from finished work. Nothing is learned of points that were never believed in."""
@@ -107,6 +104,12 @@ class ProfileBook:
         for performance in curve:
             self._beliefs[hardware, model, performance.point].performance = performance
         self._profiles[hardware, model] = replace(profile, curve=curve)
+        self._changed[hardware, model] = None
+
+    def changed(self) -> list[Profile]:
+        """The profiles that work has changed since the last call."""
+        changed, self._changed = self._changed, {}
+        return [self._profiles[key] for key in changed]
 
     def observe_load(self, hardware: str, model: str, usage: Usage) -> None:
         """Learn what loading takes: half of what was believed, half of what was seen."""
