@@ -197,6 +197,7 @@ def _one_thread_workers(count: int) -> ThreadPoolExecutor:
     started = threading.Barrier(count + 1)
 
     def start() -> None:
+        torch.get_num_threads()  # a thread's first call takes over the default: before ours, not after
         torch.set_num_threads(1)  # of this thread, and the default of threads yet to come ...
         started.wait()
 
