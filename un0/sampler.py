@@ -3,7 +3,8 @@
 Image ``i`` depends on (model revision, seed, i, class) only. Libraries choose kernels, and so the
 order of additions, by shape and by thread count. Therefore work is cut into tiles of one fixed
 size, image ``i`` always sits in row ``i % tile``, and on a CPU each tile is computed by a single
-thread: parallel work is many tiles at once, never one tile shared.
+thread: parallel work is many tiles at once, never one tile shared. An engine that adds in one order
+whatever the shape (``any_rows``) needs none of it: its tiles hold what was asked for and no padding.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +35,11 @@ ClassIds = Sequence[int] | NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class _Tile:
-    """Images ``first`` up to ``first + rows`` of the tile's own numbering are asked for."""
+    """The images ``start`` .. are asked for, in the rows ``first`` .. of ``size``."""
 
-    index: int  # of the tile: its row 0 is image index * size
+    start: int
     first: int
+    size: int
     class_ids: NDArray[np.int64]
 
 
@@ -140,21 +143,35 @@ class Sampler:
                 future.cancel()
 
     def _cut(self, start: int, ids: NDArray[np.int64]) -> Iterator[_Tile]:
+        if self._engine.any_rows:
+            yield from self._cut_evenly(start, ids)
+            return
         done = 0
         while done < len(ids):
-            index, first = divmod(start + done, self.tile)
+            first = (start + done) % self.tile
             rows = min(self.tile - first, len(ids) - done)
-            yield _Tile(index, first, ids[done : done + rows])
+            yield _Tile(start + done, first, self.tile, ids[done : done + rows])
             done += rows
 
+    def _cut_evenly(self, start: int, ids: NDArray[np.int64]) -> Iterator[_Tile]:
+        """As many tiles for each thread, no larger than they must be."""
+        rounds = -(-len(ids) // (self.tile * self.threads))
+        bounds = np.linspace(0, len(ids), min(rounds * self.threads, len(ids)) + 1).astype(int)
+        for begin, end in pairwise(bounds.tolist()):
+            yield _Tile(start + begin, 0, end - begin, ids[begin:end])
+
     def _compute(self, seed: int, tile: _Tile) -> Images:
-        begin, rows = tile.index * self.tile + tile.first, len(tile.class_ids)
+        rows = len(tile.class_ids)
         wanted = slice(tile.first, tile.first + rows)
         width = self.config.n + self.config.n_cond
-        phases = torch.zeros(self.tile, width, device=self.device)
-        phases[wanted] = initial_phases(seed, range(begin, begin + rows), width, self.device)
-        class_ids = torch.zeros(self.tile, dtype=torch.long)
-        class_ids[wanted] = torch.from_numpy(tile.class_ids)
+        phases = initial_phases(seed, range(tile.start, tile.start + rows), width, self.device)
+        class_ids = torch.from_numpy(tile.class_ids)
+        if rows < tile.size:
+            padded = torch.zeros(tile.size, width, device=self.device)
+            padded[wanted] = phases
+            padded_ids = torch.zeros(tile.size, dtype=torch.long)
+            padded_ids[wanted] = class_ids
+            phases, class_ids = padded, padded_ids
         images: Images = self._engine(phases, class_ids.to(self.device))[wanted].cpu().numpy()
         return images
 

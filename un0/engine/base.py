@@ -7,9 +7,10 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
+# What PyTorch calls them; int8 is none of its own ways to compute.
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -20,12 +21,15 @@ DTYPES: dict[Precision, torch.dtype] = {
 class Engine(Protocol):
     """A prepared model on one device. Built once, called for tile after tile.
 
-    Calls may come from several threads at once. The sampler always passes ``tile`` rows and pads
-    the last ones: libraries pick kernels by shape, and one shape means one result.
+    Calls may come from several threads at once. Where ``any_rows`` is False the sampler always
+    passes ``tile`` rows and pads the last ones: libraries pick kernels by shape, and one shape means
+    one result. An engine whose result for an image is the same among any others says True, and is
+    passed what there is, at most ``tile`` rows.
     """
 
     name: str
     tile: int
+    any_rows: bool
 
     def __call__(self, initial_phases: Tensor, class_ids: Tensor) -> Tensor:
         """Images uint8 (B, H, W, 3) of phases float32 (B, n + n_cond) and class ids int64 (B,),

@@ -84,9 +84,7 @@ def convolve(x: Floats, weights: NDArray[Any], bias: Floats, y: Floats) -> None:
     for first in range(0, patches, PATCHES):
         count = min(PATCHES, patches - first)
         for p in range(count):
-            image, place = divmod(first + p, side * side)
-            row, column = divmod(place, side)
-            corner = x.ctypes.data + image * x_image + stride * (row * x_row + column * x_pixel)
+            corner = x.ctypes.data + _offset(first + p, side, x_image, stride * x_row, stride * x_pixel)
             target = v.ctypes.data + p * word_bytes
             if enlarged:
                 if numbers == FP32:
@@ -111,15 +109,20 @@ def convolve(x: Floats, weights: NDArray[Any], bias: Floats, y: Floats) -> None:
                     count,
                 )
             for p in range(count):
-                image, place = divmod(first + p, side * side)
-                row, column = divmod(place, side)
-                corner = first_y + image * y_image + 2 * (row * y_row + column * y_pixel)
-                source = m.ctypes.data + 4 * p * PANEL
-                addend, channel = bias.ctypes.data + 4 * panel * PANEL, 4 * panel * PANEL
+                source, channel = m.ctypes.data + 4 * PANEL * p, 4 * PANEL * panel
+                corner = first_y + _offset(first + p, side, y_image, 2 * y_row, 2 * y_pixel)
+                addend, target = bias.ctypes.data + channel, corner + channel
                 if enlarged:
-                    enlarged_out(source, m_point, addend, corner + channel, y_row, y_pixel)
+                    enlarged_out(source, m_point, addend, target, y_row, y_pixel)
                 else:
-                    plain_out(source, m_point, addend, corner + channel, y_row, y_pixel)
+                    plain_out(source, m_point, addend, target, y_row, y_pixel)
+
+
+@compiled
+def _offset(patch: int, side: int, image_step: int, row_step: int, column_step: int) -> int:
+    """Bytes from the first patch of the first image to this one."""
+    image, place = patch // (side * side), patch % (side * side)
+    return image * image_step + place // side * row_step + place % side * column_step
 
 
 @compiled
@@ -137,15 +140,13 @@ def seed(theta_N: Floats, relative: int, waves: int, x: Floats) -> None:
         origin = theta_N[0]
     features = np.empty((2, n), dtype=np.float32)
     for i in range(n):
-        features[1, i] = theta_N[i] - origin
-    if waves == RAW:
-        features[0] = features[1]
-    else:
-        sin_cos(features[1], features[0], features[1])
+        features[0, i] = theta_N[i] - origin
+    if waves != RAW:
+        sin_cos(features[0], features[0], features[1])
     for half in range(2 if waves == SIN_COS else 1):
-        for f in range(n):
-            channel, pixel = divmod(half * n + f, 16)
-            x[1 + pixel // 4, 1 + pixel % 4, channel] = features[half, f]
+        for i in range(n):
+            f = half * n + i
+            x[1 + f % 16 // 4, 1 + f % 4, f // 16] = features[half, i]
 
 
 @compiled

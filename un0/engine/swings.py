@@ -148,7 +148,8 @@ def _rescale(pull_2N: Floats, scale_N: Floats, offset_N: NDArray[np.int32]) -> N
 def _drive(wave_2M: Floats, drive_MN: Floats, out_2N: Floats) -> None:
     for half in range(2):
         out_N = out_2N[half]
-        out_N[:] = 0
+        for i in range(out_N.size):
+            out_N[i] = float32(0)
         for m in range(wave_2M.shape[1]):
             amount, row_N = wave_2M[half, m], drive_MN[m]
             for i in range(out_N.size):
