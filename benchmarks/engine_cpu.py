@@ -73,9 +73,7 @@ class Contender:
 def model_of(n: int) -> Un0Model:
     """Random weights in the shape of the released model of that size."""
     if n >= 6656:
-        return random_model(
-            n=n, n_cond=1, num_classes=1000, num_blocks=4, parameterization="mup"
-        )
+        return random_model(n=n, n_cond=1, num_classes=1000, num_blocks=4, parameterization="mup")
     return random_model(n=n, n_cond=8, relativization="mean_relative")
 
 

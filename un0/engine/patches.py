@@ -91,7 +91,9 @@ def convolve(x: Floats, weights: NDArray[Any], bias: Floats, y: Floats) -> None:
     for first in range(0, patches, at_once):
         count = min(at_once, patches - first)
         for p in range(count):
-            corner = x.ctypes.data + _offset(first + p, side, x_image, stride * x_row, stride * x_pixel)
+            corner = x.ctypes.data + _offset(
+                first + p, side, x_image, stride * x_row, stride * x_pixel
+            )
             target = v.ctypes.data + p * word_bytes
             if enlarged:
                 if numbers == FP32:

@@ -46,7 +46,7 @@ _Value = Any  # of llvmlite, which has no types
 _Dot = Callable[[_Value, _Value, _Value, _Value], _Value]
 
 
-class _BFloat16(ir.Type):
+class _BFloat16(ir.Type):  # type: ignore[misc]
     def _to_string(self) -> str:
         return "bfloat"
 
@@ -152,7 +152,7 @@ def _product(rows: int, dot: _Dot) -> Any:
             _store(b, sums[r, j], c_rows[r], _int(4 * LANES * j))
         return context.get_dummy_value()
 
-    def typed(_context: _Value, a, a_row, w, c, c_row, words, fresh):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
+    def typed(_context: _Value, a, a_row, w, c, c_row, words, fresh):  # type: ignore[no-untyped-def]  # noqa: ARG001
         return types.void(*[types.int64] * 7), build
 
     return intrinsic(typed)
@@ -209,7 +209,7 @@ def _gather(side: int, along: Callable[..., list[_Value]], narrow: bool) -> Any:
                 _store(b, kept, b.add(v, b.mul(v_point, _int(index))), offset)
         return context.get_dummy_value()
 
-    def typed(_context: _Value, x, x_row, x_pixel, v, v_point, channels):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
+    def typed(_context: _Value, x, x_row, x_pixel, v, v_point, channels):  # type: ignore[no-untyped-def]  # noqa: ARG001
         return types.void(*[types.int64] * 6), build
 
     return intrinsic(typed)
@@ -238,7 +238,7 @@ def _scatter(side: int, along: Callable[..., list[_Value]]) -> Any:
                     _store(b, leaky, b.add(y, pixel), offset)
         return context.get_dummy_value()
 
-    def typed(_context: _Value, m, m_point, bias, y, y_row, y_pixel):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
+    def typed(_context: _Value, m, m_point, bias, y, y_row, y_pixel):  # type: ignore[no-untyped-def]  # noqa: ARG001
         return types.void(*[types.int64] * 6), build
 
     return intrinsic(typed)
