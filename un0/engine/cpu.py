@@ -69,7 +69,7 @@ class CpuEngine:
         *weights, out = tensors[::2]
         decoder_kind: Kind = "fp32" if kind == "fp32" else "bf16"
         # Two convolutions a block, the first of which enlarges.
-        transforms = [ENLARGED, PLAIN] * c.num_blocks
+        transforms: list[Floats] = [ENLARGED, PLAIN] * c.num_blocks
         self._convs = [
             (prepare_conv(weight, transform, decoder_kind), _filled(bias))
             for weight, bias, transform in zip(weights, tensors[1:-1:2], transforms, strict=True)

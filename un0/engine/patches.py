@@ -36,8 +36,9 @@ from un0.engine.vectors import (
 )
 from un0.jit import compiled
 
-ENLARGED = np.array([[1, 1, 1], [-1, 0, 0], [0, 0, 1]], dtype=np.float32)
-PLAIN = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], dtype=np.float32) / 2
+ENLARGED: Floats = np.array([[1, 1, 1], [-1, 0, 0], [0, 0, 1]], dtype=np.float32)
+PLAIN: Floats = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], dtype=np.float32)
+PLAIN *= np.float32(0.5)
 RELATIVE: tuple[Relativization, ...] = ("absolute", "mean_relative", "ref_oscillator")
 WAVES: tuple[Encoding, ...] = ("raw", "sin", "sin_cos")
 MEAN, FIRST = RELATIVE.index("mean_relative"), RELATIVE.index("ref_oscillator")
