@@ -130,7 +130,7 @@ def _couple(
                 c + 4 * PANEL * panel,
                 c_row,
                 count,
-                index == 0,
+                1 if index == 0 else 0,
                 2 * waves_B2N.shape[0],
             )
 

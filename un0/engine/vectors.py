@@ -158,11 +158,11 @@ def _product(rows: int, dot: _Dot) -> Any:
     return intrinsic(typed)
 
 
-f32_many, f32_four, f32_two, f32_one = (_product(r, _dot_f32) for r in (ROWS, 4, 2, 1))
 _DOT_BF16 = _dot_bf16 if HAS_BF16 else _dot_f32  # never called where it is not the former
 _DOT_INT8 = _dot_int8 if HAS_INT8 else _dot_f32
-bf16_many, bf16_two, bf16_one = (_product(r, _DOT_BF16) for r in (ROWS, 2, 1))
-int8_many, int8_two, int8_one = (_product(r, _DOT_INT8) for r in (ROWS, 2, 1))
+f32_many, f32_two = _product(ROWS, _dot_f32), _product(2, _dot_f32)
+bf16_many, bf16_two = _product(ROWS, _DOT_BF16), _product(2, _DOT_BF16)
+int8_many, int8_two = _product(ROWS, _DOT_INT8), _product(2, _DOT_INT8)
 
 
 # --- the convolutions' transforms (``un0.engine.patches``) ---
