@@ -3,8 +3,8 @@
 Random weights: speed does not depend on their values. All use the same number of threads; ours
 also make the initial phases, which the others are given. Rounds are interleaved; figures are
 medians. ``max_level_error`` is against the readable model in float64, over at most 8 images.
-``images_per_cpu_s`` divides by the processor time of all threads instead of the clock's: it says more
-on a machine that others use, but counts threads that wait by spinning, which ours do not.
+``images_per_cpu_s`` divides by the processor time of all threads instead of the clock's: it says
+more on a machine that others use, but counts threads that wait by spinning, which ours do not.
 
     python benchmarks/engine_cpu.py [--n 1024 2048 4096 6656] [--batch 1 16 64 256]
         [--engines un0-cpu eager ...] [--rounds 7] [--threads 2] [--json]
