@@ -10,7 +10,7 @@ from torch import Tensor
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
-# What PyTorch calls them; int8 is none of its own ways to compute.
+# What PyTorch's own products can compute in.
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
