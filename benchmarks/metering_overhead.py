@@ -33,8 +33,8 @@ import numpy as np
 import ray
 
 from cluster.actors.node_meter import ReplicaMeter, meter_on
-from cluster.actors.replica import device_of
 from cluster.execution import Meter, ShardRunner
+from cluster.metering.seat import device_of
 from cluster.metering.usage import NO_WORK, Work
 from cluster.storage.open import open_store
 from cluster.types import MISSING_ENERGY, Energy, Workload

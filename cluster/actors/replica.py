@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import threading
 import uuid
@@ -18,7 +17,7 @@ from cluster.actors.options import ReplicaOptions
 from cluster.clock import monotonic_s
 from cluster.errors import Fatal, Retryable, UserError
 from cluster.execution import PATIENCE_S, Abandoned, Attempt, Lane, ShardRunner
-from cluster.metering.zeus import PREFIX
+from cluster.metering.seat import device_of
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
 from cluster.types import Energy, Precision, Workload
@@ -192,18 +191,3 @@ def _outcome(attempt: Future[Attempt]) -> Attempt | Failure:
     except Exception as error:  # of this attempt alone: told to the coordinator, which retries
         logger.exception("an attempt failed")
         return Failure(f"{type(error).__name__}: {error}", fatal=False)
-
-
-def device_of(device: str) -> tuple[str, str | None]:
-    """(name, UUID or None for a CPU) of the torch device a replica runs on."""
-    import torch
-
-    if device == "cpu" or not torch.cuda.is_available():
-        return "cpu", None
-    properties = torch.cuda.get_device_properties(0)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
-    if torch.version.hip is not None:  # AMD's are metered by index
-        visible = os.environ.get("HIP_VISIBLE_DEVICES", visible).partition(",")[0]
-        return properties.name, f"{PREFIX}{visible or 0}"
-    # Of a MIG slice CUDA may tell the board's UUID, which would charge the whole board.
-    return properties.name, visible if visible.startswith("MIG-") else str(properties.uuid)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 
 from cluster.metering.reading import Source
 from cluster.metering.select import choose_gpu, choose_machine
+from cluster.metering.zeus import PREFIX
 
 logger = logging.getLogger(__name__)
 
@@ -51,3 +53,24 @@ def gpu_source(seat: Seat) -> Source:
     for refusal in choice.refused:
         logger.info("%s: not %s: %s", seat.gpu_name, refusal.provider, refusal.reason)
     return choice.source
+
+
+def device_of(device: str) -> tuple[str, str | None]:
+    """(name, UUID or None for a CPU) of the torch device that this process computes on."""
+    import torch
+
+    if device == "cpu" or not torch.cuda.is_available():
+        return "cpu", None
+    properties = torch.cuda.get_device_properties(0)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
+    if torch.version.hip is not None:  # AMD's are metered by index
+        visible = os.environ.get("HIP_VISIBLE_DEVICES", visible).partition(",")[0]
+        return properties.name, f"{PREFIX}{visible or 0}"
+    # Of a MIG slice CUDA may tell the board's UUID, which would charge the whole board.
+    return properties.name, visible if visible.startswith("MIG-") else str(properties.uuid)
+
+
+def take_seat(replica_id: str, device: str) -> Seat:
+    """The seat of this process on the torch device ``cpu`` or ``cuda``."""
+    name, uuid = device_of(device)
+    return Seat(replica_id, os.getpid(), uuid, name)

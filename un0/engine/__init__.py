@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from un0.config import ModelConfig
-from un0.engine.base import PRECISIONS, Engine, Precision
+from un0.engine.base import DTYPES, PRECISIONS, Engine, Precision
 from un0.engine.eager import EagerEngine
 from un0.errors import InputError
 from un0.model import Un0Model
@@ -28,8 +28,23 @@ class EngineKind:
     fits: Callable[[ModelConfig, torch.device, Precision], bool]
 
 
+def _cpu_engine(model: Un0Model, device: torch.device, precision: Precision, tile: int) -> Engine:
+    from un0.engine.cpu import CpuEngine  # numba: slow to import
+
+    return CpuEngine(model, device, precision, tile)
+
+
+def _cpu_engine_fits(_config: ModelConfig, device: torch.device, precision: Precision) -> bool:
+    if device.type != "cpu":
+        return False
+    from un0.engine.cpu import fits
+
+    return fits(precision)
+
+
 ENGINES: list[EngineKind] = [
-    EngineKind("eager", EagerEngine, lambda _config, _device, _precision: True),
+    EngineKind("cpu", _cpu_engine, _cpu_engine_fits),
+    EngineKind("eager", EagerEngine, lambda _config, _device, precision: precision in DTYPES),
 ]
 
 
@@ -56,8 +71,8 @@ def build_engine(
             return kind.build(model, device, precision, tile)
     known = ", ".join(kind.name for kind in ENGINES)
     raise InputError(
-        f"no engine {name!r} fits {precision} on {device.type}; engines are {known}, "
-        "or leave the name out"
+        f"no engine {name or 'at all'!r} fits {precision} on this {device.type}; engines are "
+        f"{known}; leave the name out, or choose another precision"
     )
 
 

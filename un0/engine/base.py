@@ -7,9 +7,10 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
+# What PyTorch's own products can compute in.
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -21,11 +22,14 @@ class Engine(Protocol):
     """A prepared model on one device. Built once, called for tile after tile.
 
     Calls may come from several threads at once. The sampler always passes ``tile`` rows and pads
-    the last ones: libraries pick kernels by shape, and one shape means one result.
+    the last ones: libraries pick kernels by shape, and one shape means one result. Unless
+    ``any_rows``: an engine whose result for an image is the same among any others is passed what
+    there is, at most ``tile`` rows.
     """
 
     name: str
     tile: int
+    any_rows: bool
 
     def __call__(self, initial_phases: Tensor, class_ids: Tensor) -> Tensor:
         """Images uint8 (B, H, W, 3) of phases float32 (B, n + n_cond) and class ids int64 (B,),

@@ -27,6 +27,7 @@ class EagerEngine:
     """Runs anywhere PyTorch runs. Shapes: B images, N main and M conditioning oscillators."""
 
     name = "eager"
+    any_rows = False
 
     def __init__(
         self, model: Un0Model, device: torch.device, precision: Precision, tile: int
