@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8", "fp8"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
-# What PyTorch calls them; int8 is none of its own ways to compute.
+# What PyTorch calls them; int8 and fp8 are for K alone, which is up to the engine.
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -34,6 +36,19 @@ class Engine(Protocol):
     def __call__(self, initial_phases: Tensor, class_ids: Tensor) -> Tensor:
         """Images uint8 (B, H, W, 3) of phases float32 (B, n + n_cond) and class ids int64 (B,),
         all on the engine's device. Inputs are trusted; the sampler has checked them."""
+        ...
+
+
+@runtime_checkable
+class Renderer(Protocol):
+    """An engine that also draws its own noise and brings the images to the host."""
+
+    def render(self, seed: int, first: int, class_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Images uint8 (B, H, W, 3) of image indices ``first`` .. ``first + B - 1``."""
+        ...
+
+    def forget(self) -> None:
+        """Let go of all memory but the weights."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The decoder's "nearest upsample x2, then 3x3 convolution" without the enlarged map. Exact algebra.
+"""The decoder's "nearest upsample x2, then 3x3 convolution" without the enlarged map. It is exact.
 
 Along one axis the enlarged map holds every x[i] twice, so that the taps w0, w1, w2 fall as
 
@@ -6,8 +6,8 @@ Along one axis the enlarged map holds every x[i] twice, so that the taps w0, w1,
     y[2i + 1] = (w0 + w1) x[i] + w2 x[i+1]      = s x[i] + w2 D[i+1]
 
 with s = w0 + w1 + w2 and D[i] = x[i] - x[i-1]. The middle column is a transposed convolution with
-four taps and stride 2 ("sub-pixel", 2.25 times fewer FLOPs in two dimensions); the right one needs
-three products an axis for two outputs ("three-tap", 4 times fewer, but more maps to read and write).
+four taps and stride 2 ("sub-pixel", 2.25 times fewer FLOPs in two dimensions); the right one takes
+three products an axis for two outputs ("three-tap", 4 times fewer, but more maps to move).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _enlarge_by_three_taps(x_BCHW: Tensor, taps_9OC: Tensor) -> Tensor:
         for y in (0, 1)
         for x in (0, 1)
     ]
-    whole = torch.stack(outputs).unflatten(0, (2, 2))  # (y, x, B, C, H, W)
+    whole: Tensor = torch.stack(outputs).unflatten(0, (2, 2))  # (y, x, B, C, H, W)
     whole = whole.permute(2, 4, 0, 5, 1, 3).flatten(3, 4).flatten(1, 2)  # (B, 2H, 2W, C)
     return whole.permute(0, 3, 1, 2)
 
@@ -79,4 +79,6 @@ def _enlarge_by_three_taps(x_BCHW: Tensor, taps_9OC: Tensor) -> Tensor:
 def _steps(x: Tensor, axis: int) -> Tensor:
     """x[i] - x[i-1] along an axis, from 0 before the first to 0 after the last: one longer."""
     ends = [1, 1] if axis == 3 else [0, 0, 1, 1]
-    return F.pad(x, ends).diff(dim=axis)
+    padded = F.pad(x, ends)
+    length = padded.shape[axis] - 1
+    return padded.narrow(axis, 1, length) - padded.narrow(axis, 0, length)

@@ -3,8 +3,8 @@
 Against the readable model: K is masked, scaled and rounded once; a step is one product on stacked
 [sin; cos] and one pass over the phases; the conditioning block, which depends on nothing else, runs
 first; oscillators are kept in pixel order, so that settled phases are the decoder's first map in
-NHWC as they lie. Phases stay float32. Everything here is a function of tensors on any device; graphs
-and streams are in ``un0.engine.cuda``.
+NHWC as they lie. Phases stay float32. All of it are functions of tensors on any device; graphs and
+streams are in ``un0.engine.cuda``.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ class Ops(Protocol):
 
 def fits(config: ModelConfig) -> bool:
     """Whether a model is of the released kind: Euler, sin and cos, whole channels of phases."""
-    return (
-        config.solver == "euler" and config.encoding == "sin_cos" and config.n % PIXELS == 0
-    )
+    return config.solver == "euler" and config.encoding == "sin_cos" and config.n % PIXELS == 0
 
 
 class FusedModel:
@@ -78,7 +76,7 @@ class FusedModel:
         self.unscale = torch.ones(2, device=device)  # of the swings, of K
         if precision == "fp8":
             largest = torch.stack([b.abs().amax() for b in coupling_blocks(model.K, device)]).amax()
-            largest = largest.clamp(min=torch.finfo(torch.float32).tiny)
+            largest = largest.clamp(min=1e-30)  # of a K that is all zero
             self.unscale[0], self.unscale[1] = 1 / FP8_SWING, largest * scale / FP8_MAX
             self.K_NN = _coupling(model.K, device, FP8, FP8_MAX / largest)
         else:
@@ -93,9 +91,7 @@ class FusedModel:
 
     def _prepared_convs(self, parameters: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """(weight, bias) of every convolution in order: two a block, then the output's."""
-        for index, (weight, bias) in enumerate(
-            zip(parameters[::2], parameters[1::2], strict=True)
-        ):
+        for index, (weight, bias) in enumerate(zip(parameters[::2], parameters[1::2], strict=True)):
             enlarges = index % 2 == 0 and 2 * index + 2 < len(parameters)
             weight = (fold(weight, self.enlarging) if enlarges else weight).to(self.dtype)
             if weight.dim() == 4:
@@ -169,7 +165,7 @@ def coupling_blocks(K_NN: Tensor, device: torch.device) -> Iterator[Tensor]:
     """K's rows in pixel order, those of one pixel at a time (n / 16, n), float32 on the device,
     columns in pixel order, diagonal zero: never more than a sixteenth of K besides what is kept."""
     for pixel, rows in enumerate(K_NN.detach().unflatten(0, (-1, PIXELS)).unbind(1)):
-        block = pixel_order(rows.to(device, torch.float32)).clone()
+        block = pixel_order(rows.to(device, torch.float32, copy=True))
         block.diagonal(offset=pixel * len(block)).zero_()
         yield block
 

@@ -35,12 +35,11 @@ def initial_phases(seed: Tensor, indices_B: Tensor, n: int, m: int) -> tuple[Ten
 
 def pixel_order(x_BN: Tensor) -> Tensor:
     """Oscillators from (channel, pixel) order, in which models state them, to (pixel, channel)."""
-    return x_BN.unflatten(1, (-1, PIXELS)).transpose(1, 2).flatten(1)
+    by_channel: Tensor = x_BN.unflatten(1, (-1, PIXELS))
+    return by_channel.transpose(1, 2).flatten(1).contiguous()
 
 
-def conditioning_waves(
-    phi_BM: Tensor, omega_M: Tensor, K_MM: Tensor, num_steps: int
-) -> Tensor:
+def conditioning_waves(phi_BM: Tensor, omega_M: Tensor, K_MM: Tensor, num_steps: int) -> Tensor:
     """[sin phi, cos phi] (S, B, 2, M) that drive each step, by Euler's rule. Rates are a step's."""
     waves = []
     for _ in range(num_steps):
