@@ -93,7 +93,7 @@ def weights_bytes(config: ModelConfig, precision: Precision) -> int:
     total = item * n * n + rest * config.num_classes * m * n + 4 * (n + m + m * m)
     for c_in, c_out in pairwise(config.channels):
         total += rest * c_out * (16 * c_in + 1 + 9 * c_out + 1)
-    return total + rest * 3 * (9 * config.channels[-1] + 1))
+    return total + rest * 3 * (9 * config.channels[-1] + 1)
 
 
 def image_bytes(config: ModelConfig, precision: Precision) -> int:

@@ -1,0 +1,103 @@
+"""Seconds and joules of a piece of work on one device, by the project's own meters.
+
+A window is at least ``MIN_WINDOW_S`` long, because counters move every 20 to 100 ms. On a GPU the
+joules are the GPU's; on a CPU they are the machine's, and an estimate where there is no RAPL.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from cluster.clock import monotonic_s
+from cluster.energy import sum_energy
+from cluster.metering.node import Seat, gpu_source, host_sources
+from cluster.metering.reading import Source
+from cluster.metering.timeline import Timeline
+from cluster.types import MISSING_ENERGY, Energy
+
+MIN_WINDOW_S = 2.0
+OUTAGE_NS = 10**10
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What ``items`` pieces of work took."""
+
+    items: int
+    duration_s: float
+    energy: Energy
+
+    @property
+    def seconds_each(self) -> float:
+        return self.duration_s / self.items
+
+    def joules_each(self, bound: str = "energy_mj") -> float | None:
+        """Joules of one piece, or its ``low_mj`` or ``high_mj``; None if unknown."""
+        value: int | None = getattr(self.energy, bound)
+        return None if value is None else value / 1e3 / self.items
+
+
+class Meter:
+    """The best source of the device's joules."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sources: list[Source] = (
+            [gpu_source(_seat(device))] if device.type == "cuda" else host_sources()
+        )
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for source in self._sources:
+            source.close()
+
+    def measure(self, work: Callable[[], int], min_s: float = MIN_WINDOW_S) -> Cost:
+        """Repeat ``work``, which returns how many pieces it did, until the window is full."""
+        timelines = [Timeline(source.device, 0, OUTAGE_NS) for source in self._sources]
+        self._wait()
+        for timeline, source in zip(timelines, self._sources, strict=True):
+            timeline.read(source.read())
+        begin_s, items = monotonic_s(), 0
+        while True:
+            items += work()
+            self._wait()
+            duration_s = monotonic_s() - begin_s
+            if duration_s >= min_s:
+                break
+        parts = [
+            _energy(timeline, source)
+            for timeline, source in zip(timelines, self._sources, strict=True)
+        ]
+        return Cost(items, duration_s, sum_energy(parts) if parts else MISSING_ENERGY)
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def _energy(timeline: Timeline, source: Source) -> Energy:
+    interval = timeline.read(source.read())
+    if interval is None:
+        return MISSING_ENERGY
+    return Energy(
+        energy_mj=interval.energy_mj,
+        low_mj=interval.low_mj,
+        high_mj=interval.high_mj,
+        quality=interval.quality,
+        method=interval.method,
+    )
+
+
+def _seat(device: torch.device) -> Seat:
+    properties = torch.cuda.get_device_properties(device)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[device.index or 0 :]
+    # Of a MIG slice CUDA may tell the board's UUID, which would charge the whole board.
+    mig = bool(visible) and visible[0].startswith("MIG-")
+    uuid = visible[0] if mig else str(properties.uuid)
+    return Seat("benchmark", os.getpid(), uuid, properties.name)
