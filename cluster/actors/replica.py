@@ -94,7 +94,7 @@ class Replica:
         meter = ReplicaMeter(node_meter, self._seat())
         meter.begin(loading)
         sampler = Sampler(
-            load_model(self._workload.model),
+            load_model(self._workload.model, mapped=True),
             device=self._options.device,
             precision=self._workload.precision,
             threads=self._options.threads,
