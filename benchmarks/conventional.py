@@ -95,7 +95,7 @@ CONTESTS = {
         ),
     ),
     64: Contest(
-        "imagenet64/n16384", ADM_UNET, 295.9, (1, 2, 4),
+        "imagenet64/n16384", ADM_UNET, 295.9, (1, 4),
         (
             Peer("EDM, 79 evaluations", 79, "2.44 (EDM, as given by Song et al. 2023)"),
             Peer("same U-Net, 1 step", 1, "6.20 (Song et al. 2023, CD)"),

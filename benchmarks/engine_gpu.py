@@ -1,11 +1,11 @@
 """Images/s and J/image of every size on a GPU, against the readable mathematics there.
 
-Ours is ``un0.Sampler``: noise, integration, decoding, rounding and the copy to the host, tile = batch.
-The peers are the readable model (K masked at use, gathered drive, Upsample + Conv2d) under bf16
-autocast, eager and through torch.compile, with noise drawn by torch.randn and the copy to the host.
-Random weights: neither speed nor energy depends on their values. Rounds are interleaved, windows
-last 2 s or more, medians are reported. Shares are of FLOPs executed (sub-pixel decoder), against the
-bf16 product measured here and the data sheet's dense bf16.
+Ours is ``un0.Sampler``: noise, integration, decoding, rounding and the copy to the host, with the
+tile as large as the batch. The peers are the paper read aloud (``engine_peers.Plain``) under bf16
+autocast, eager and through torch.compile, with torch.rand's noise and the copy to the host. Random
+weights: neither speed nor energy depends on their values. Rounds are interleaved, windows last 2 s
+or more, medians are reported. Shares are of FLOPs executed (sub-pixel decoder), against the bf16
+product measured here and the data sheet's dense bf16.
 
     python benchmarks/engine_gpu.py [--n 1024 ...] [--batch 1 16 ...] [--precision bf16 fp8]
                                     [--peers eager compiled] [--rounds 3] [--json]
@@ -30,15 +30,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from engine_peers import Plain
 from joules import MIN_WINDOW_S, Cost, Meter
-from torch import Tensor
 
-from cluster.clock import monotonic_s
 from un0 import ModelConfig, Sampler, Un0Model
 from un0.catalog import RELEASED
 from un0.engine import FP8_CAPABILITY, Precision
 from un0.engine.base import to_uint8
 from un0.testing import random_model
+from un0.work import gemm_peak_flops_per_s, images_flops
 
 SIZES = [released.config.n for released in RELEASED.values()]
 BATCHES = [1, 16, 64, 256, 1024, 4096]
@@ -76,28 +76,6 @@ def config_of(n: int) -> ModelConfig:
     return by_size.get(n) or dataclasses.replace(by_size[1024 if n <= 4096 else 6656], n=n)
 
 
-def flops_per_image(config: ModelConfig) -> int:
-    """Executed by the sub-pixel decoder: four taps for each output of an enlarging convolution."""
-    total = 4 * config.n**2 * config.num_steps
-    for block, (c_in, c_out) in enumerate(itertools.pairwise(config.channels), start=1):
-        total += 2 * (4 * 2**block) ** 2 * c_out * (4 * c_in + 9 * c_out)
-    return total + 2 * config.image_size**2 * 3 * 9 * config.channels[-1]
-
-
-def gemm_peak_tflops(device: torch.device) -> float:
-    """The best of several large products, bf16 on a GPU, fp32 on a CPU."""
-    side, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (1024, torch.float32)
-    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    best_s = float("inf")
-    for _ in range(10):
-        _wait(device)
-        begin_s = monotonic_s()
-        torch.mm(a, b)
-        _wait(device)
-        best_s = min(best_s, monotonic_s() - begin_s)
-    return 2 * side**3 / best_s / 1e12
-
-
 def data_sheet_tflops(name: str) -> float | None:
     found = (t for pattern, t in DATA_SHEET_TFLOPS.items() if re.search(pattern, name))
     return next(found, None)
@@ -117,13 +95,13 @@ def ours(model: Un0Model, device: torch.device, precision: Precision, batch: int
 def peer(model: Un0Model, device: torch.device, batch: int, compiled: bool) -> Side:
     c = model.config
     class_ids = torch.arange(batch, device=device) % c.num_classes
-    call = torch.compile(model) if compiled else model
+    plain = Plain(model).to(device).eval()
+    call = torch.compile(plain, dynamic=False) if compiled else plain
 
     def make() -> int:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
             phases = torch.rand(batch, c.n + c.n_cond, device=device) * (2 * torch.pi) - torch.pi
-            images: Tensor = to_uint8(call(phases, class_ids).float())
-        return len(images.permute(0, 2, 3, 1).contiguous().cpu())
+            return len(call(phases, class_ids).cpu())
 
     make()
     return Side("compiled" if compiled else "eager", "bf16", make, None)
@@ -150,7 +128,7 @@ def measure(
             for side in sides:
                 side.costs.append(meter.measure(side.make, options.window))
     eager = next((side.images_per_s for side in sides if side.engine == "eager"), None)
-    tflop = flops_per_image(model.config) / 1e12
+    tflop = images_flops(model.config).sub_pixel / 1e12
     return [_row(n, batch, side, eager, tflop, peaks) for side in sides]
 
 
@@ -196,11 +174,6 @@ def show(rows: list[dict[str, Any]]) -> None:
         )
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--n", type=int, nargs="+", default=SIZES)
@@ -232,7 +205,7 @@ def main() -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     peaks = {
         "device": name,
-        "gemm_tflops": gemm_peak_tflops(device),
+        "gemm_tflops": gemm_peak_flops_per_s(device, "bf16", torch.get_num_threads()) / 1e12,
         "data_sheet_tflops": data_sheet_tflops(name),
     }
     rows = [

@@ -6,7 +6,6 @@ joules are the GPU's; on a CPU they are the machine's, and an estimate where the
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,8 +13,9 @@ import torch
 
 from cluster.clock import monotonic_s
 from cluster.energy import sum_energy
-from cluster.metering.node import Seat, gpu_source, host_sources
+from cluster.metering.node import gpu_source, host_sources
 from cluster.metering.reading import Source
+from cluster.metering.seat import take_seat
 from cluster.metering.timeline import Timeline
 from cluster.types import MISSING_ENERGY, Energy
 
@@ -47,7 +47,9 @@ class Meter:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._sources: list[Source] = (
-            [gpu_source(_seat(device))] if device.type == "cuda" else host_sources()
+            [gpu_source(take_seat("benchmark", device.type))]
+            if device.type == "cuda"
+            else host_sources()
         )
 
     def __enter__(self) -> Meter:
@@ -92,12 +94,3 @@ def _energy(timeline: Timeline, source: Source) -> Energy:
         quality=interval.quality,
         method=interval.method,
     )
-
-
-def _seat(device: torch.device) -> Seat:
-    properties = torch.cuda.get_device_properties(device)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[device.index or 0 :]
-    # Of a MIG slice CUDA may tell the board's UUID, which would charge the whole board.
-    mig = bool(visible) and visible[0].startswith("MIG-")
-    uuid = visible[0] if mig else str(properties.uuid)
-    return Seat("benchmark", os.getpid(), uuid, properties.name)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster.errors import ClusterError, UserError
-from jobs import cli_meters, cli_models, cli_report, cli_store, cli_train
+from jobs import cli_bench, cli_meters, cli_models, cli_report, cli_store, cli_train
 from jobs.cli_demo import demo_command
 from jobs.cli_options import (
     Address,
@@ -142,6 +142,7 @@ app.command("demo")(demo_command)
 cli_store.add_to(app)
 cli_models.add_to(app)
 cli_meters.add_to(app)
+cli_bench.add_to(app)
 cli_report.add_to(app)
 cli_train.add_to(app)
 

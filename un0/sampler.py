@@ -3,8 +3,8 @@
 Image ``i`` depends on (model revision, seed, i, class) only. Libraries choose kernels, and so the
 order of additions, by shape and by thread count. Therefore work is cut into tiles of one fixed
 size, image ``i`` always sits in row ``i % tile``, and on a CPU each tile is computed by a single
-thread: parallel work is many tiles at once, never one tile shared. An engine that adds in one order
-whatever the shape (``any_rows``) needs none of it: its tiles hold what was asked for and no padding.
+thread: parallel work is many tiles at once, never one tile shared. An engine that adds in one
+order whatever the shape (``any_rows``) needs none of it: its tiles hold what was asked for.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Sampler:
         None takes PyTorch's number of threads on a CPU. engine: a name from ``un0.engine.ENGINES``.
         Raises InputError on what this machine or model cannot do.
         """
-        self.device = _device(device)
+        self.device = find_device(device)
         self.precision = precision
         if tile is None:
             tile = _tile_that_fits(model.config, self.device, precision)
@@ -94,7 +94,7 @@ class Sampler:
     def plan(self, device: str | None = None) -> Plan:
         """How many images at once this model would make on a device (its own by default), and the
         memory that takes."""
-        wanted = self.device if device is None else _device(device)
+        wanted = self.device if device is None else find_device(device)
         return plan(self.config, wanted, self.precision)
 
     @property
@@ -247,7 +247,8 @@ def _tile_that_fits(config: ModelConfig, device: torch.device, precision: Precis
     return found.tile
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device called auto, cpu, cuda or cuda:N, or InputError if it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -268,7 +269,7 @@ def _one_thread_workers(count: int) -> ThreadPoolExecutor:
     started = threading.Barrier(count + 1)
 
     def start() -> None:
-        torch.get_num_threads()  # a thread's first call takes over the default: before ours, not after
+        torch.get_num_threads()  # a thread's first call takes over the default: not after ours
         torch.set_num_threads(1)  # of this thread, and the default of threads yet to come ...
         started.wait()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import uuid
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from cluster.actors.node_meter import ReplicaMeter
 from cluster.actors.options import ReplicaOptions
 from cluster.errors import Fatal, Retryable, UserError
 from cluster.execution import PATIENCE_S, Abandoned, Attempt, ShardRunner
-from cluster.metering.node import Seat
+from cluster.metering.seat import take_seat
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
 from cluster.types import Energy, Workload
@@ -91,7 +90,7 @@ class Replica:
         from un0 import Sampler, load_model
 
         loading = f"load-{uuid.uuid4().hex}"
-        meter = ReplicaMeter(node_meter, self._seat())
+        meter = ReplicaMeter(node_meter, take_seat(self._replica_id, self._options.device))
         meter.begin(loading)
         sampler = Sampler(
             load_model(self._workload.model, mapped=True),
@@ -114,10 +113,6 @@ class Replica:
             commit_here=not self._store_config.single_writer,
         )
         return Ready(socket.gethostname(), meter.hardware, meter.provider, meter.end(loading))
-
-    def _seat(self) -> Seat:
-        gpu_name, gpu_uuid = _device_of(self._options.device)
-        return Seat(self._replica_id, os.getpid(), gpu_uuid, gpu_name)
 
     def run(self, shard: int, attempt_id: str) -> Iterator[Heartbeat | Attempt | Failure]:
         """Make one attempt at the shard: heartbeats while it runs, then its outcome."""
@@ -157,15 +152,3 @@ def _outcome(attempt: Future[Attempt]) -> Attempt | Failure:
     except Exception as error:  # of this attempt alone: told to the coordinator, which retries
         logger.exception("an attempt failed")
         return Failure(f"{type(error).__name__}: {error}", fatal=False)
-
-
-def _device_of(device: str) -> tuple[str, str | None]:
-    """(name, UUID or None for a CPU) of the torch device a replica runs on."""
-    import torch
-
-    if device == "cpu" or not torch.cuda.is_available():
-        return "cpu", None
-    properties = torch.cuda.get_device_properties(0)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
-    # Of a MIG slice CUDA may tell the board's UUID, which would charge the whole board.
-    return properties.name, visible if visible.startswith("MIG-") else str(properties.uuid)

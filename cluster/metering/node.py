@@ -11,7 +11,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from cluster.clock import monotonic_ns
@@ -19,6 +19,7 @@ from cluster.energy import sum_energy
 from cluster.metering.hardware import CpuTimes, cpu_times
 from cluster.metering.ledger import Ledger
 from cluster.metering.reading import ClockNs, Device, Source, missing
+from cluster.metering.seat import Seat
 from cluster.metering.select import choose_gpu, choose_machine
 from cluster.metering.usage import EnergyRow, Outcome, Use
 from cluster.storage.energy_log import EnergyLog
@@ -28,16 +29,6 @@ logger = logging.getLogger(__name__)
 CUT_S = 10.0  # how often the CPU time behind a long attempt is looked at
 GRACE_S = 2 * CUT_S  # so nothing is charged before that
 MIN_SHARE = 1e-6  # CPU time ticks coarsely: a short slice may seem to have used none
-
-
-@dataclass(frozen=True)
-class Seat:
-    """Where a replica sits: on a GPU (or MIG slice) by UUID, or on the CPUs alone; its process."""
-
-    replica_id: str
-    pid: int
-    gpu_uuid: str | None = None
-    gpu_name: str = "GPU"
 
 
 def host_sources() -> list[Source]:

@@ -19,7 +19,7 @@ from support.nvml_stub import Gpu, build_nvml_stub
 from support.stub_node import play
 
 from cluster.actors.node_meter import ReplicaMeter, start_node_meter
-from cluster.metering.node import Seat
+from cluster.metering.seat import Seat
 from cluster.metering.usage import Work
 from cluster.storage.object_store import StoreConfig
 

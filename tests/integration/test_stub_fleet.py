@@ -20,7 +20,7 @@ from support.stub_node import play
 
 from cluster.actors.node_meter import ReplicaMeter, start_node_meter
 from cluster.execution import Attempt, ShardRunner
-from cluster.metering.node import Seat
+from cluster.metering.seat import Seat
 from cluster.storage.commit import read_commits
 from cluster.storage.energy_reader import closure_error_mj, energy_dataset, energy_files
 from cluster.storage.object_store import ObjectStore, StoreConfig

@@ -52,9 +52,7 @@ def images(sampler: Sampler) -> Images:
     return sampler.generate(SEED, START, CLASSES)
 
 
-def test_images_are_those_of_the_readable_model(
-    images: Images, way: tuple[str, Precision]
-) -> None:
+def test_images_are_those_of_the_readable_model(images: Images, way: tuple[str, Precision]) -> None:
     model = random_model(n=128, n_cond=8, relativization="mean_relative")
     phases = initial_phases(SEED, range(START, START + COUNT), 128 + 8)
     readable = to_uint8(model(phases, torch.from_numpy(CLASSES)).permute(0, 2, 3, 1)).numpy()
@@ -91,9 +89,7 @@ def test_neighbours_change_no_byte(sampler: Sampler, images: Images) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_threads_change_no_byte(
-    images: Images, way: tuple[str, Precision], threads: int
-) -> None:
+def test_threads_change_no_byte(images: Images, way: tuple[str, Precision], threads: int) -> None:
     again = sampler_of(way, threads=threads).generate(SEED, START, CLASSES)
     assert np.array_equal(again, images)
 

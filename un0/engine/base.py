@@ -23,10 +23,10 @@ DTYPES: dict[Precision, torch.dtype] = {
 class Engine(Protocol):
     """A prepared model on one device. Built once, called for tile after tile.
 
-    Calls may come from several threads at once. Where ``any_rows`` is False the sampler always
-    passes ``tile`` rows and pads the last ones: libraries pick kernels by shape, and one shape means
-    one result. An engine whose result for an image is the same among any others says True, and is
-    passed what there is, at most ``tile`` rows.
+    Calls may come from several threads at once. The sampler always passes ``tile`` rows and pads
+    the last ones: libraries pick kernels by shape, and one shape means one result. Unless
+    ``any_rows``: an engine whose result for an image is the same among any others is passed what
+    there is, at most ``tile`` rows.
     """
 
     name: str

@@ -7,8 +7,6 @@ the batch, so an image's bytes depend on nothing but the image: ``un0.engine.vec
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -71,11 +69,10 @@ class CpuEngine:
         *weights, out = tensors[::2]
         decoder_kind: Kind = "fp32" if kind == "fp32" else "bf16"
         # Two convolutions a block, the first of which enlarges.
+        transforms: list[Floats] = [ENLARGED, PLAIN] * c.num_blocks
         self._convs = [
             (prepare_conv(weight, transform, decoder_kind), _filled(bias))
-            for weight, bias, transform in zip(
-                weights, tensors[1::2], itertools.cycle([ENLARGED, PLAIN]), strict=False
-            )
+            for weight, bias, transform in zip(weights, tensors[1:-1:2], transforms, strict=True)
         ]
         self._out = prepare_out(out), tensors[-1].copy()
 
@@ -151,7 +148,9 @@ def _filled(bias: Floats) -> Floats:
     return np.pad(bias, (0, whole_panels(len(bias)) - len(bias)))
 
 
-def _whole_numbers(K_NN: Floats) -> tuple[Floats, Floats, np.ndarray[tuple[int], np.dtype[np.int32]]]:
+def _whole_numbers(
+    K_NN: Floats,
+) -> tuple[Floats, Floats, np.ndarray[tuple[int], np.dtype[np.int32]]]:
     """K in units of its own a row, the units (over the levels' 127), and what zero adds up to."""
     unit_N = np.maximum(np.abs(K_NN).max(axis=1), np.float32(1e-30)) / np.float32(127)
     whole_NN = np.rint(K_NN / unit_N[:, None])

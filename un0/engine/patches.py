@@ -36,15 +36,15 @@ from un0.engine.vectors import (
 )
 from un0.jit import compiled
 
-ENLARGED = np.array([[1, 1, 1], [-1, 0, 0], [0, 0, 1]], dtype=np.float32)
-PLAIN = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], dtype=np.float32) / 2
+ENLARGED: Floats = np.array([[1, 1, 1], [-1, 0, 0], [0, 0, 1]], dtype=np.float32)
+PLAIN: Floats = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], dtype=np.float32)
+PLAIN *= np.float32(0.5)
 RELATIVE: tuple[Relativization, ...] = ("absolute", "mean_relative", "ref_oscillator")
 WAVES: tuple[Encoding, ...] = ("raw", "sin", "sin_cos")
 MEAN, FIRST = RELATIVE.index("mean_relative"), RELATIVE.index("ref_oscillator")
 RAW, SIN_COS = WAVES.index("raw"), WAVES.index("sin_cos")
 
 _LOG_2 = float(np.log(2))
-PATCHES = 32  # worked on at once: the weights of a panel are read once for all of them
 
 
 def whole_panels(channels: int) -> int:
@@ -65,6 +65,13 @@ def prepare_out(weight_OIHW: Floats) -> NDArray[Any]:
 
 
 @compiled
+def _patches_at_once(channels: int) -> int:
+    """Few, so that their points stay in the first caches; more where the weights of a panel, read
+    once for all of them, are the larger part. Measured."""
+    return min(max(16, channels // 8), 64)
+
+
+@compiled
 def convolve(x: Floats, weights: NDArray[Any], bias: Floats, y: Floats) -> None:
     """y = LeakyReLU of the 3 x 3 convolution of x, first upsampled by 2 if y is twice as large."""
     side = (y.shape[1] - 2) // 2  # patches along an axis
@@ -73,18 +80,21 @@ def convolve(x: Floats, weights: NDArray[Any], bias: Floats, y: Floats) -> None:
     stride = 1 if enlarged else 2
     channels = x.shape[3]
     word_bytes = 4 * channels // numbers
-    v = np.empty((points, PATCHES, channels // numbers), dtype=np.uint32)
-    m = np.empty((points, PATCHES, PANEL), dtype=np.float32)
-    v_point, m_point = PATCHES * word_bytes, 4 * PATCHES * PANEL
+    at_once = _patches_at_once(channels)
+    v = np.empty((points, at_once, channels // numbers), dtype=np.uint32)
+    m = np.empty((points, at_once, PANEL), dtype=np.float32)
+    v_point, m_point = at_once * word_bytes, 4 * at_once * PANEL
     x_pixel, y_pixel = 4 * channels, 4 * y.shape[3]
     x_row, y_row = x_pixel * x.shape[2], y_pixel * y.shape[2]
     x_image, y_image = x_row * x.shape[1], y_row * y.shape[1]
     first_y = y.ctypes.data + y_row + y_pixel  # inside the border
     patches = x.shape[0] * side * side
-    for first in range(0, patches, PATCHES):
-        count = min(PATCHES, patches - first)
+    for first in range(0, patches, at_once):
+        count = min(at_once, patches - first)
         for p in range(count):
-            corner = x.ctypes.data + _offset(first + p, side, x_image, stride * x_row, stride * x_pixel)
+            corner = x.ctypes.data + _offset(
+                first + p, side, x_image, stride * x_row, stride * x_pixel
+            )
             target = v.ctypes.data + p * word_bytes
             if enlarged:
                 if numbers == FP32:

@@ -12,14 +12,10 @@ from un0.engine.vectors import (
     PANEL,
     ROWS,
     bf16_many,
-    bf16_one,
     bf16_two,
-    f32_four,
     f32_many,
-    f32_one,
     f32_two,
     int8_many,
-    int8_one,
     int8_two,
 )
 from un0.jit import compiled
@@ -62,38 +58,32 @@ def _as_bf16(x: Floats) -> NDArray[np.uint16]:
 def multiply(
     numbers: int, a: int, a_row: int, w: int, c: int, c_row: int, words: int, fresh: int, rows: int
 ) -> None:
-    """c (rows, PANEL) = a @ w, or c + a @ w unless ``fresh``. Addresses; strides in bytes."""
+    """c (rows, PANEL) = a @ w, or c + a @ w unless ``fresh``. Addresses; strides in bytes.
+
+    rows: even, as are the rows of sines and cosines and the patches of a map.
+    """
     r = 0
     if numbers == FP32:
         while r + ROWS <= rows:
             f32_many(a + r * a_row, a_row, w, c + r * c_row, c_row, words, fresh)
             r += ROWS
-        while r + 4 <= rows:
-            f32_four(a + r * a_row, a_row, w, c + r * c_row, c_row, words, fresh)
-            r += 4
-        while r + 2 <= rows:
+        while r < rows:
             f32_two(a + r * a_row, a_row, w, c + r * c_row, c_row, words, fresh)
             r += 2
-        if r < rows:
-            f32_one(a + r * a_row, a_row, w, c + r * c_row, c_row, words, fresh)
     elif numbers == BF16:
         while r + ROWS <= rows:
             bf16_many(a + r * a_row, a_row, w, c + r * c_row, c_row, words, fresh)
             r += ROWS
-        while r + 2 <= rows:
+        while r < rows:
             bf16_two(a + r * a_row, a_row, w, c + r * c_row, c_row, words, fresh)
             r += 2
-        if r < rows:
-            bf16_one(a + r * a_row, a_row, w, c + r * c_row, c_row, words, fresh)
     else:
         while r + ROWS <= rows:
             int8_many(a + r * a_row, a_row, w, c + r * c_row, c_row, words, fresh)
             r += ROWS
-        while r + 2 <= rows:
+        while r < rows:
             int8_two(a + r * a_row, a_row, w, c + r * c_row, c_row, words, fresh)
             r += 2
-        if r < rows:
-            int8_one(a + r * a_row, a_row, w, c + r * c_row, c_row, words, fresh)
 
 
 @compiled

@@ -46,7 +46,7 @@ _Value = Any  # of llvmlite, which has no types
 _Dot = Callable[[_Value, _Value, _Value, _Value], _Value]
 
 
-class _BFloat16(ir.Type):
+class _BFloat16(ir.Type):  # type: ignore[misc]
     def _to_string(self) -> str:
         return "bfloat"
 
@@ -152,17 +152,17 @@ def _product(rows: int, dot: _Dot) -> Any:
             _store(b, sums[r, j], c_rows[r], _int(4 * LANES * j))
         return context.get_dummy_value()
 
-    def typed(_context: _Value, a, a_row, w, c, c_row, words, fresh):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
+    def typed(_context: _Value, a, a_row, w, c, c_row, words, fresh):  # type: ignore[no-untyped-def]  # noqa: ARG001
         return types.void(*[types.int64] * 7), build
 
     return intrinsic(typed)
 
 
-f32_many, f32_four, f32_two, f32_one = (_product(r, _dot_f32) for r in (ROWS, 4, 2, 1))
 _DOT_BF16 = _dot_bf16 if HAS_BF16 else _dot_f32  # never called where it is not the former
 _DOT_INT8 = _dot_int8 if HAS_INT8 else _dot_f32
-bf16_many, bf16_two, bf16_one = (_product(r, _DOT_BF16) for r in (ROWS, 2, 1))
-int8_many, int8_two, int8_one = (_product(r, _DOT_INT8) for r in (ROWS, 2, 1))
+f32_many, f32_two = _product(ROWS, _dot_f32), _product(2, _dot_f32)
+bf16_many, bf16_two = _product(ROWS, _DOT_BF16), _product(2, _DOT_BF16)
+int8_many, int8_two = _product(ROWS, _DOT_INT8), _product(2, _DOT_INT8)
 
 
 # --- the convolutions' transforms (``un0.engine.patches``) ---
@@ -209,7 +209,7 @@ def _gather(side: int, along: Callable[..., list[_Value]], narrow: bool) -> Any:
                 _store(b, kept, b.add(v, b.mul(v_point, _int(index))), offset)
         return context.get_dummy_value()
 
-    def typed(_context: _Value, x, x_row, x_pixel, v, v_point, channels):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
+    def typed(_context: _Value, x, x_row, x_pixel, v, v_point, channels):  # type: ignore[no-untyped-def]  # noqa: ARG001
         return types.void(*[types.int64] * 6), build
 
     return intrinsic(typed)
@@ -238,7 +238,7 @@ def _scatter(side: int, along: Callable[..., list[_Value]]) -> Any:
                     _store(b, leaky, b.add(y, pixel), offset)
         return context.get_dummy_value()
 
-    def typed(_context: _Value, m, m_point, bias, y, y_row, y_pixel):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
+    def typed(_context: _Value, m, m_point, bias, y, y_row, y_pixel):  # type: ignore[no-untyped-def]  # noqa: ARG001
         return types.void(*[types.int64] * 6), build
 
     return intrinsic(typed)
