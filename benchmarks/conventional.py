@@ -20,7 +20,6 @@ import argparse
 import dataclasses
 import importlib.util
 import json
-import logging
 import os
 import statistics
 import sys
@@ -140,7 +139,9 @@ def peer_side(
 ) -> Side:  # fmt: skip
     """The U-Net in the form and at the batch that were quickest when tried."""
     from diffusers import UNet2DModel
+    from diffusers.utils import logging
 
+    logging.set_verbosity_error()
     torch.manual_seed(0)
     net = UNet2DModel(**contest.unet).eval().requires_grad_(False).to(device, DTYPES[precision])
     found = sum(parameter.numel() for parameter in net.parameters()) / 1e6
@@ -282,7 +283,6 @@ def main() -> None:
         )
         print("[]" if options.json else "")
         return
-    logging.getLogger("diffusers").setLevel(logging.ERROR)
     if options.device == "auto":
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = [

@@ -37,6 +37,8 @@ from un0 import ModelConfig, Sampler, Un0Model
 from un0.catalog import RELEASED
 from un0.engine import FP8_CAPABILITY, Precision
 from un0.engine.base import to_uint8
+from un0.engine.cuda import CudaEngine
+from un0.engine.folding import ENLARGINGS, Enlarging
 from un0.testing import random_model
 from un0.work import gemm_peak_flops_per_s, images_flops
 
@@ -81,15 +83,19 @@ def data_sheet_tflops(name: str) -> float | None:
     return next(found, None)
 
 
-def ours(model: Un0Model, device: torch.device, precision: Precision, batch: int) -> Side:
+def ours(
+    model: Un0Model, device: torch.device, precision: Precision, batch: int, enlarging: Enlarging
+) -> Side:
     sampler = Sampler(model, device=str(device), precision=precision, tile=batch)
+    name = f"un0-{sampler.engine_name}"
+    if enlarging != "sub-pixel":  # no choice for users: it would be one more thing to agree on
+        sampler._engine = CudaEngine(model, device, precision, batch, enlarging=enlarging)
+        name = f"{name}, {enlarging}"
     sampler.warm_up()
     class_ids = np.arange(TILES_A_CALL * batch) % model.config.num_classes
     made = sampler.generate(0, 0, class_ids[:COMPARED])
-    return Side(
-        f"un0-{sampler.engine_name}", precision, lambda: len(sampler.generate(0, 0, class_ids)),
-        int(np.abs(made.astype(int) - _readable(model, device, class_ids[:COMPARED])).max()),
-    )  # fmt: skip
+    error = np.abs(made.astype(int) - _readable(model, device, class_ids[:COMPARED])).max()
+    return Side(name, precision, lambda: len(sampler.generate(0, 0, class_ids)), int(error))
 
 
 def peer(model: Un0Model, device: torch.device, batch: int, compiled: bool) -> Side:
@@ -122,7 +128,10 @@ def measure(
 ) -> list[dict[str, Any]]:
     model = random_model(**dataclasses.asdict(config_of(n))).to(device)
     sides = [peer(model, device, batch, name == "compiled") for name in options.peers]
-    sides += [ours(model, device, precision, batch) for precision in options.precision]
+    sides += [
+        ours(model, device, precision, batch, enlarging)
+        for precision, enlarging in itertools.product(options.precision, options.enlarging)
+    ]
     with Meter(device) as meter:
         for _ in range(options.rounds):
             for side in sides:
@@ -161,13 +170,13 @@ def show(rows: list[dict[str, Any]]) -> None:
         f"{first['data_sheet_tflops'] or '-'}, torch {torch.__version__}, load average "
         f"{os.getloadavg()[0]:.1f}; energy {first['energy_quality']}"
     )
-    print(f"{'n':>6} {'batch':>5}  {'engine':10} {'':5} {'images/s':>11} {'x eager':>8} "
+    print(f"{'n':>6} {'batch':>5}  {'engine':20} {'':5} {'images/s':>11} {'x eager':>8} "
           f"{'J/image':>10} {'of peak':>8} {'off by':>7}")  # fmt: skip
     for row in rows:
         joules, ratio = row["energy_per_image_j"], row["ratio_to_eager"]
         error = row["max_level_error"]
         print(
-            f"{row['n']:6d} {row['batch']:5d}  {row['engine']:10} {row['precision']:5} "
+            f"{row['n']:6d} {row['batch']:5d}  {row['engine']:20} {row['precision']:5} "
             f"{row['images_per_s']:11,.1f} {'-' if ratio is None else f'{ratio:.2f}':>8} "
             f"{'-' if joules is None else f'{joules:.3g}':>10} "
             f"{row['share_of_measured_peak']:8.1%} {'-' if error is None else error:>7}"
@@ -181,6 +190,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--precision", nargs="+", help="default: bf16, and fp8 where it is known")
     parser.add_argument(
         "--peers", nargs="*", choices=["eager", "compiled"], default=["eager", "compiled"]
+    )
+    parser.add_argument(
+        "--enlarging", nargs="+", choices=ENLARGINGS, default=["sub-pixel"], help="GPU only"
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--window", type=float, default=MIN_WINDOW_S, help="seconds, at least")
