@@ -92,8 +92,8 @@ class Sampler:
         return self.config.image_size
 
     def plan(self, device: str | None = None) -> Plan:
-        """How many images at once this model would make on a device (its own by default), and the
-        memory that takes."""
+        """How many images at once another sampler of this model would make on a device (this one's
+        by default), and the memory that takes."""
         wanted = self.device if device is None else find_device(device)
         return plan(self.config, wanted, self.precision)
 

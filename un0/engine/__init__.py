@@ -52,9 +52,11 @@ def _cuda_engine(model: Un0Model, device: torch.device, precision: Precision, ti
 
 
 def _cuda_engine_fits(config: ModelConfig, device: torch.device, precision: Precision) -> bool:
+    if device.type != "cuda":
+        return False
     from un0.engine.fused import fits
 
-    if device.type != "cuda" or not fits(config):
+    if not fits(config):
         return False
     if precision == "fp8":
         return torch.cuda.get_device_capability(device) >= FP8_CAPABILITY

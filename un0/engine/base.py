@@ -57,10 +57,13 @@ def to_uint8(images_BHWC: Tensor) -> Tensor:
     return ((images_BHWC + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def exact_cudnn() -> None:
-    """Make cuDNN keep fp32 what it says (no TF32) and choose kernels without timing them, so that
-    images repeat. It holds for the whole process: cuDNN knows no narrower setting that threads
-    could share safely."""
+def exact_cuda() -> None:
+    """Make cuBLAS and cuDNN keep fp32 what it says (no TF32), add up in fp32, and choose kernels
+    without timing them, so that images repeat. It holds for the whole process: they know no
+    narrower setting that threads could share safely."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from un0.engine.base import Precision, exact_cudnn
+from un0.engine.base import Precision, exact_cuda
 from un0.engine.folding import Enlarging
 from un0.engine.fused import FusedModel, Ops
 from un0.model import Un0Model
@@ -49,7 +49,7 @@ class CudaEngine:
         enlarging: Enlarging = "sub-pixel",
         graphs: bool = True,
     ) -> None:
-        exact_cudnn()
+        exact_cuda()
         self.tile = tile
         self._device = device
         self._graphs = graphs
@@ -62,7 +62,7 @@ class CudaEngine:
 
     def __call__(self, initial_phases: Tensor, class_ids: Tensor) -> Tensor:
         """Images uint8 (B, H, W, 3) of given phases, without a graph."""
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.cuda.device(self._device):  # for Triton's launches
             return self._fused.from_phases(initial_phases, class_ids)
 
     def render(self, seed: int, first: int, class_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
