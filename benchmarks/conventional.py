@@ -115,6 +115,9 @@ class Side:
     def seconds_each(self) -> float:
         return statistics.median(cost.seconds_each for cost in self.costs)
 
+    def cpu_seconds_each(self) -> float:
+        return statistics.median(cost.cpu_s / cost.items for cost in self.costs)
+
     def joules_each(self, bound: str = "energy_mj") -> float | None:
         values = [v for cost in self.costs if (v := cost.joules_each(bound)) is not None]
         return statistics.median(values) if len(values) == len(self.costs) else None
@@ -234,6 +237,8 @@ def _row(
         "evaluations": times,
         "extrapolated": times > 1,
         "seconds_ratio_to_un0": seconds / ours.seconds_each(),
+        "cpu_seconds_per_image": side.cpu_seconds_each() * times,
+        "cpu_seconds_ratio_to_un0": side.cpu_seconds_each() * times / ours.cpu_seconds_each(),
         "energy_ratio_to_un0": ratio_j,
     }
 
@@ -242,15 +247,15 @@ def show(rows: list[dict[str, Any]], device: str) -> None:
     print(f"device {device}, load average {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
     print("Peers: one evaluation measured, multiplied. Evaluators of the FIDs differ: no ranking.")
     head = ("size", "precision", "generator", "batch", "s/image", "J/image (low to high)",
-            "times our s", "times our J", "published FID")  # fmt: skip
+            "times our s", "our CPU s", "our J", "published FID")  # fmt: skip
     lines = [head, *(_line(row) for row in rows)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
     print(f"energy: {rows[0]['energy_quality']}, {rows[0]['energy_method']}")
     if rows[0]["energy_quality"] == "estimated":
-        print("On one device at the same power the ratio of seconds is the ratio of joules; the")
-        print("estimate knows no more than how busy the processor was.")
+        print("An estimate knows how busy the machine was, with this and with other work. At the")
+        print("same power joules are as seconds; CPU seconds are free of what others did.")
 
 
 def _line(row: dict[str, Any]) -> tuple[str, ...]:
@@ -262,6 +267,7 @@ def _line(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         str(row["image_size"]), row["precision"], name, str(row["batch"]),
         f"{row['seconds_per_image']:.4g}", joules, f"{row['seconds_ratio_to_un0']:,.3g}",
+        f"{row['cpu_seconds_ratio_to_un0']:,.3g}",
         "-" if ratio_j is None else f"{ratio_j:,.3g}", row["fid"],
     )  # fmt: skip
 
@@ -281,7 +287,8 @@ def main() -> None:
         print(
             "skipped: the peers need diffusers; pip install 'un0-cluster[bench]'", file=sys.stderr
         )
-        print("[]" if options.json else "")
+        if options.json:
+            print("[]")
         return
     if options.device == "auto":
         options.device = "cuda" if torch.cuda.is_available() else "cpu"

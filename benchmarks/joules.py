@@ -1,13 +1,15 @@
 """Seconds and joules of a piece of work on one device, by the project's own meters.
 
 A window is at least ``MIN_WINDOW_S`` long, because counters move every 20 to 100 ms. On a GPU the
-joules are the GPU's; on a CPU they are the machine's, and an estimate where there is no RAPL.
+joules are the GPU's; on a CPU they are the machine's, other work included, and an estimate where
+there is no RAPL.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import process_time
 
 import torch
 
@@ -25,10 +27,11 @@ OUTAGE_NS = 10**10
 
 @dataclass(frozen=True)
 class Cost:
-    """What ``items`` pieces of work took."""
+    """What ``items`` pieces of work took. cpu_s: of this process, whatever else the machine did."""
 
     items: int
     duration_s: float
+    cpu_s: float
     energy: Energy
 
     @property
@@ -65,18 +68,19 @@ class Meter:
         self._wait()
         for timeline, source in zip(timelines, self._sources, strict=True):
             timeline.read(source.read())
-        begin_s, items = monotonic_s(), 0
+        begin_s, begin_cpu_s, items = monotonic_s(), process_time(), 0
         while True:
             items += work()
             self._wait()
             duration_s = monotonic_s() - begin_s
             if duration_s >= min_s:
                 break
+        cpu_s = process_time() - begin_cpu_s
         parts = [
             _energy(timeline, source)
             for timeline, source in zip(timelines, self._sources, strict=True)
         ]
-        return Cost(items, duration_s, sum_energy(parts) if parts else MISSING_ENERGY)
+        return Cost(items, duration_s, cpu_s, sum_energy(parts) if parts else MISSING_ENERGY)
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
