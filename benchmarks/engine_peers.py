@@ -41,8 +41,9 @@ class Plain(nn.Module):
 
     def couplings(self) -> tuple[Tensor, Tensor]:
         c = self.config
-        K = self.K * (1 - torch.eye(c.n)) * c.coupling_scale
-        return K, self.K_cond * (1 - torch.eye(c.n_cond)) * c.conditioning_scale
+        K = self.K * (1 - torch.eye(c.n, device=self.K.device)) * c.coupling_scale
+        eye = torch.eye(c.n_cond, device=self.K.device)
+        return K, self.K_cond * (1 - eye) * c.conditioning_scale
 
     def velocity(self, theta: Tensor, phi: Tensor, class_ids: Tensor) -> tuple[Tensor, Tensor]:
         K, K_cond = self.couplings()

@@ -31,7 +31,7 @@ class BenchRow:
 
     energy_per_image_j: with what the device drew in the window, by its best meter; bounds where
     that is an estimate, None where nothing is known. roofline_share: operations executed a second
-    over the fastest product measured in the same precision; None for int8, which mixes two.
+    over the fastest product measured in the same precision; None for int8 and fp8, which mix two.
     """
 
     engine: str
@@ -70,9 +70,9 @@ def bench(
         for engine, precision in wanted:
             sampler = Sampler(model, device=str(device), precision=precision, engine=engine)
             sampler.warm_up()
-            if precision != "int8" and precision not in peaks:
+            if precision not in ("int8", "fp8", *peaks):
                 peaks[precision] = gemm_peak_flops_per_s(device, precision, sampler.threads)
-            executed = flops.plain if engine == "eager" else flops.executed
+            executed = {"eager": flops.plain, "cuda": flops.sub_pixel}.get(engine, flops.executed)
             for batch in batches:
                 yield _measure(
                     meter, seat, sampler, batch, window_s, executed, peaks.get(precision)

@@ -9,6 +9,7 @@ order whatever the shape (``any_rows``) needs none of it: its tiles hold what wa
 
 from __future__ import annotations
 
+import logging
 import platform
 import threading
 from collections import deque
@@ -25,9 +26,13 @@ from numpy.typing import NDArray
 
 from un0.config import ModelConfig
 from un0.engine import Precision, build_engine, tuning
+from un0.engine.base import Renderer
 from un0.errors import InputError
+from un0.memory import Plan, plan, remember_tile
 from un0.model import Un0Model
 from un0.noise import MAX_INDEX, check_seed, initial_phases
+
+logger = logging.getLogger(__name__)
 
 Images = NDArray[np.uint8]
 ClassIds = Sequence[int] | NDArray[np.integer[Any]]
@@ -65,10 +70,14 @@ class Sampler:
         """
         self.device = find_device(device)
         self.precision = precision
+        own_choice = tile is None
+        if tile is None:
+            tile = _tile_that_fits(model.config, self.device, precision)
         self._engine = build_engine(model, self.device, precision, tile=tile, name=engine)
         self.tile = self._engine.tile
+        self._halving = threading.Lock()
         self.config: ModelConfig = model.config
-        self._tunable = tile is None and self._engine.any_rows
+        self._tunable = own_choice and self._engine.any_rows
         if self._tunable:
             self.tile = tuning.recall(self._tuning_key()) or self.tile
         self.labels = model.labels
@@ -85,6 +94,12 @@ class Sampler:
     def image_size(self) -> int:
         """Pixels on a side."""
         return self.config.image_size
+
+    def plan(self, device: str | None = None) -> Plan:
+        """How many images at once another sampler of this model would make on a device (this one's
+        by default), and the memory that takes."""
+        wanted = self.device if device is None else find_device(device)
+        return plan(self.config, wanted, self.precision)
 
     @property
     def engine_name(self) -> str:
@@ -174,8 +189,38 @@ class Sampler:
             yield _Tile(start + begin, 0, end - begin, ids[begin:end])
 
     def _compute(self, seed: int, tile: _Tile) -> Images:
+        try:
+            return self._render(seed, tile)
+        except torch.OutOfMemoryError as error:
+            if tile.size == 1:
+                raise
+            reason = str(error).splitlines()[0]
+        # Outside of the handler, which would keep what did not fit alive.
+        self._halve(tile.size, reason)
+        parts = list(self._cut(tile.start, tile.class_ids))
+        return np.concatenate([self._compute(seed, part) for part in parts])
+
+    def _halve(self, size: int, reason: str) -> None:
+        """Make tiles of half that size from now on, unless another thread has done so already."""
+        with self._halving:
+            if self.tile < size:
+                return
+            self.tile = size // 2
+            remember_tile(self.config, self.device, self.precision, self.tile)
+            if isinstance(self._engine, Renderer):
+                self._engine.forget()
+        logger.warning(
+            "%d images at once do not fit on %s (%s); going on with %d, which may change an "
+            "image's last bits", size, self.device, reason, size // 2,
+        )  # fmt: skip
+
+    def _render(self, seed: int, tile: _Tile) -> Images:
         rows = len(tile.class_ids)
         wanted = slice(tile.first, tile.first + rows)
+        if isinstance(self._engine, Renderer):
+            ids = np.zeros(tile.size, dtype=np.int64)
+            ids[wanted] = tile.class_ids
+            return self._engine.render(seed, tile.start - tile.first, ids)[wanted]
         width = self.config.n + self.config.n_cond
         phases = initial_phases(seed, range(tile.start, tile.start + rows), width, self.device)
         class_ids = torch.from_numpy(tile.class_ids)
@@ -204,6 +249,16 @@ class Sampler:
                 f"class id {ids[wrong][0]} is out of range; this model has classes 0 to {top}"
             )
         return ids.astype(np.int64)
+
+
+def _tile_that_fits(config: ModelConfig, device: torch.device, precision: Precision) -> int:
+    found = plan(config, device, precision)
+    if not found.usual_bytes:
+        logger.warning(
+            "%s has %.1f GB free: %d images at once instead of %d, which may change an image's "
+            "last bits", device, (found.free_bytes or 0) / 1e9, found.tile, found.default_tile,
+        )  # fmt: skip
+    return found.tile
 
 
 def find_device(name: str) -> torch.device:

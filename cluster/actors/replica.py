@@ -111,7 +111,7 @@ class Replica:
         meter.begin(loading)
         load = self._load
         self._sampler = Sampler(
-            load_model(load.model),
+            load_model(load.model, mapped=True),
             device=self._options.device,
             precision=load.precision,
             threads=self._options.threads,
