@@ -98,7 +98,9 @@ def test_prices_and_carbon_of_zero_are_no_trouble() -> None:
     clean = profile("b", 100, 50, carbon_g_per_kwh=100)
     assert "a" in granted(plan(100, guessed, clean, objective="carbon"), "carbon")
     same_rate = profile("a", 100, 50, faster=((100, 60),))
-    uncapped = replace(same_rate.curve[1], point=replace(same_rate.curve[1].point, power_cap_w=None))
+    uncapped = replace(
+        same_rate.curve[1], point=replace(same_rate.curve[1].point, power_cap_w=None)
+    )
     both = replace(same_rate, curve=(same_rate.curve[0], uncapped))
     assert "a" in granted(plan(100, both, objective="cost"), "cost")
 
