@@ -36,7 +36,7 @@ def replan(core: Core) -> None:
         model: core.policy.lease_s + max((o.profile.standing.load_s for o in own), default=0.0)
         for model, own in offers.items()
     }
-    needs = demands(open_jobs, core.now_s, margins_s, core.policy)
+    needs = demands(open_jobs, core.now_s, margins_s, core.policy, core.forecast)
     before = core.plan
     core.plan = make_plan(needs, offers, core.policy, core.cap_mw)
     if core.plan != before:

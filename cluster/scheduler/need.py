@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from cluster.scheduler.backlog import Job
+from cluster.scheduler.forecast import Forecast
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.steps import Demand
 from cluster.scheduler.terms import Objective
@@ -33,7 +34,11 @@ def by_urgency(jobs: Iterable[Job], served: Mapping[str, float], *, fair: bool) 
 
 
 def demands(
-    jobs: Iterable[Job], now_s: float, margin_s: Mapping[str, float], policy: Policy
+    jobs: Iterable[Job],
+    now_s: float,
+    margin_s: Mapping[str, float],
+    policy: Policy,
+    forecast: Forecast,
 ) -> list[Demand]:
     """What every model and objective needs, most pressing first: by priority, then
     deadline, then age: no model has to wait for ever for the hardware that another one holds.
@@ -48,6 +53,8 @@ def demands(
     for (model, objective), members in groups.items():
         due = sorted((j for j in members if j.terms.deadline_s is not None), key=_deadline_s)
         rate, in_time = _rate(due, now_s, margin_s.get(model, 0.0), policy)
+        if due:
+            rate = max(rate, forecast.rate((model, objective), now_s))
         if objective == "deadline":
             rate *= DEADLINE_RESERVE
         elif objective == "throughput":
