@@ -219,5 +219,5 @@ def test_work_done_twice_counts_once() -> None:
     )
     world.send(again)
     job = world.state.jobs["j"]
-    assert len(job.done) == lease.stop - lease.first
-    assert job.images_left == 100 * (300 - len(job.done))
+    assert job.done.size == lease.stop - lease.first
+    assert job.images_left == 100 * (300 - job.done.size)

@@ -33,14 +33,25 @@ def test_a_lost_replica_is_replaced_and_its_shards_are_run_again() -> None:
     assert sorted(world.committed["j"]) == list(range(1000))
 
 
-def test_only_the_shard_in_hand_is_suspected_and_it_is_leased_alone() -> None:
+def test_only_the_shard_in_hand_is_suspected() -> None:
     world = world_of("gpu", "gpu")
-    first = world.leases["r0"][0].first
     world.lose("r0", gone=True)
-    assert world.state.jobs["j"].attempts == {first: 1}
+    assert world.state.jobs["j"].attempts == {0: 1}
+
+
+def test_a_suspect_is_leased_alone_and_first_to_other_hardware() -> None:
+    world = world_of("gpu", "other")
+    world.lose("r0", gone=True)
     world.commit("r1")
-    lease = world.leases["r1"][-1]
-    assert (lease.first, lease.stop) == (first, first + 1)
+    assert [(lease.first, lease.stop) for lease in world.leased("r1")[-1:]] == [(0, 1)]
+
+
+def test_a_suspect_is_leased_alone_and_last_to_the_same_hardware() -> None:
+    world = world_of("gpu", "gpu", shards=300)
+    world.lose("r0", gone=True)
+    world.run()
+    (*_, last) = world.leased("r1")
+    assert (last.first, last.stop) == (0, 1)
 
 
 def test_a_shard_that_kills_every_replica_is_set_aside_and_the_job_goes_on() -> None:
@@ -197,5 +208,5 @@ def test_memory_and_work_do_not_grow_with_the_job() -> None:
     world.submit(shards=10**12)
     world.play(60)
     job = world.state.jobs["j"]
-    assert len(list(job.waiting)) == len(list(job.done)) == 1
+    assert len(list(job.waiting)) == len(list(job.done)) == 1  # ranges
     assert len(job.leases) == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from support.fleetworld import FleetWorld, profile
 
 from cluster.scheduler.commands import RunLease
@@ -36,10 +38,10 @@ def test_hardware_that_may_be_cheaper_is_probed_once_enough_was_spent() -> None:
 
 def test_probes_stay_within_their_share() -> None:
     policy = Policy(probe_share=0.02)
-    world = FleetWorld([KNOWN, *(profile(f"h{n}", 100, 250, samples=0, quality="estimated",
-                                         bounds_j=(1.0, 4.0)) for n in range(5))], policy)  # fmt: skip
-    for hardware in ("known", *(f"h{n}" for n in range(5))):
-        world.join(hardware)
+    hopefuls = [replace(HOPEFUL, hardware=f"h{number}") for number in range(5)]
+    world = FleetWorld([KNOWN, *hopefuls], policy)
+    for found in (KNOWN, *hopefuls):
+        world.join(found.hardware)
     world.submit(shards=10_000)
     for until_s in range(50, 5000, 50):
         world.play(until_s)
@@ -94,7 +96,7 @@ def test_an_unknown_point_of_a_warm_replica_is_probed_within_the_cap() -> None:
     gpu = profile("gpu", 100, 200)
     slow = profile("gpu", 50, 80, samples=0, quality="estimated", bounds_j=(0.5, 3.0),
                    faster=((300, 700),))  # fmt: skip
-    both = type(gpu)(gpu.hardware, gpu.model, gpu.standing, (*gpu.curve, *slow.curve))
+    both = replace(gpu, curve=(*gpu.curve, *slow.curve))
     world = FleetWorld([both], cap_w=250)
     world.join("gpu")
     world.join("gpu")
