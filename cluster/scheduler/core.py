@@ -118,8 +118,13 @@ class Core:
         )
 
     def grant(self, hardware: str, model: str, objective: Objective) -> Grant | None:
-        """What the plan gives this hardware to do."""
-        return self.plan.grants.get((model, objective), {}).get(hardware)
+        """What the plan gives this hardware to do. What nothing is left for gets what others leave
+        idle."""
+        grants = self.plan.grants.get((model, objective))
+        if grants or (model, objective) in self.plan.hold_rate:
+            return (grants or {}).get(hardware)
+        others = (own for (of_model, _), own in self.plan.grants.items() if of_model == model)
+        return next((own[hardware] for own in others if hardware in own), None)
 
     def drop_lease(self, lease: Lease) -> None:
         """Forget a lease; its open shards are the caller's business."""
