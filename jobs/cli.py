@@ -11,7 +11,15 @@ from typing import Annotated, Any
 import typer
 
 from cluster.errors import ClusterError, UserError
-from jobs import cli_meters, cli_models, cli_report, cli_simulate, cli_store, cli_train
+from jobs import (
+    cli_bench,
+    cli_meters,
+    cli_models,
+    cli_report,
+    cli_simulate,
+    cli_store,
+    cli_train,
+)
 from jobs.cli_demo import demo_command
 from jobs.cli_options import (
     Address,
@@ -50,7 +58,7 @@ def generate_command(
     seed: Annotated[int | None, typer.Option(help="0 to 2**64-1. Default 0.")] = None,
     store: Store = DEFAULT_STORE,
     job_id: Annotated[str | None, typer.Option(help="Name of the job in the store.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16, int8 or fp8.")] = None,
     encoding: Annotated[str | None, typer.Option(help="png, webp, jpeg or raw.")] = None,
     shard_images: Annotated[int | None, typer.Option(help="Images per commit.")] = None,
     deadline: Annotated[str | None, typer.Option(help="Watched: 90s, 15m, 2h30m.")] = None,
@@ -142,6 +150,7 @@ app.command("demo")(demo_command)
 cli_store.add_to(app)
 cli_models.add_to(app)
 cli_meters.add_to(app)
+cli_bench.add_to(app)
 cli_report.add_to(app)
 cli_train.add_to(app)
 cli_simulate.add_to(app)

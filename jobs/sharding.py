@@ -12,7 +12,7 @@ from un0.catalog import resolve_classes
 
 SHARD_BYTES = 32 * 2**20  # of output: large enough for object stores, small enough to lose
 MIN_SHARDS = 16  # so that small jobs spread and show progress
-ALIGN = 64  # images: whole tiles for the engines
+ALIGN = (1024, 256, 64)  # images: whole tiles for the engines, of GPUs where shards are large
 BYTES_PER_PIXEL: dict[ImageEncoding, float] = {"png": 2.5, "webp": 2.0, "jpeg": 0.8, "raw": 3.0}
 
 
@@ -52,7 +52,9 @@ def default_shard_images(count: int, image_size: int, encoding: ImageEncoding) -
     """Images per shard: about 32 MB of output, at least 16 shards a job, whole tiles."""
     by_size = int(SHARD_BYTES / (image_size**2 * BYTES_PER_PIXEL[encoding]))
     by_count = -(-count // MIN_SHARDS)
-    return max(ALIGN, -(-min(by_size, by_count) // ALIGN) * ALIGN)
+    images = min(by_size, by_count)
+    align = next((align for align in ALIGN if 8 * align <= images), ALIGN[-1])
+    return max(1, -(-images // align)) * align
 
 
 def new_job_id() -> str:

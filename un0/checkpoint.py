@@ -22,15 +22,18 @@ from un0.model import Un0Model
 
 
 def load_model(
-    name_or_path: str | os.PathLike[str], dtype: torch.dtype = torch.float32
+    name_or_path: str | os.PathLike[str],
+    dtype: torch.dtype = torch.float32,
+    *,
+    mapped: bool = False,
 ) -> Un0Model:
     """A model by catalogue name or file, for inference: eval mode, no gradients.
 
     ``model.rev`` is the SHA-256 of the file. A released name is fetched from the Hugging Face Hub
-    when it is not in the cache. Raises ModelNotFoundError when there is no such model or file,
-    ModelFormatError when the file cannot be used.
+    when it is not in the cache. mapped: see ``from_pretrained``. Raises ModelNotFoundError when
+    there is no such model or file, ModelFormatError when the file cannot be used.
     """
-    return from_pretrained(name_or_path, dtype=dtype)
+    return from_pretrained(name_or_path, dtype=dtype, mapped=mapped)
 
 
 def from_pretrained(
@@ -39,11 +42,14 @@ def from_pretrained(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     dtype: torch.dtype = torch.float32,
+    mapped: bool = False,
 ) -> Un0Model:
     """``load_model`` with a say in the Hub's cache.
 
     cache_dir: the Hub's cache folder; None takes ``HF_HUB_CACHE``. local_files_only: never use
-    the network.
+    the network. mapped: leave weights that have ``dtype`` already in the mapped file instead of
+    copying them. For a model that is dropped soon, as when a Sampler is made of it: until then
+    the file must not be changed in place (to be replaced does no harm).
     """
     if not dtype.is_floating_point:
         raise InputError(f"dtype is {dtype}; give a floating-point type such as torch.float32")
@@ -54,7 +60,7 @@ def from_pretrained(
             f"{found.path}: SHA-256 is {rev}, but the catalogue states {found.sha256}; "
             "the file was changed or damaged: reinstall the package"
         )
-    model = _read_model(found.path, dtype)
+    model = _read_model(found.path, dtype, mapped)
     model.file_rev = rev
     model.labels = model.labels or found.labels
     return model
@@ -92,15 +98,15 @@ def save_model(
     return _sha256(Path(path))
 
 
-def _read_model(path: Path, dtype: torch.dtype) -> Un0Model:
+def _read_model(path: Path, dtype: torch.dtype, mapped: bool) -> Un0Model:
     checkpoint = read_checkpoint(path)
     with torch.device("meta"):
         model = Un0Model(checkpoint.config, checkpoint.labels)
     state = {}
     for name, stored in checkpoint.tensors.items():
-        # A copy: the file may change under a mapped tensor.
-        tensor = stored.to(dtype, copy=True, memory_format=torch.contiguous_format)
-        if not torch.isfinite(tensor).all():
+        # Else a copy: the file may change under a mapped tensor.
+        tensor = stored.to(dtype, copy=not mapped, memory_format=torch.contiguous_format)
+        if not _is_finite(tensor):
             raise ModelFormatError(
                 f"{path}: tensor {name} holds NaN or infinite values as {dtype}; "
                 "the file is damaged or its training diverged"
@@ -109,6 +115,11 @@ def _read_model(path: Path, dtype: torch.dtype) -> Un0Model:
     model.load_state_dict(state, assign=True)
     model.metadata = checkpoint.metadata
     return model.eval().requires_grad_(False)
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all numbers are finite, without a second tensor of that size: NaN is an extreme."""
+    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
 
 
 def _in_order(content: bytes) -> tuple[bytes, memoryview]:

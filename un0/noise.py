@@ -71,7 +71,9 @@ def check_indices(indices: Sequence[int]) -> NDArray[np.int64]:
     return rows.astype(np.int64)
 
 
-def philox_torch(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:
+def philox_torch(
+    counter: tuple[Tensor, ...], key: tuple[int | Tensor, int | Tensor]
+) -> tuple[Tensor, ...]:
     """The four output words of Philox4x32-10, as int64 tensors of the counter words' shape."""
     c0, c1, c2, c3 = counter
     k0, k1 = key

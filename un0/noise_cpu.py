@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from numba import float32, int64, uint64
 from numpy.typing import NDArray
 
+from un0.jit import compiled
 from un0.noise import MASK, MULTIPLIERS, PHASE_STEP, ROUNDS, WEYL
 
 # Words of 32 bits live in 64-bit variables, which is how the compiler vectorises their products.
@@ -19,20 +18,12 @@ _MASK, _32, _8 = np.uint64(MASK), np.uint64(32), np.uint64(8)
 _STEP = np.float32(PHASE_STEP)
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    """Compiled, without the GIL, cached on disk; uncached where no cache folder is writable."""
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:
-        return numba.njit(nogil=True)(function)
-
-
-@_compiled
+@compiled
 def _phase(word: Any) -> Any:
     return float32(int64(word >> _8) - 2**23) * _STEP
 
 
-@_compiled
+@compiled
 def _block(j: Any, low: Any, high: Any, k0: Any, k1: Any) -> Any:
     """Phases 4j to 4j + 3 of one image."""
     c0, c1, c2, c3 = uint64(j), uint64(0), low, high
@@ -43,7 +34,7 @@ def _block(j: Any, low: Any, high: Any, k0: Any, k1: Any) -> Any:
     return _phase(c0), _phase(c1), _phase(c2), _phase(c3)
 
 
-@_compiled
+@compiled
 def fill_phases(seed: np.uint64, indices: NDArray[np.int64], out: NDArray[np.float32]) -> None:
     """Write the phases of image ``indices[b]`` into row b of ``out`` (B, width)."""
     k0, k1 = seed & _MASK, seed >> _32

@@ -3,17 +3,20 @@
 Image ``i`` depends on (model revision, seed, i, class) only. Libraries choose kernels, and so the
 order of additions, by shape and by thread count. Therefore work is cut into tiles of one fixed
 size, image ``i`` always sits in row ``i % tile``, and on a CPU each tile is computed by a single
-thread: parallel work is many tiles at once, never one tile shared.
+thread: parallel work is many tiles at once, never one tile shared. An engine that adds in one
+order whatever the shape (``any_rows``) needs none of it: its tiles hold what was asked for.
 """
 
 from __future__ import annotations
 
+import logging
 import platform
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +25,14 @@ import torch
 from numpy.typing import NDArray
 
 from un0.config import ModelConfig
-from un0.engine import Precision, build_engine
+from un0.engine import Precision, build_engine, tuning
+from un0.engine.base import Renderer
 from un0.errors import InputError
+from un0.memory import Plan, plan, remember_tile
 from un0.model import Un0Model
 from un0.noise import MAX_INDEX, check_seed, initial_phases
+
+logger = logging.getLogger(__name__)
 
 Images = NDArray[np.uint8]
 ClassIds = Sequence[int] | NDArray[np.integer[Any]]
@@ -33,10 +40,11 @@ ClassIds = Sequence[int] | NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class _Tile:
-    """Images ``first`` up to ``first + rows`` of the tile's own numbering are asked for."""
+    """The images ``start`` .. are asked for, in the rows ``first`` .. of ``size``."""
 
-    index: int  # of the tile: its row 0 is image index * size
+    start: int
     first: int
+    size: int
     class_ids: NDArray[np.int64]
 
 
@@ -60,11 +68,18 @@ class Sampler:
         None takes PyTorch's number of threads on a CPU. engine: a name from ``un0.engine.ENGINES``.
         Raises InputError on what this machine or model cannot do.
         """
-        self.device = _device(device)
+        self.device = find_device(device)
         self.precision = precision
+        own_choice = tile is None
+        if tile is None:
+            tile = _tile_that_fits(model.config, self.device, precision)
         self._engine = build_engine(model, self.device, precision, tile=tile, name=engine)
         self.tile = self._engine.tile
+        self._halving = threading.Lock()
         self.config: ModelConfig = model.config
+        self._tunable = own_choice and self._engine.any_rows
+        if self._tunable:
+            self.tile = tuning.recall(self._tuning_key()) or self.tile
         self.labels = model.labels
         self.model_rev = model.rev
         if threads is not None and threads < 1:
@@ -79,6 +94,12 @@ class Sampler:
     def image_size(self) -> int:
         """Pixels on a side."""
         return self.config.image_size
+
+    def plan(self, device: str | None = None) -> Plan:
+        """How many images at once another sampler of this model would make on a device (this one's
+        by default), and the memory that takes."""
+        wanted = self.device if device is None else find_device(device)
+        return plan(self.config, wanted, self.precision)
 
     @property
     def engine_name(self) -> str:
@@ -118,8 +139,18 @@ class Sampler:
         return self._in_order(seed, self._cut(int(start), ids))
 
     def warm_up(self) -> None:
-        """Compile, allocate and pick kernels now, so that the first request is not the slow one."""
+        """Compile, allocate and pick kernels now, so that the first request is not the slow one.
+
+        Where the tile changes no byte, it is also chosen now, or was by an earlier process.
+        """
+        if self._tunable and tuning.recall(self._tuning_key()) is None:
+            measured = self._pool.submit(tuning.measure_tile, self._engine, self.config)
+            self.tile = measured.result()
+            tuning.remember(self._tuning_key(), self.tile)
         self.generate(0, 0, np.zeros(self.tile * self.threads, dtype=np.int64))
+
+    def _tuning_key(self) -> str:
+        return tuning.key_of(self._engine, self.precision, self.config, self.device_name)
 
     def _in_order(self, seed: int, tiles: Iterator[_Tile]) -> Iterator[tuple[int, Images]]:
         offset = 0
@@ -140,21 +171,65 @@ class Sampler:
                 future.cancel()
 
     def _cut(self, start: int, ids: NDArray[np.int64]) -> Iterator[_Tile]:
+        if self._engine.any_rows:
+            yield from self._cut_evenly(start, ids)
+            return
         done = 0
         while done < len(ids):
-            index, first = divmod(start + done, self.tile)
+            first = (start + done) % self.tile
             rows = min(self.tile - first, len(ids) - done)
-            yield _Tile(index, first, ids[done : done + rows])
+            yield _Tile(start + done, first, self.tile, ids[done : done + rows])
             done += rows
 
+    def _cut_evenly(self, start: int, ids: NDArray[np.int64]) -> Iterator[_Tile]:
+        """As many tiles for each thread, no larger than they must be."""
+        rounds = -(-len(ids) // (self.tile * self.threads))
+        bounds = np.linspace(0, len(ids), min(rounds * self.threads, len(ids)) + 1).astype(int)
+        for begin, end in pairwise(bounds.tolist()):
+            yield _Tile(start + begin, 0, end - begin, ids[begin:end])
+
     def _compute(self, seed: int, tile: _Tile) -> Images:
-        begin, rows = tile.index * self.tile + tile.first, len(tile.class_ids)
+        try:
+            return self._render(seed, tile)
+        except torch.OutOfMemoryError as error:
+            if tile.size == 1:
+                raise
+            reason = str(error).splitlines()[0]
+        # Outside of the handler, which would keep what did not fit alive.
+        self._halve(tile.size, reason)
+        parts = list(self._cut(tile.start, tile.class_ids))
+        return np.concatenate([self._compute(seed, part) for part in parts])
+
+    def _halve(self, size: int, reason: str) -> None:
+        """Make tiles of half that size from now on, unless another thread has done so already."""
+        with self._halving:
+            if self.tile < size:
+                return
+            self.tile = size // 2
+            remember_tile(self.config, self.device, self.precision, self.tile)
+            if isinstance(self._engine, Renderer):
+                self._engine.forget()
+        logger.warning(
+            "%d images at once do not fit on %s (%s); going on with %d, which may change an "
+            "image's last bits", size, self.device, reason, size // 2,
+        )  # fmt: skip
+
+    def _render(self, seed: int, tile: _Tile) -> Images:
+        rows = len(tile.class_ids)
         wanted = slice(tile.first, tile.first + rows)
+        if isinstance(self._engine, Renderer):
+            ids = np.zeros(tile.size, dtype=np.int64)
+            ids[wanted] = tile.class_ids
+            return self._engine.render(seed, tile.start - tile.first, ids)[wanted]
         width = self.config.n + self.config.n_cond
-        phases = torch.zeros(self.tile, width, device=self.device)
-        phases[wanted] = initial_phases(seed, range(begin, begin + rows), width, self.device)
-        class_ids = torch.zeros(self.tile, dtype=torch.long)
-        class_ids[wanted] = torch.from_numpy(tile.class_ids)
+        phases = initial_phases(seed, range(tile.start, tile.start + rows), width, self.device)
+        class_ids = torch.from_numpy(tile.class_ids)
+        if rows < tile.size:
+            padded = torch.zeros(tile.size, width, device=self.device)
+            padded[wanted] = phases
+            padded_ids = torch.zeros(tile.size, dtype=torch.long)
+            padded_ids[wanted] = class_ids
+            phases, class_ids = padded, padded_ids
         images: Images = self._engine(phases, class_ids.to(self.device))[wanted].cpu().numpy()
         return images
 
@@ -176,7 +251,18 @@ class Sampler:
         return ids.astype(np.int64)
 
 
-def _device(name: str) -> torch.device:
+def _tile_that_fits(config: ModelConfig, device: torch.device, precision: Precision) -> int:
+    found = plan(config, device, precision)
+    if not found.usual_bytes:
+        logger.warning(
+            "%s has %.1f GB free: %d images at once instead of %d, which may change an image's "
+            "last bits", device, (found.free_bytes or 0) / 1e9, found.tile, found.default_tile,
+        )  # fmt: skip
+    return found.tile
+
+
+def find_device(name: str) -> torch.device:
+    """The device called auto, cpu, cuda or cuda:N, or InputError if it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -197,6 +283,7 @@ def _one_thread_workers(count: int) -> ThreadPoolExecutor:
     started = threading.Barrier(count + 1)
 
     def start() -> None:
+        torch.get_num_threads()  # a thread's first call takes over the default: not after ours
         torch.set_num_threads(1)  # of this thread, and the default of threads yet to come ...
         started.wait()
 

@@ -26,18 +26,20 @@ class ImageFlops:
 
     plain: as the mathematics is written, K's product once for [sin; cos]. executed: as the CPU
     engine computes it, convolutions on transformed patches and the last one as nine products; the
-    transforms themselves and the sines are not counted.
+    transforms themselves and the sines are not counted. sub_pixel: as the GPU engine computes it,
+    with four taps for each output of an enlarging convolution.
     """
 
     plain: int
     executed: int
+    sub_pixel: int
 
 
 def images_flops(c: ModelConfig) -> ImageFlops:
     """The work in one image of a model."""
     stages = 1 if c.solver == "euler" else 4
     dynamics = c.num_steps * stages * 2 * 2 * c.n * (c.n + c.n_cond)
-    plain = executed = 0
+    plain = executed = sub_pixel = 0
     side = SEED_SIZE
     for c_in, c_out in pairwise(c.channels):
         side *= 2
@@ -45,17 +47,18 @@ def images_flops(c: ModelConfig) -> ImageFlops:
         plain += 2 * 9 * pixels * (c_in + c_out) * c_out
         # An output pixel takes 9 / 4 or 16 / 4 products of channels instead of 9.
         executed += 2 * 9 * pixels // 4 * c_in * c_out + 2 * 16 * pixels // 4 * c_out * c_out
+        sub_pixel += 2 * pixels * (4 * c_in + 9 * c_out) * c_out
     last = 2 * 9 * side * side * c.channels[-1] * 3
-    return ImageFlops(dynamics + plain + last, dynamics + executed + last)
+    return ImageFlops(*(dynamics + convs + last for convs in (plain, executed, sub_pixel)))
 
 
 def gemm_peak_flops_per_s(device: torch.device, precision: Precision, threads: int) -> float:
     """The fastest that a large product was seen to run on the device: 2048 cubed, or 8192 on a GPU.
 
     On a CPU each of ``threads`` threads runs products of its own through PyTorch's best library.
-    int8 has no such library everywhere: its peak is told as that of bf16.
+    int8 and fp8 have no such library everywhere: their peak is told as that of bf16.
     """
-    dtype = DTYPES["bf16" if precision == "int8" else precision]
+    dtype = DTYPES.get(precision, torch.bfloat16)
     side = PEAK_SIDE if device.type == "cpu" else 4 * PEAK_SIDE
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     if device.type == "cpu":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import threading
 import uuid
@@ -18,6 +17,7 @@ from cluster.actors.options import ReplicaOptions
 from cluster.clock import monotonic_s
 from cluster.errors import Fatal, Retryable, UserError
 from cluster.execution import PATIENCE_S, Abandoned, Attempt, Lane, ShardRunner
+from cluster.metering.seat import device_of
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
 from cluster.types import Energy, Precision, Workload
@@ -106,12 +106,12 @@ class Replica:
 
         began_s = monotonic_s()
         loading = f"load-{uuid.uuid4().hex}"
-        gpu_name, gpu_uuid = _device_of(self._options.device)
+        gpu_name, gpu_uuid = device_of(self._options.device)
         meter = ReplicaMeter(node_meter, node_meter.seat(self._replica_id, gpu_uuid, gpu_name))
         meter.begin(loading)
         load = self._load
         self._sampler = Sampler(
-            load_model(load.model),
+            load_model(load.model, mapped=True),
             device=self._options.device,
             precision=load.precision,
             threads=self._options.threads,
@@ -191,15 +191,3 @@ def _outcome(attempt: Future[Attempt]) -> Attempt | Failure:
     except Exception as error:  # of this attempt alone: told to the coordinator, which retries
         logger.exception("an attempt failed")
         return Failure(f"{type(error).__name__}: {error}", fatal=False)
-
-
-def _device_of(device: str) -> tuple[str, str | None]:
-    """(name, UUID or None for a CPU) of the torch device a replica runs on."""
-    import torch
-
-    if device == "cpu" or not torch.cuda.is_available():
-        return "cpu", None
-    properties = torch.cuda.get_device_properties(0)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
-    # Of a MIG slice CUDA may tell the board's UUID, which would charge the whole board.
-    return properties.name, visible if visible.startswith("MIG-") else str(properties.uuid)

@@ -1,7 +1,7 @@
 """How much work comes, as far as can be told from what came: it is made room for in advance. Pure.
 
-Doing all work just in time is thrifty only if nothing comes after it. Where work keeps coming, less
-energy is spent by never falling behind its mean rate: what is faster than that costs more per image.
+Doing all work just in time is thrifty only if nothing comes after it. Where work keeps coming,
+less energy is spent by never falling behind its mean rate: what is faster costs more per image.
 """
 
 from __future__ import annotations

@@ -158,7 +158,8 @@ def reopen(store: ObjectStore, job_id: str) -> Manifest | None:
     """Make the job ready to run (on), whatever state it is in. Call it before each run.
 
     A job that ended as cancelled, failed or with errors loses its cancel request, its manifest
-    and its marker; its commits stay. The manifest is returned, so that its overhead can be carried on.
+    and its marker; its commits stay. The manifest is returned, so that its overhead can be carried
+    on.
     A completed job is left as it is: its manifest is returned, and there is nothing to run.
     A cancel request that has not been carried out yet stays, and is still to be obeyed.
     """

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from un0 import Un0Model, load_model
 from un0.engine import Precision, build_engine
+from un0.engine.cpu import CpuEngine, fits
 from un0.engine.eager import EagerEngine
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -21,7 +22,11 @@ NAMES = sorted(path.stem for path in FIXTURES.glob("*.pt"))
 LEVELS = 127.5  # 8-bit levels per unit of an image in [-1, 1]
 
 # Bars of the reduced precisions, in levels (mean, max) over the worst fixture.
-REDUCED: dict[Precision, tuple[float, float]] = {"bf16": (1.0, 24.0)}
+REDUCED: dict[tuple[str, Precision], tuple[float, float]] = {
+    ("eager", "bf16"): (1.0, 24.0),
+    ("cpu", "bf16"): (1.0, 24.0),
+    ("cpu", "int8"): (1.0, 24.0),
+}
 
 
 class Reference:
@@ -36,9 +41,11 @@ class Reference:
     def model(self, dtype: torch.dtype) -> Un0Model:
         return load_model(self.path, dtype)
 
-    def engine(self, precision: Precision) -> EagerEngine:
-        engine = build_engine(self.model(torch.float32), "cpu", precision, tile=8, name="eager")
-        assert isinstance(engine, EagerEngine)
+    def engine(self, name: str, precision: Precision) -> EagerEngine | CpuEngine:
+        if name == "cpu" and not fits(precision):
+            pytest.skip(f"this processor lacks what {precision} needs")
+        engine = build_engine(self.model(torch.float32), "cpu", precision, tile=8, name=name)
+        assert isinstance(engine, EagerEngine | CpuEngine)
         return engine
 
     @property
@@ -71,8 +78,9 @@ def test_float32_matches_the_reference(reference: Reference) -> None:
     assert np.abs(images.numpy() - reference.images).max() < 2e-5
 
 
-def test_the_engine_matches_the_reference(reference: Reference) -> None:
-    engine = reference.engine("fp32")
+@pytest.mark.parametrize("name", ["eager", "cpu"])
+def test_the_engine_matches_the_reference(reference: Reference, name: str) -> None:
+    engine = reference.engine(name, "fp32")
     images = engine.decode(engine.integrate(reference.initial, reference.class_ids))
     assert np.abs(images.numpy() - reference.images.transpose(0, 2, 3, 1)).max() < 2e-5
 
@@ -81,12 +89,13 @@ def test_the_engine_matches_the_reference(reference: Reference) -> None:
     assert (off == 0).mean() > 0.995
 
 
-@pytest.mark.parametrize("precision", REDUCED)
+@pytest.mark.parametrize(("name", "precision"), REDUCED)
 def test_reduced_precision_stays_within_its_stated_levels(
-    reference: Reference, precision: Precision
+    reference: Reference, name: str, precision: Precision
 ) -> None:
-    engine = reference.engine(precision)
+    engine = reference.engine(name, precision)
     off = np.abs(engine(reference.initial, reference.class_ids).numpy() - reference.levels)
-    mean, most = REDUCED[precision]
+    mean, most = REDUCED[name, precision]
+    print(name, precision, off.mean(), off.max())
     assert off.mean() < mean
     assert off.max() < most

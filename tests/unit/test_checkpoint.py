@@ -189,3 +189,22 @@ def test_saving_replaces_a_file_whole(tmp_path: Path) -> None:
     rev = save_model(random_model(seed=1), path)
     assert load_model(path).rev == rev
     assert [file.name for file in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_a_mapped_model_holds_no_copy_of_its_weights(tmp_path: Path) -> None:
+    """Its tensors are the file's pages: an edit in place would show. Other models do not see it."""
+    model = random_model(n=256)
+    path = tmp_path / "model.safetensors"
+    save_model(model, path)
+    mapped, copied = load_model(path, mapped=True), load_model(path)
+    assert mapped.rev == copied.rev
+    assert torch.equal(mapped.K, model.K)
+    pages = Path("/proc/self/maps").read_text()
+    assert pages.count(str(path)) >= 1
+    content = bytearray(path.read_bytes())
+    at = content.find(model.K.numpy().tobytes())
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(b"\0\0\0\0")
+    assert mapped.K[0, 0] == 0
+    assert copied.K[0, 0] == model.K[0, 0] != 0

@@ -33,7 +33,7 @@ def inputs(model: Un0Model, rows: int = 11) -> tuple[Tensor, Tensor]:
     return initial_phases(5, range(rows), c.n + c.n_cond), torch.arange(rows) * 3 % c.num_classes
 
 
-@pytest.mark.parametrize("kind", [kind.name for kind in ENGINES])
+@pytest.mark.parametrize("kind", [kind.name for kind in ENGINES if kind.name != "cuda"])
 @pytest.mark.parametrize("config", CONFIGS)
 def test_within_one_level_of_the_readable_model(kind: str, config: dict[str, Any]) -> None:
     model = random_model(**config)

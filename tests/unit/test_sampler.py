@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from un0 import Sampler
+from un0.engine import ENGINES, Precision, build_engine
 from un0.engine.base import to_uint8
 from un0.errors import InputError
 from un0.noise import MAX_INDEX, MAX_SEED, initial_phases
@@ -21,9 +23,28 @@ SEED, START, COUNT = 11, 1000, 257
 CLASSES = np.arange(COUNT) * 7 % 10
 
 
+# The engines and precisions that this machine has.
+WAYS = [
+    (kind.name, precision)
+    for kind in ENGINES
+    for precision in ("fp32", "bf16", "int8")
+    if kind.fits(random_model().config, torch.device("cpu"), precision)  # type: ignore[arg-type]
+]
+
+
+def sampler_of(way: tuple[str, Precision], **options: Any) -> Sampler:
+    model = random_model(n=128, n_cond=8, relativization="mean_relative")
+    return Sampler(model, device="cpu", engine=way[0], precision=way[1], **options)
+
+
+@pytest.fixture(scope="module", params=WAYS, ids="-".join)
+def way(request: pytest.FixtureRequest) -> tuple[str, Precision]:
+    return request.param  # type: ignore[no-any-return]
+
+
 @pytest.fixture(scope="module")
-def sampler() -> Sampler:
-    return Sampler(random_model(n=128, n_cond=8, relativization="mean_relative"), device="cpu")
+def sampler(way: tuple[str, Precision]) -> Sampler:
+    return sampler_of(way)
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +52,15 @@ def images(sampler: Sampler) -> Images:
     return sampler.generate(SEED, START, CLASSES)
 
 
-def test_images_are_those_of_the_readable_model(images: Images) -> None:
+def test_images_are_those_of_the_readable_model(images: Images, way: tuple[str, Precision]) -> None:
     model = random_model(n=128, n_cond=8, relativization="mean_relative")
     phases = initial_phases(SEED, range(START, START + COUNT), 128 + 8)
     readable = to_uint8(model(phases, torch.from_numpy(CLASSES)).permute(0, 2, 3, 1)).numpy()
     off = np.abs(images.astype(int) - readable)
-    assert off.max() <= 1
-    assert (off > 0).mean() < 1e-3
+    if way[1] == "fp32":
+        assert off.max() <= 1
+        assert (off > 0).mean() < 1e-3
+    assert off.mean() < 4
     assert images.std() > 20  # pictures, not a flat field
 
 
@@ -66,31 +89,43 @@ def test_neighbours_change_no_byte(sampler: Sampler, images: Images) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_threads_change_no_byte(images: Images, threads: int) -> None:
-    model = random_model(n=128, n_cond=8, relativization="mean_relative")
-    again = Sampler(model, device="cpu", threads=threads).generate(SEED, START, CLASSES)
+def test_threads_change_no_byte(images: Images, way: tuple[str, Precision], threads: int) -> None:
+    again = sampler_of(way, threads=threads).generate(SEED, START, CLASSES)
     assert np.array_equal(again, images)
 
 
-def test_pytorch_threads_change_no_byte(images: Images) -> None:
-    model = random_model(n=128, n_cond=8, relativization="mean_relative")
+def test_pytorch_threads_change_no_byte(images: Images, way: tuple[str, Precision]) -> None:
     before = torch.get_num_threads()
     try:
         for threads in (1, 2, 4):
             torch.set_num_threads(threads)
-            model = random_model(n=128, n_cond=8, relativization="mean_relative")
-            assert np.array_equal(
-                Sampler(model, device="cpu").generate(SEED, START, CLASSES), images
-            )
+            assert np.array_equal(sampler_of(way).generate(SEED, START, CLASSES), images)
             assert torch.get_num_threads() == threads  # and the caller's setting is left alone
     finally:
         torch.set_num_threads(before)
 
 
+def test_workers_compute_alone_whatever_they_did_before() -> None:
+    """PyTorch hands its default to a thread at its first product."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        sampler = Sampler(random_model(), device="cpu", threads=2)
+        sampler.warm_up()
+        product = sampler._pool.submit(lambda: torch.ones(256, 256) @ torch.ones(256, 256))
+        product.result()
+        counts = [sampler._pool.submit(torch.get_num_threads).result() for _ in range(8)]
+        assert counts == [1] * 8
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize(("n", "n_cond"), [(512, 1), (1024, 8)])
-def test_the_promise_holds_at_real_sizes(n: int, n_cond: int) -> None:
+@pytest.mark.parametrize("engine", [kind.name for kind in ENGINES if kind.name != "cuda"])
+def test_the_promise_holds_at_real_sizes(engine: str, n: int, n_cond: int) -> None:
     """Libraries pick other kernels for other shapes."""
-    sampler = Sampler(random_model(n=n, n_cond=n_cond), device="cpu", threads=2)
+    model = random_model(n=n, n_cond=n_cond)
+    sampler = Sampler(model, device="cpu", threads=2, engine=engine)
     whole = sampler.generate(3, 0, CLASSES[:70])
     assert np.array_equal(sampler.generate(3, 69, CLASSES[69:70])[0], whole[69])
     assert np.array_equal(sampler.generate(3, 20, CLASSES[20:30]), whole[20:30])
@@ -115,7 +150,7 @@ def test_tiles_come_in_order_and_cover_everything(sampler: Sampler, images: Imag
     tiles = list(sampler.generate_tiles(SEED, START, CLASSES))
     offsets = [offset for offset, _ in tiles]
     assert offsets == list(np.cumsum([0] + [len(part) for _, part in tiles])[:-1])
-    assert max(len(part) for _, part in tiles) == sampler.tile
+    assert 1 < max(len(part) for _, part in tiles) <= sampler.tile
     assert np.array_equal(np.concatenate([part for _, part in tiles]), images)
 
 
@@ -126,7 +161,7 @@ def test_tiles_are_computed_ahead_of_a_slow_reader() -> None:
     engine = sampler._engine
 
     class Counting:
-        name, tile = engine.name, engine.tile
+        name, tile, any_rows = engine.name, engine.tile, engine.any_rows
 
         def __call__(self, phases: torch.Tensor, class_ids: torch.Tensor) -> torch.Tensor:
             out = engine(phases, class_ids)
@@ -197,7 +232,7 @@ def test_it_says_what_it_is() -> None:
     sampler.warm_up()
     assert sampler.image_size == 64
     assert sampler.tile == 8
-    assert sampler.engine_name == "eager"
+    assert sampler.engine_name == build_engine(model, "cpu", "bf16").name
     assert sampler.precision == "bf16"
     assert sampler.device_name
     assert sampler.labels == tuple("abcdefghij")

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 import torch
 
 from un0.config import ModelConfig
-from un0.engine.base import PRECISIONS, Engine, Precision
+from un0.engine.base import DTYPES, PRECISIONS, Engine, Precision
 from un0.engine.eager import EagerEngine
 from un0.errors import InputError
 from un0.model import Un0Model
 
 __all__ = ["ENGINES", "Engine", "EngineKind", "Precision", "build_engine", "default_tile"]
+
+
+FP8_CAPABILITY = (8, 9)  # Ada, Hopper and newer multiply it
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,42 @@ class EngineKind:
     fits: Callable[[ModelConfig, torch.device, Precision], bool]
 
 
+def _cpu_engine(model: Un0Model, device: torch.device, precision: Precision, tile: int) -> Engine:
+    from un0.engine.cpu import CpuEngine  # numba: slow to import
+
+    return CpuEngine(model, device, precision, tile)
+
+
+def _cpu_engine_fits(_config: ModelConfig, device: torch.device, precision: Precision) -> bool:
+    if device.type != "cpu":
+        return False
+    from un0.engine.cpu import fits
+
+    return fits(precision)
+
+
+def _cuda_engine(model: Un0Model, device: torch.device, precision: Precision, tile: int) -> Engine:
+    from un0.engine.cuda import CudaEngine
+
+    return CudaEngine(model, device, precision, tile)
+
+
+def _cuda_engine_fits(config: ModelConfig, device: torch.device, precision: Precision) -> bool:
+    if device.type != "cuda":
+        return False
+    from un0.engine.fused import fits
+
+    if not fits(config):
+        return False
+    if precision == "fp8":
+        return torch.cuda.get_device_capability(device) >= FP8_CAPABILITY
+    return precision in DTYPES
+
+
 ENGINES: list[EngineKind] = [
-    EngineKind("eager", EagerEngine, lambda _config, _device, _precision: True),
+    EngineKind("cuda", _cuda_engine, _cuda_engine_fits),
+    EngineKind("cpu", _cpu_engine, _cpu_engine_fits),
+    EngineKind("eager", EagerEngine, lambda _config, _device, precision: precision in DTYPES),
 ]
 
 
@@ -56,8 +93,8 @@ def build_engine(
             return kind.build(model, device, precision, tile)
     known = ", ".join(kind.name for kind in ENGINES)
     raise InputError(
-        f"no engine {name!r} fits {precision} on {device.type}; engines are {known}, "
-        "or leave the name out"
+        f"no engine {name or 'at all'!r} fits {precision} on this {device.type}; engines are "
+        f"{known}; leave the name out, or choose another precision"
     )
 
 
@@ -68,7 +105,8 @@ def default_tile(config: ModelConfig, device: torch.device) -> int:
     """
     if device.type == "cpu":
         return 32 if config.n <= 2048 else 64
-    return 256
+    # 2 * tile rows fill a large GPU in the product with K; a small model also has launches to hide.
+    return 1024 if config.n <= 4096 else 256
 
 
 def _check_precision(precision: str, device: torch.device) -> None:
@@ -78,4 +116,9 @@ def _check_precision(precision: str, device: torch.device) -> None:
         raise InputError(
             "precision fp16 on a CPU runs in emulation, a hundred times slower than fp32; "
             "choose bf16 or fp32"
+        )
+    if precision == "fp8" and device.type != "cuda":
+        raise InputError(
+            f"precision fp8 needs an NVIDIA GPU of compute capability 8.9 or newer, and this is "
+            f"{device.type}; choose int8, bf16 or fp32"
         )

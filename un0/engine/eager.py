@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from un0.config import SEED_SIZE, Solver
 from un0.decoder import read_out
-from un0.engine.base import DTYPES, Precision, exact_cudnn, to_uint8
+from un0.engine.base import DTYPES, Precision, exact_cuda, to_uint8
 from un0.engine.gemm import prepare_gemm
 from un0.model import Un0Model
 
@@ -27,12 +27,13 @@ class EagerEngine:
     """Runs anywhere PyTorch runs. Shapes: B images, N main and M conditioning oscillators."""
 
     name = "eager"
+    any_rows = False
 
     def __init__(
         self, model: Un0Model, device: torch.device, precision: Precision, tile: int
     ) -> None:
         if device.type == "cuda":
-            exact_cudnn()
+            exact_cuda()
         c = self.config = model.config
         self.tile = tile
         self.dtype = dtype = DTYPES[precision]

@@ -1,0 +1,179 @@
+"""The GPU engine's mathematics: a model prepared for one device, and images of phases.
+
+Against the readable model: K is masked, scaled and rounded once; a step is one product on stacked
+[sin; cos] and one pass over the phases; the conditioning block, which depends on nothing else, runs
+first; oscillators are kept in pixel order, so that settled phases are the decoder's first map in
+NHWC as they lie. Phases stay float32. All of it are functions of tensors on any device; graphs and
+streams are in ``un0.engine.cuda``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from un0.config import ModelConfig
+from un0.engine import torch_ops
+from un0.engine.base import DTYPES, Precision
+from un0.engine.folding import Enlarging, enlarge, fold
+from un0.engine.torch_ops import PIXELS, pixel_order
+from un0.model import Un0Model
+
+FP8 = torch.float8_e4m3fn
+FP8_MAX = 448.0
+FP8_SWING = 256.0  # sin and cos times this: a power of two, so that small ones keep their bits
+
+
+class Ops(Protocol):
+    """The steps between products: ``torch_ops``, or ``triton_ops`` where there is Triton."""
+
+    name: str
+    initial_phases: Any
+    conditioning_waves: Any
+    encode: Any
+    advance: Any
+    read_out: Any
+    bias_and_leak: Any
+    levels: Any
+
+
+def fits(config: ModelConfig) -> bool:
+    """Whether a model is of the released kind: Euler, sin and cos, whole channels of phases."""
+    return config.solver == "euler" and config.encoding == "sin_cos" and config.n % PIXELS == 0
+
+
+class FusedModel:
+    """``model`` on ``device``; it may be dropped afterwards.
+
+    precision: of products and convolutions. "fp8" rounds K to e4m3 with a scale of its own and
+    keeps the drive and the decoder in bf16.
+    """
+
+    def __init__(
+        self,
+        model: Un0Model,
+        device: torch.device,
+        precision: Precision,
+        ops: Ops = torch_ops,
+        enlarging: Enlarging = "sub-pixel",
+    ) -> None:
+        c = self.config = model.config
+        self.ops, self.enlarging = ops, enlarging
+        self.dtype = torch.bfloat16 if precision == "fp8" else DTYPES[precision]
+        self.swing_dtype = FP8 if precision == "fp8" else self.dtype
+        self.swing_scale = FP8_SWING if precision == "fp8" else 1.0
+
+        def on_device(parameter: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+            return parameter.detach().to(device, dtype)
+
+        # All rates carry the step length, so that they state a step's change.
+        dt = c.integration_time / c.num_steps
+        scale = c.coupling_scale * dt
+        self.unscale = torch.ones(2, device=device)  # of the swings, of K
+        if precision == "fp8":
+            largest = torch.stack([b.abs().amax() for b in coupling_blocks(model.K, device)]).amax()
+            largest = largest.clamp(min=1e-30)  # of a K that is all zero
+            self.unscale[0], self.unscale[1] = 1 / FP8_SWING, largest * scale / FP8_MAX
+            self.K_NN = _coupling(model.K, device, FP8, FP8_MAX / largest)
+        else:
+            self.K_NN = _coupling(model.K, device, self.dtype, scale)
+        K_cond_MM = on_device(model.K_cond) * (c.conditioning_scale * dt)
+        self.K_cond_MM = K_cond_MM.fill_diagonal_(0)
+        drive_CNM = on_device(model.K_drive, self.dtype) * (c.conditioning_scale * dt)
+        self.drive_CMN = torch.stack([pixel_order(d) for d in drive_CNM.unbind(2)], dim=1)
+        self.omega_N = pixel_order(on_device(model.omega)[None] * dt)[0]
+        self.omega_cond_M = on_device(model.omega_cond) * dt
+        self.convs = list(self._prepared_convs([on_device(p) for p in model.decoder.parameters()]))
+
+    def _prepared_convs(self, parameters: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """(weight, bias) of every convolution in order: two a block, then the output's."""
+        for index, (weight, bias) in enumerate(zip(parameters[::2], parameters[1::2], strict=True)):
+            enlarges = index % 2 == 0 and 2 * index + 2 < len(parameters)
+            weight = (fold(weight, self.enlarging) if enlarges else weight).to(self.dtype)
+            if weight.dim() == 4:
+                weight = weight.contiguous(memory_format=torch.channels_last)
+            yield weight, bias.to(self.dtype, copy=True)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that stays on the device."""
+        held = [self.K_NN, self.K_cond_MM, self.drive_CMN, self.omega_N, self.omega_cond_M]
+        return [*held, self.unscale, *(t for conv in self.convs for t in conv)]
+
+    def from_seed(self, seed: Tensor, indices_B: Tensor, class_ids_B: Tensor) -> Tensor:
+        """Images uint8 (B, H, W, 3) of image indices int64 (B,). seed: int64, one element."""
+        c = self.config
+        theta_BN, phi_BM = self.ops.initial_phases(seed, indices_B, c.n, c.n_cond)
+        return self._images(theta_BN, phi_BM, class_ids_B)
+
+    def from_phases(self, initial_phases: Tensor, class_ids_B: Tensor) -> Tensor:
+        """Images uint8 (B, H, W, 3) of phases (B, n + n_cond) in the model's order."""
+        theta, phi = initial_phases.split([self.config.n, self.config.n_cond], dim=1)
+        return self._images(pixel_order(theta), phi.contiguous(), class_ids_B)
+
+    def _images(self, theta_BN: Tensor, phi_BM: Tensor, class_ids_B: Tensor) -> Tensor:
+        return self.decode(self.integrate(theta_BN, phi_BM, class_ids_B))
+
+    def integrate(self, theta_BN: Tensor, phi_BM: Tensor, class_ids_B: Tensor) -> Tensor:
+        """Settled main phases (B, N), in pixel order as the initial ones are."""
+        waves_SB2M = self.ops.conditioning_waves(
+            phi_BM, self.omega_cond_M, self.K_cond_MM, self.config.num_steps
+        )
+        swings_B2N = self.ops.encode(theta_BN, self.swing_dtype, self.swing_scale)
+        for wave_B2M in waves_SB2M:
+            theta_BN, swings_B2N = self.ops.advance(
+                theta_BN, self._pull(swings_B2N), self.omega_N, self.drive_CMN, class_ids_B,
+                wave_B2M, self.swing_dtype, self.swing_scale,
+            )  # fmt: skip
+        return theta_BN
+
+    def _pull(self, swings_B2N: Tensor) -> Tensor:
+        """The product with K, (B, 2, N)."""
+        rows = swings_B2N.flatten(0, 1)
+        if self.swing_dtype != FP8:
+            return F.linear(rows, self.K_NN).view_as(swings_B2N)
+        product = torch._scaled_mm(
+            rows, self.K_NN.T, self.unscale[0], self.unscale[1], out_dtype=self.dtype
+        )
+        return product.view_as(swings_B2N)
+
+    def decode(self, theta_BN: Tensor) -> Tensor:
+        """Images uint8 (B, H, W, 3) of settled phases."""
+        features = self.ops.read_out(theta_BN, self._reference(theta_BN), self.dtype)
+        x = features.permute(0, 3, 1, 2)
+        *blocks, (out, out_bias) = self.convs
+        for (enlarging, a), (weight, b) in zip(blocks[::2], blocks[1::2], strict=True):
+            x = self.ops.bias_and_leak(enlarge(x, enlarging, None, self.enlarging), a)
+            x = self.ops.bias_and_leak(F.conv2d(x, weight, padding=1), b)
+        images: Tensor = self.ops.levels(F.conv2d(x, out, padding=1), out_bias)
+        return images
+
+    def _reference(self, theta_BN: Tensor) -> Tensor:
+        """What the phases are relative to, (B,). Oscillator 0 comes first in either order."""
+        if self.config.relativization == "mean_relative":
+            return theta_BN.mean(dim=1)
+        if self.config.relativization == "ref_oscillator":
+            return theta_BN[:, 0].contiguous()
+        return theta_BN.new_zeros(len(theta_BN))
+
+
+def coupling_blocks(K_NN: Tensor, device: torch.device) -> Iterator[Tensor]:
+    """K's rows in pixel order, those of one pixel at a time (n / 16, n), float32 on the device,
+    columns in pixel order, diagonal zero: never more than a sixteenth of K besides what is kept."""
+    for pixel, rows in enumerate(K_NN.detach().unflatten(0, (-1, PIXELS)).unbind(1)):
+        block = pixel_order(rows.to(device, torch.float32, copy=True))
+        block.diagonal(offset=pixel * len(block)).zero_()
+        yield block
+
+
+def _coupling(
+    K_NN: Tensor, device: torch.device, dtype: torch.dtype, scale: float | Tensor
+) -> Tensor:
+    out = torch.empty(K_NN.shape, dtype=dtype, device=device)
+    for rows, block in zip(out.chunk(PIXELS), coupling_blocks(K_NN, device), strict=True):
+        rows.copy_(block.mul_(scale))
+    return out
