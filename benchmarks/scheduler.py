@@ -1,8 +1,9 @@
 """Our scheduler and others against the least energy possible, on simulated days.
 
 Sweeps load x slack, and at a slack of an hour load x profile error x failure rate (with --factorial
-all of them with each other), on the bundled 21-node fleet. Every policy gets the same jobs, beliefs and failures; the bound knows the truth, sees the whole day in advance, and
-nothing fails for it. Parameters are tuned on the days of --train, figures are of other days.
+all of them with each other), on the bundled 21-node fleet. Every policy gets the same jobs, beliefs
+and failures; the bound knows the truth, sees the whole day in advance, and nothing fails for it.
+Parameters are tuned on the days of --train, figures are of other days.
 
     python benchmarks/scheduler.py --seed 0 [--days 1] [--quick | --factorial] [--train]
                                    [--json] [--policies merit,warm-pull]

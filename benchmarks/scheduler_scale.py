@@ -143,7 +143,8 @@ def main() -> None:
     costs = []
     if not options.json:
         print(f"{'nodes':>7}{'images':>15}{'shards':>13}{'events':>11}{'decisions/s':>13}"
-              f"{'us/event':>10}{'worst ms':>10}{'peak MB':>9}{'missed':>8}{'wall s':>8}")  # fmt: skip
+              f"{'us/event':>10}{'worst ms':>10}{'peak MB':>9}{'missed':>8}"
+              f"{'wall s':>8}")  # fmt: skip
     for nodes, shard_images in cases:
         cost = apart(options.policy, nodes, shard_images)
         costs.append(cost)

@@ -18,7 +18,7 @@ from cluster.scheduler.dispatch import (
 )
 from cluster.scheduler.fleet import Replica
 from cluster.scheduler.merit import make_plan
-from cluster.scheduler.need import by_urgency, demands, hold_until_s
+from cluster.scheduler.need import Standby, by_urgency, demands, hold_until_s
 from cluster.scheduler.steps import Demand, Offer, power_mw
 from cluster.scheduler.terms import Performance
 
@@ -32,11 +32,8 @@ def replan(core: Core) -> None:
     open_jobs = [job for job in core.jobs.values() if not job.stopping]
     models = {job.terms.model for job in open_jobs}
     offers = {model: core.offers(model) for model in models}
-    margins_s = {
-        model: core.policy.lease_s + max((o.profile.standing.load_s for o in own), default=0.0)
-        for model, own in offers.items()
-    }
-    needs = demands(open_jobs, core.now_s, margins_s, core.policy, core.forecast)
+    standby = {model: _standby(own) for model, own in offers.items()}
+    needs = demands(open_jobs, core.now_s, standby, core.policy)
     before = core.plan
     core.plan = make_plan(needs, offers, core.policy, core.cap_mw)
     if core.plan != before:
@@ -52,9 +49,16 @@ def replan(core: Core) -> None:
     _make_room(core)
     feed_all(core)
     _probe(core, needs)
-    _tell(core, needs, offers, margins_s)
+    _tell(core, needs, offers, standby)
     if open_jobs:
         core.plan_by(core.now_s + core.policy.replan_s)
+
+
+def _standby(offers: list[Offer]) -> Standby:
+    return Standby(
+        sum(o.up * max((p.images_per_s for p in o.profile.curve), default=0.0) for o in offers),
+        max((o.profile.standing.load_s for o in offers), default=0.0),
+    )
 
 
 def _wake_and_switch(core: Core) -> None:
@@ -196,7 +200,7 @@ def _tell(
     core: Core,
     needs: list[Demand],
     offers: dict[str, list[Offer]],
-    margins_s: dict[str, float],
+    standby: dict[str, Standby],
 ) -> None:
     """Tell users why their jobs stand still, and when to look again."""
     held_s: dict[tuple[str, str], float] = {}
@@ -204,9 +208,8 @@ def _tell(
     for need in needs:
         rate = core.plan.hold_rate.get(need.key)
         if rate is not None:
-            until_s = hold_until_s(
-                core.jobs.values(), need.key, rate, margins_s[need.model], core.policy
-            )
+            margin_s = core.policy.lease_s + standby[need.model].load_s
+            until_s = hold_until_s(core.jobs.values(), need.key, rate, margin_s, core.policy)
             held_s[need.key] = max(0.0, until_s - core.now_s)
             core.plan_by(max(until_s, soon_s))
     for job in core.jobs.values():

@@ -11,7 +11,6 @@ from cluster.scheduler.backlog import Job, Lease
 from cluster.scheduler.commands import Command, RevokeLease
 from cluster.scheduler.explain import Decision, Diary, Kind
 from cluster.scheduler.fleet import Fleet, Replica
-from cluster.scheduler.forecast import Forecast
 from cluster.scheduler.merit import Grant, Plan
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import ProfileBook
@@ -52,14 +51,10 @@ class Core:
     last_loss: dict[str, str] = field(default_factory=dict)  # by model
     idle_gap_s: dict[str, float] = field(default_factory=dict)  # by hardware
     diary: Diary = field(default_factory=Diary)
-    forecast: Forecast = field(init=False)
     out: list[Command] = field(default_factory=list)
     _timers: list[tuple[float, int, TimerKind, str]] = field(default_factory=list)
     _timer_count: int = 0
     _leases: int = 0
-
-    def __post_init__(self) -> None:
-        self.forecast = Forecast(self.policy.memory_slacks)
 
     def remind(self, at_s: float, kind: TimerKind, name: str = "") -> None:
         """Come back to this at that time."""

@@ -5,15 +5,24 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from cluster.scheduler.backlog import Job
-from cluster.scheduler.forecast import Forecast
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.steps import Demand
 from cluster.scheduler.terms import Objective
 
 DEADLINE_RESERVE = 1.4  # of the objective that would rather be sure than cheap
 Key = tuple[str, Objective]
+
+
+@dataclass(frozen=True)
+class Standby:
+    """What there is to run a model: images/s of the replicas that are up, at their fastest, and
+    the seconds that it takes to load it on others."""
+
+    images_per_s: float
+    load_s: float
 
 
 def by_urgency(jobs: Iterable[Job], served: Mapping[str, float], *, fair: bool) -> list[Job]:
@@ -36,14 +45,13 @@ def by_urgency(jobs: Iterable[Job], served: Mapping[str, float], *, fair: bool) 
 def demands(
     jobs: Iterable[Job],
     now_s: float,
-    margin_s: Mapping[str, float],
+    standby: Mapping[str, Standby],
     policy: Policy,
-    forecast: Forecast,
 ) -> list[Demand]:
     """What every model and objective needs, most pressing first: by priority, then
     deadline, then age: no model has to wait for ever for the hardware that another one holds.
 
-    margin_s: by model, what is lost of the time to any deadline: loading, and leases under way.
+    standby: by model; time for loading is set aside only for what replicas that are up cannot do.
     """
     groups: dict[Key, list[Job]] = defaultdict(list)
     for job in jobs:
@@ -52,9 +60,11 @@ def demands(
     found: list[tuple[float, float, int, Demand]] = []
     for (model, objective), members in groups.items():
         due = sorted((j for j in members if j.terms.deadline_s is not None), key=_deadline_s)
-        rate, in_time = _rate(due, now_s, margin_s.get(model, 0.0), policy)
-        if due:
-            rate = max(rate, forecast.rate((model, objective), now_s))
+        rate, in_time = _rate(due, now_s, policy.lease_s, policy)
+        ready = standby.get(model)
+        if ready is not None and rate > ready.images_per_s:
+            loading_s = ready.load_s * (1 - ready.images_per_s / rate)
+            rate, in_time = _rate(due, now_s, policy.lease_s + loading_s, policy)
         if objective == "deadline":
             rate *= DEADLINE_RESERVE
         elif objective == "throughput":

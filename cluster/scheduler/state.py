@@ -131,9 +131,6 @@ class SchedulerState:
             least_j = min((core.served_j.get(owner, 0.0) for owner in owners), default=0.0)
             core.served_j[terms.owner] = max(core.served_j.get(terms.owner, 0.0), least_j)
         core.jobs[terms.job_id] = Job.of(terms, self._submitted, event.done)
-        if terms.deadline_s is not None:
-            slack_s = terms.deadline_s - core.now_s
-            core.forecast.came((terms.model, terms.objective), terms.images, slack_s, core.now_s)
         for key in [key for key in core.barred if key[1] == terms.model]:
             del core.barred[key]
         core.stale = True

@@ -98,7 +98,7 @@ def bench() -> ModuleType:
 
 
 def test_benchmark_rows_have_their_names(bench: ModuleType) -> None:
-    cell = bench.Cell(load=0.02, slack_s=900, profile_error=0.3, failure_rate=1.0)
+    cell = bench.Cell(load=0.02, slack_s=900, profile_error=0.3, failure_rate=30.0)
     row = bench.measure(cell, "energy-lateness", bench.days_of(cell, [1, 2]))
     names = {"policy", "load", "slack_s", "profile_error", "failure_rate"}
     assert names | {"energy_over_lb", "miss_rate"} <= row.keys()
