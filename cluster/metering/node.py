@@ -16,9 +16,11 @@ from datetime import datetime
 
 from cluster.clock import monotonic_ns
 from cluster.energy import sum_energy
-from cluster.metering.hardware import CpuTimes, cpu_times
+from cluster.metering.hardware import CpuTimes
+from cluster.metering.hardware import cpu_times as machine_cpu_times
 from cluster.metering.ledger import Ledger
 from cluster.metering.reading import ClockNs, Device, Source, missing
+from cluster.metering.replay_node import ReplayNode
 from cluster.metering.select import choose_gpu, choose_machine
 from cluster.metering.strangers import Strangers, Watcher
 from cluster.metering.usage import EnergyRow, Outcome, Use
@@ -97,25 +99,27 @@ class NodeMeter:
         *,
         hosts: Callable[[], Sequence[Source]] = host_sources,
         gpu: Callable[[Seat], Source] = gpu_source,
-        cpu_times: Callable[[Sequence[int]], CpuTimes] = cpu_times,
+        cpu_times: Callable[[Sequence[int]], CpuTimes] | None = None,
         clock_ns: ClockNs = monotonic_ns,
     ) -> None:
         self._log = log
         self._first_epoch = first_epoch
         self._open_ends = dict(open_ends or {})
         self._gpu = gpu
-        self._cpu_times = cpu_times
+        opened = hosts()
+        own = [source.cpu_times for source in opened if isinstance(source, ReplayNode)]
+        self._cpu_times = cpu_times or (own[0] if own else machine_cpu_times)
         self._clock_ns = clock_ns
         self._lock = threading.Lock()
         self._running: dict[str, Use] = {}  # by attempt, as announced
         self._cut_ns = clock_ns()
-        self._cpu = cpu_times(())
+        self._cpu = self._cpu_times(())
         self._sources: dict[str, Source] = {}
         self._ledgers: dict[str, Ledger] = {}
         self._strangers: defaultdict[str, Strangers] = defaultdict(Strangers)  # by hw_id
         self._seats: dict[str, _Taken] = {}
         self._closed = False
-        self._hosts = [self._open(source) for source in hosts()]
+        self._hosts = [self._open(source) for source in opened]
 
     def sit(self, seat: Seat) -> Device:
         """A replica takes its seat; the device whose energy its images will carry.
