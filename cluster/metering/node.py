@@ -114,6 +114,7 @@ class NodeMeter:
         self._running: dict[str, Use] = {}  # by attempt, as announced
         self._cut_ns = clock_ns()
         self._cpu = self._cpu_times(())
+        self._seen_s: dict[int, float] = {}  # CPU seconds of who sits here, when last alive
         self._sources: dict[str, Source] = {}
         self._ledgers: dict[str, Ledger] = {}
         self._strangers: defaultdict[str, Strangers] = defaultdict(Strangers)  # by hw_id
@@ -133,8 +134,9 @@ class NodeMeter:
             if seat.gpu_uuid is not None:
                 hw_id = self._open(self._gpu(seat))
             self._cut()
-            self._cpu = self._cpu_times([*self._pids(), seat.pid])
-            self._seats[seat.replica_id] = _Taken(seat, hw_id, seat.pid in self._cpu.process_s)
+            alive = self._look(seat.pid)
+            self._cpu = self._last_seen(alive)
+            self._seats[seat.replica_id] = _Taken(seat, hw_id, seat.pid in alive.process_s)
             return self._sources[hw_id or self._hosts[0]].device
 
     def provider(self, device: Device) -> str:
@@ -244,7 +246,7 @@ class NodeMeter:
 
     def _lose_the_dead(self) -> None:
         """Free the seats whose processes are gone: where a whole run was killed nobody says so."""
-        alive = self._cpu_times(self._pids()).process_s
+        alive = self._look().process_s
         for replica_id, taken in list(self._seats.items()):
             if taken.watched and taken.seat.pid not in alive:
                 self._lose(replica_id)
@@ -291,7 +293,7 @@ class NodeMeter:
 
         ended: an attempt that is over with this cut; its images count on its own device.
         """
-        now_ns, cpu = self._clock_ns(), self._cpu_times(self._pids())
+        now_ns, cpu = self._clock_ns(), self._last_seen(self._look())
         shares = self._cpu_shares(cpu)
         for attempt_id, use in self._running.items():
             over = ended is not None and ended.attempt_id == attempt_id
@@ -331,8 +333,17 @@ class NodeMeter:
             for replica_id, attempts in working.items()
         }
 
-    def _pids(self) -> list[int]:
-        return [taken.seat.pid for taken in self._seats.values()]
+    def _look(self, *newcomers: int) -> CpuTimes:
+        """CPU times of those who sit here and are alive."""
+        pids = [*(taken.seat.pid for taken in self._seats.values()), *newcomers]
+        cpu = self._cpu_times(pids)
+        seen_s = self._seen_s | dict(cpu.process_s)
+        self._seen_s = {pid: seen_s[pid] for pid in pids if pid in seen_s}
+        return cpu
+
+    def _last_seen(self, cpu: CpuTimes) -> CpuTimes:
+        """The same with those who have died: what they used till then is theirs."""
+        return CpuTimes(cpu.machine_s, self._seen_s)
 
     def _read(self, hw_ids: Sequence[str]) -> None:
         for hw_id in hw_ids:
