@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster.errors import ClusterError, UserError
-from jobs import cli_meters, cli_models, cli_report, cli_store, cli_train
+from jobs import cli_meters, cli_models, cli_report, cli_simulate, cli_store, cli_train
 from jobs.cli_demo import demo_command
 from jobs.cli_options import (
     Address,
@@ -144,6 +144,7 @@ cli_models.add_to(app)
 cli_meters.add_to(app)
 cli_report.add_to(app)
 cli_train.add_to(app)
+cli_simulate.add_to(app)
 
 
 def main() -> None:

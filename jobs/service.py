@@ -45,10 +45,9 @@ def generate(
     Raises UserError, or un0's InputError and ModelFormatError, for what the caller can mend.
     """
     opened = open_store(store, endpoint_url=endpoint_url, single_writer=single_writer)
-    record = submit(spec, opened)
+    record, work = submit(spec, opened)
     if on_job is not None:
         on_job(record)
-    _, work = model_facts(record.workload.model)
     return run(record, opened, RunOptions(replicas, address), work, on_snapshot)
 
 
@@ -79,9 +78,10 @@ def resume(
     return run(record, opened, RunOptions(replicas, address), work, on_snapshot)
 
 
-def submit(spec: JobSpec, store: ObjectStore) -> JobRecord:
+def submit(spec: JobSpec, store: ObjectStore) -> tuple[JobRecord, ModelWork]:
     """Make every choice the spec leaves open and write the job down. Nothing runs yet."""
-    workload = plan(spec, model_facts(spec.model or DEFAULT_MODEL)[0])
+    facts, work = model_facts(spec.model or DEFAULT_MODEL)
+    workload = plan(spec, facts)
     record = JobRecord(
         workload=workload,
         spec=spec.model_dump(mode="json", exclude_none=True),
@@ -94,7 +94,7 @@ def submit(spec: JobSpec, store: ObjectStore) -> JobRecord:
             f"job {workload.job_id!r} is already in {store.config.uri}; continue it with "
             f"`un0 resume {workload.job_id}` on that store, or choose another --job-id"
         )
-    return record
+    return record, work
 
 
 def model_facts(name: str) -> tuple[ModelFacts, ModelWork]:

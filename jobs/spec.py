@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -18,6 +16,7 @@ from pydantic import (
     field_validator,
 )
 
+from cluster.documents import read_mapping
 from cluster.errors import UserError
 from cluster.types import ImageEncoding, Precision
 
@@ -105,19 +104,7 @@ def parse_spec(data: dict[str, Any], source: str = "job spec") -> JobSpec:
 
 def load_spec(path: Path) -> dict[str, Any]:
     """The mapping in a YAML or JSON file, unchecked. Raises UserError when there is none."""
-    try:
-        text = path.read_text()
-        data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"job spec {path} cannot be read: {error}; check the path") from None
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise UserError(f"job spec {path} is not valid YAML or JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise UserError(
-            f"job spec {path} holds {type(data).__name__}, not a mapping; "
-            "write fields such as 'count: 1000'"
-        )
-    return data
+    return read_mapping(path, "job spec", "count: 1000")
 
 
 def _problem(problem: Any) -> str:

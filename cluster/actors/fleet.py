@@ -108,6 +108,7 @@ class Fleet:
         except ClusterError as error:
             await self._end(job, FinishJob(job_id, "failed", str(error)))
             return job
+        self._decisions.begin(job_id)
         workload = plan.workload
         key = model_key(workload.model_rev, workload.precision)
         load = Load(workload.model, workload.model_rev, workload.precision)
@@ -118,11 +119,13 @@ class Fleet:
         if terms.deadline_s is not None:
             terms = replace(terms, deadline_s=monotonic_s() + terms.deadline_s)
         self._put(JobSubmitted(monotonic_s(), replace(terms, model=key), done))
+        if job.to_stop is not None:  # asked for before there was a job to stop
+            self.stop(job_id, cancel=job.to_stop == "cancelled")
         return job
 
     def stop(self, job_id: str, *, cancel: bool) -> None:
         if job_id in self._jobs:
-            self._jobs[job_id].stopping()
+            self._jobs[job_id].stopping("cancelled" if cancel else "stopped")
         self._put(StopRequested(monotonic_s(), job_id, cancel))
 
     def drain(self, node_id: str, within_s: float | None) -> None:
@@ -461,6 +464,8 @@ class Fleet:
             await self._leave_meters()
         else:
             await asyncio.gather(*(self._end_job_on(seat, job) for seat in seats))
+        explained = asyncio.wrap_future(self._decisions.end(finish.job_id))
+        await asyncio.wait([explained], timeout=CLOSE_S)
         await asyncio.to_thread(self._write_down)
         await job.end(finish)
         self._jobs.pop(finish.job_id, None)

@@ -36,6 +36,7 @@ class JobRun:
         self.plan = plan
         self.workload = plan.workload
         self.over = asyncio.Event()  # nothing more will change
+        self.to_stop: JobEnd | None = None  # how the user wants it to end before it is complete
         self._store = store
         self.model = model_key(plan.workload.model_rev, plan.workload.precision)
         self.epoch = 0  # of this run among the job's
@@ -91,8 +92,9 @@ class JobRun:
         if self.view(replica_id).state != "live":
             self.ready(replica_id, ZERO_ENERGY, **facts)
 
-    def stopping(self) -> None:
-        self._status = "stopping"
+    def stopping(self, end: JobEnd) -> None:
+        """The user wants it to end like that."""
+        self._status, self.to_stop = "stopping", end
 
     def closed(self, window_s: float, generate_s: float) -> None:
         """A replica's part in the job: seconds in all, and those generating."""

@@ -20,8 +20,9 @@ from cluster.actors.metrics import EnergyMetrics
 from cluster.clock import monotonic_ns, monotonic_s, utc_now
 from cluster.errors import ClusterError
 from cluster.metering.hardware import host_name
-from cluster.metering.node import NodeMeter, Seat
+from cluster.metering.node import NodeMeter
 from cluster.metering.reading import Device
+from cluster.metering.seat import Seat
 from cluster.metering.usage import NO_WORK, Outcome, Use, Work
 from cluster.storage.energy_log import EnergyLog
 from cluster.storage.energy_reader import open_ends

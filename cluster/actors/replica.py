@@ -18,6 +18,7 @@ from cluster.clock import monotonic_s
 from cluster.errors import Fatal, Retryable, UserError
 from cluster.execution import PATIENCE_S, Abandoned, Attempt, Lane, ShardRunner
 from cluster.metering.hardware import host_name
+from cluster.metering.zeus import PREFIX
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
 from cluster.types import Energy, Precision, Workload
@@ -106,7 +107,7 @@ class Replica:
 
         began_s = monotonic_s()
         loading = f"load-{uuid.uuid4().hex}"
-        gpu_name, gpu_uuid = _device_of(self._options.device)
+        gpu_name, gpu_uuid = device_of(self._options.device)
         meter = ReplicaMeter(node_meter, node_meter.seat(self._replica_id, gpu_uuid, gpu_name))
         meter.begin(loading)
         load = self._load
@@ -193,7 +194,7 @@ def _outcome(attempt: Future[Attempt]) -> Attempt | Failure:
         return Failure(f"{type(error).__name__}: {error}", fatal=False)
 
 
-def _device_of(device: str) -> tuple[str, str | None]:
+def device_of(device: str) -> tuple[str, str | None]:
     """(name, UUID or None for a CPU) of the torch device a replica runs on."""
     import torch
 
@@ -201,5 +202,8 @@ def _device_of(device: str) -> tuple[str, str | None]:
         return "cpu", None
     properties = torch.cuda.get_device_properties(0)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
+    if torch.version.hip is not None:  # AMD's are metered by index
+        visible = os.environ.get("HIP_VISIBLE_DEVICES", visible).partition(",")[0]
+        return properties.name, f"{PREFIX}{visible or 0}"
     # Of a MIG slice CUDA may tell the board's UUID, which would charge the whole board.
     return properties.name, visible if visible.startswith("MIG-") else str(properties.uuid)

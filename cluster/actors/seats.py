@@ -43,7 +43,7 @@ class NodeFacts:
     gpus: tuple[tuple[str, str], ...]
 
 
-@ray.remote(num_cpus=0, max_retries=1)
+@ray.remote(num_cpus=0, max_retries=1)  # type: ignore[untyped-decorator]
 def describe_node() -> NodeFacts:
     """The facts of the node it runs on."""
     return NodeFacts(host_name(), cpu_name(), _gpus())

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from cluster.clock import monotonic_ns
@@ -21,7 +21,7 @@ from cluster.metering.hardware import cpu_times as machine_cpu_times
 from cluster.metering.ledger import Ledger
 from cluster.metering.reading import ClockNs, Device, Source, missing
 from cluster.metering.replay_node import ReplayNode
-from cluster.metering.select import choose_gpu, choose_machine
+from cluster.metering.seat import Seat, Taken, gpu_source, host_sources
 from cluster.metering.strangers import Strangers, Watcher
 from cluster.metering.usage import EnergyRow, Outcome, Use
 from cluster.storage.energy_log import EnergyLog
@@ -31,48 +31,6 @@ logger = logging.getLogger(__name__)
 CUT_S = 10.0  # how often the CPU time behind a long attempt is looked at
 GRACE_S = 2 * CUT_S  # so nothing is charged before that
 MIN_SHARE = 1e-6  # CPU time ticks coarsely: a short slice may seem to have used none
-
-
-@dataclass(frozen=True)
-class Seat:
-    """Where a replica sits: on a GPU (or MIG slice) by UUID, or on the CPUs alone; its process.
-
-    replica_id: unlike that of any other replica on the node. run_id: of the run it belongs to.
-    """
-
-    replica_id: str
-    pid: int
-    gpu_uuid: str | None = None
-    gpu_name: str = "GPU"
-    run_id: str = ""
-
-
-@dataclass(frozen=True)
-class _Taken:
-    """A seat that is taken. gpu: the hw_id of its GPU. watched: its process can be seen."""
-
-    seat: Seat
-    gpu: str | None
-    watched: bool
-
-
-def host_sources() -> list[Source]:
-    """The best sources of this machine's CPUs; none where their joules are in a GPU's module."""
-    machine = choose_machine()
-    cpus = [c.source for c in machine.choices if c.source.device.hw_type == "cpu"]
-    for choice in machine.choices:
-        if choice.source not in cpus:
-            choice.source.close()
-    return cpus
-
-
-def gpu_source(seat: Seat) -> Source:
-    """The best source of the seat's GPU."""
-    assert seat.gpu_uuid is not None
-    choice = choose_gpu(seat.gpu_uuid, seat.gpu_name)
-    for refusal in choice.refused:
-        logger.info("%s: not %s: %s", seat.gpu_name, refusal.provider, refusal.reason)
-    return choice.source
 
 
 class NodeMeter:
@@ -118,7 +76,7 @@ class NodeMeter:
         self._sources: dict[str, Source] = {}
         self._ledgers: dict[str, Ledger] = {}
         self._strangers: defaultdict[str, Strangers] = defaultdict(Strangers)  # by hw_id
-        self._seats: dict[str, _Taken] = {}
+        self._seats: dict[str, Taken] = {}
         self._closed = False
         self._hosts = [self._open(source) for source in opened]
 
@@ -136,7 +94,7 @@ class NodeMeter:
             self._cut()
             alive = self._look(seat.pid)
             self._cpu = self._last_seen(alive)
-            self._seats[seat.replica_id] = _Taken(seat, hw_id, seat.pid in alive.process_s)
+            self._seats[seat.replica_id] = Taken(seat, hw_id, seat.pid in alive.process_s)
             return self._sources[hw_id or self._hosts[0]].device
 
     def provider(self, device: Device) -> str:

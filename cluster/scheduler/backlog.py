@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from cluster.scheduler.ranges import Ranges
 from cluster.scheduler.terms import JobTerms, OperatingPoint, SetAside
+
+SUSPECTS_LOOKED_AT = 32  # for one to run, so that many of them cost little
 
 
 @dataclass
@@ -24,6 +27,7 @@ class Lease:
     began_s: float
     predicted_s: float
     predicted_j: float
+    power_mw: int
     shards: int
     probe: bool = False
     speculative: bool = False
@@ -54,6 +58,7 @@ class Job:
     done: Ranges = field(default_factory=Ranges)
     suspects: Ranges = field(default_factory=Ranges)
     attempts: dict[int, int] = field(default_factory=dict)
+    failed_on: dict[int, str] = field(default_factory=dict)  # the hardware of the last attempt
     set_aside: dict[int, SetAside] = field(default_factory=dict)
     leases: dict[int, Lease] = field(default_factory=dict)
     twins: int = 0  # leases made beside others, ever
@@ -62,7 +67,7 @@ class Job:
     done_images: int = 0
     waiting_images: int = 0
     stopping: str = ""  # the state to end with
-    alone_s: float | None = None  # since when no replica could run it
+    alone_s: float | None = None  # since when there has been no replica that can run it
     told: str = ""  # the last reason for standing still that the user was told
 
     @staticmethod
@@ -80,6 +85,10 @@ class Job:
         return self.terms.images - self.done_images - aside
 
     @property
+    def shards_left(self) -> int:
+        return self.terms.shards - len(self.done) - len(self.set_aside)
+
+    @property
     def has_work(self) -> bool:
         return bool(self.waiting) or bool(self.suspects)
 
@@ -87,12 +96,18 @@ class Job:
     def has_budget(self) -> bool:
         return self.terms.energy_budget_j is not None
 
-    def take(self, most: int) -> tuple[int, int]:
-        """The next shards to lease, at most so many; a suspect comes alone, and first."""
-        if self.suspects:
-            first, stop = self.suspects.take(1)
-        else:
+    def take(self, most: int, hardware: str) -> tuple[int, int]:
+        """The next shards to lease, at most so many. A suspect comes alone: first where it has not
+        failed yet, last on hardware where it has."""
+        suspects = islice((s for run in self.suspects for s in range(*run)), SUSPECTS_LOOKED_AT)
+        fresh = next((s for s in suspects if self.failed_on.get(s) != hardware), None)
+        if fresh is not None:
+            first, stop = fresh, fresh + 1
+            self.suspects.remove(first, stop)
+        elif self.waiting:
             first, stop = self.waiting.take(most)
+        else:
+            first, stop = self.suspects.take(1)
         self.waiting_images -= self.terms.images_in(first, stop)
         return first, stop
 
@@ -105,9 +120,8 @@ class Job:
                 assert added == shard[1] - shard[0], "a shard waits twice"
                 self.waiting_images += self.terms.images_in(*shard)
 
-    def finish(self, first: int, stop: int) -> int:
-        """These shards are done; how many were not before."""
-        new = 0
+    def finish(self, first: int, stop: int) -> None:
+        """These shards are done."""
         for begin, end in self.done.missing(first, stop):
             for part in (self.waiting, self.suspects):
                 for run in _overlap(part, begin, end):
@@ -115,16 +129,23 @@ class Job:
                     self.waiting_images -= self.terms.images_in(*run)
             for shard in [s for s in self.set_aside if begin <= s < end]:
                 del self.set_aside[shard]
-            new += self.done.add(begin, end)
+            self.done.add(begin, end)
             self.done_images += self.terms.images_in(begin, end)
         if self.attempts:
             for shard in [s for s in self.attempts if first <= s < stop]:
-                del self.attempts[shard]
-        return new
+                del self.attempts[shard], self.failed_on[shard]
 
-    def blame(self, shard: int, reason: str, most: int) -> bool:
+    def has_twin(self, lease: Lease) -> bool:
+        """Whether another lease holds shards of this one, too."""
+        if not lease.twin:
+            return False
+        others = [o for o in self.leases.values() if o.twin and o is not lease]
+        return any(_overlap(o.open, *run) for o in others for run in lease.open)
+
+    def blame(self, shard: int, reason: str, hardware: str, most: int) -> bool:
         """Count a failed attempt at the shard; True if that sets it aside."""
         self.attempts[shard] = self.attempts.get(shard, 0) + 1
+        self.failed_on[shard] = hardware
         if self.attempts[shard] < most or shard in self.done:
             return False
         self.set_aside[shard] = SetAside(shard, self.attempts[shard], reason)
@@ -153,9 +174,9 @@ class Job:
                 assert fresh == stop - first or lease.twin, "a shard is leased twice"
         for name, part in (("waiting", self.waiting), ("suspect", self.suspects)):
             for first, stop in part:
-                assert not any(s in self.done for s in range(first, stop)), f"done, {name}"
-                assert not any(s in leased for s in range(first, stop)), f"leased, {name}"
-                assert not any(s in self.set_aside for s in range(first, stop)), f"aside, {name}"
+                assert not _overlap(self.done, first, stop), f"done, {name}"
+                assert not _overlap(leased, first, stop), f"leased, {name}"
+                assert not any(first <= s < stop for s in self.set_aside), f"aside, {name}"
         known = Ranges()
         for part in (self.waiting, self.suspects, self.done, leased):
             for first, stop in part:

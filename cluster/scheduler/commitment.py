@@ -8,10 +8,18 @@ from collections import defaultdict
 from cluster.scheduler.backlog import Job
 from cluster.scheduler.commands import ParkReplica, TellUser, WakeReplica
 from cluster.scheduler.core import Core
-from cluster.scheduler.dispatch import feed, feed_all, probe_point
+from cluster.scheduler.dispatch import (
+    feed,
+    feed_all,
+    probe_images,
+    probe_point,
+    room_to_probe_j,
+    work_to_probe,
+)
 from cluster.scheduler.fleet import Replica
-from cluster.scheduler.merit import Demand, make_plan, power_mw
+from cluster.scheduler.merit import make_plan
 from cluster.scheduler.need import by_urgency, demands, hold_until_s
+from cluster.scheduler.steps import Demand, Offer, power_mw
 from cluster.scheduler.terms import Performance
 
 REPLAN_AT_LEAST_S = 0.05  # however much happens
@@ -28,7 +36,7 @@ def replan(core: Core) -> None:
         model: core.policy.lease_s + max((o.profile.standing.load_s for o in own), default=0.0)
         for model, own in offers.items()
     }
-    needs = demands(open_jobs, core.now_s, margins_s, core.policy)
+    needs = demands(open_jobs, core.now_s, margins_s, core.policy, core.forecast)
     before = core.plan
     core.plan = make_plan(needs, offers, core.policy, core.cap_mw)
     if core.plan != before:
@@ -41,9 +49,10 @@ def replan(core: Core) -> None:
         if job.has_work:
             core.order[job.terms.model][job.terms.job_id] = job
     _wake_and_switch(core)
+    _make_room(core)
     feed_all(core)
     _probe(core, needs)
-    _tell(core, needs, margins_s)
+    _tell(core, needs, offers, margins_s)
     if open_jobs:
         core.plan_by(core.now_s + core.policy.replan_s)
 
@@ -53,19 +62,18 @@ def _wake_and_switch(core: Core) -> None:
     wanted: dict[tuple[str, str], Performance] = {}
     for (model, _), grants in core.plan.grants.items():
         for hardware, grant in grants.items():
-            wanted[hardware, model] = grant.performance
+            wanted.setdefault((hardware, model), grant.performance)
     for (hardware, model), performance in wanted.items():
         group = core.fleet.groups[hardware]
         lacking = core.plan.nodes(hardware, model) - group.up_with(model)
-        for name in list(group.parked)[: max(0, lacking)]:
-            if not wake(core, core.fleet.replicas[name], model, performance):
-                _make_room(core)
-                return
+        for replica in core.fleet.parked(hardware, lacking):
+            if not wake(core, replica, model, performance):
+                break
             lacking -= 1
         for other in list(group.up):
             surplus = group.up_with(other) - core.plan.nodes(hardware, other)
-            for name in core.fleet.with_leases(hardware, other, 0)[: max(0, min(surplus, lacking))]:
-                park(core, core.fleet.replicas[name], f"makes room for {model}")
+            for replica in core.fleet.with_leases(hardware, other, 0, min(surplus, lacking)):
+                park(core, replica, f"makes room for {model}")
                 lacking -= 1
 
 
@@ -96,11 +104,12 @@ def park(core: Core, replica: Replica, why: str) -> None:
 
 def park_if_idle(core: Core, replica: Replica) -> None:
     """Its patience is over: park it, unless there is work for it after all."""
+    replica.look_s = -1.0
     if not replica.idle:
         return
     due_s = replica.since_s + core.patience_s(replica)
     if core.now_s < due_s - 1e-9:  # it was idle before, and is again
-        core.remind(due_s, "idle", replica.replica_id)
+        core.rest(replica)
         return
     if feed(core, replica):
         return
@@ -109,12 +118,26 @@ def park_if_idle(core: Core, replica: Replica) -> None:
 
 
 def _make_room(core: Core) -> None:
-    """The cap is reached: idle replicas that the plan does not count on give up their power."""
+    """Under a cap: idle replicas that the plan does not count on park if it needs their power. Over
+    it: idle ones that it counts on may draw what is planned now, not what they drew before."""
+    if core.cap_mw is None:
+        return
+    surplus: list[Replica] = []
     for hardware, group in core.fleet.groups.items():
         for model in list(group.up):
-            surplus = group.up_with(model) - core.plan.nodes(hardware, model)
-            for name in core.fleet.with_leases(hardware, model, 0)[: max(0, surplus)]:
-                park(core, core.fleet.replicas[name], "its power is needed elsewhere")
+            most = group.up_with(model) - core.plan.nodes(hardware, model)
+            surplus += core.fleet.with_leases(hardware, model, 0, most)
+    if core.plan.power_mw + sum(replica.power_mw for replica in surplus) > core.cap_mw:
+        for replica in surplus:
+            park(core, replica, "its power is needed elsewhere")
+    if core.fleet.power_mw <= core.cap_mw:
+        return
+    for (model, _), grants in core.plan.grants.items():
+        for hardware, grant in grants.items():
+            for replica in core.fleet.with_leases(hardware, model, 0, grant.nodes):
+                core.fleet.lift(replica)
+                replica.power_mw = min(replica.power_mw, power_mw(grant.performance))
+                core.fleet.place(replica)
 
 
 def _probe(core: Core, needs: list[Demand]) -> None:
@@ -123,65 +146,94 @@ def _probe(core: Core, needs: list[Demand]) -> None:
     Only with work that can wait, one replica at a time, and for at most a small share of all
     energy spent.
     """
+    probing = core.fleet.replicas.get(core.probing)
+    if probing is not None and (probing.probe or any(held.probe for held in probing.leases)):
+        return
     for need in needs:
         grants = core.plan.grants.get(need.key)
-        if not grants or not need.patient or need.key in core.plan.shortfall:
+        job = work_to_probe(core, need.model)
+        if need.objective != "energy" or not need.relaxed or need.key in core.plan.shortfall:
+            continue
+        if not grants or job is None:
             continue
         best = min(grant.cost for grant in grants.values())
         for offer in core.offers(need.model):
-            hardware, standing = offer.profile.hardware, offer.profile.standing
-            for point in offer.profile.curve:
-                hopeful_j = point.energy_per_image_j / 2 if point.low_j is None else point.low_j
-                if point.samples or (hardware in grants and len(offer.profile.curve) == 1):
-                    continue
-                if need.objective != "energy" or hopeful_j >= best:
-                    continue
-                takes_j = point.power_w * core.policy.probe_s + (
-                    0.0 if offer.up else standing.load_j
-                )
-                room_j = core.policy.probe_share * core.spent_j - core.probed_j
-                if takes_j <= room_j and _probe_on(core, hardware, need.model, point):
-                    core.probed_j += takes_j
+            for point in _hopeful(offer, best, granted=offer.profile.hardware in grants):
+                takes_j = probe_images(core, job, point) * point.energy_per_image_j
+                if _probe_on(core, offer, point, takes_j):
                     return
 
 
-def _probe_on(core: Core, hardware: str, model: str, point: Performance) -> bool:
+def _hopeful(offer: Offer, best_j: float, *, granted: bool) -> list[Performance]:
+    """Points of which nothing is known that may make an image for less than the best one."""
+    if granted and len(offer.profile.curve) == 1:
+        return []  # its work will tell
+    return [
+        point
+        for point in offer.profile.curve
+        if not point.samples
+        and (point.energy_per_image_j / 2 if point.low_j is None else point.low_j) < best_j
+    ]
+
+
+def _probe_on(core: Core, offer: Offer, point: Performance, takes_j: float) -> bool:
     """Probe an idle replica, or wake one to be probed when it is up."""
-    for name in core.fleet.with_leases(hardware, model, 0):
-        return probe_point(core, core.fleet.replicas[name], point.point, core.policy.probe_s)
-    group = core.fleet.groups[hardware]
-    if group.up_with(model) or not group.parked:
+    hardware, model = offer.profile.hardware, offer.profile.model
+    for replica in core.fleet.with_leases(hardware, model, 0):
+        return probe_point(core, replica, point.point)
+    load_j = offer.profile.standing.load_j
+    if offer.up or takes_j + load_j > room_to_probe_j(core):
         return False
-    return wake(core, core.fleet.replicas[next(iter(group.parked))], model, point)
+    for replica in core.fleet.parked(hardware):
+        if wake(core, replica, model, point):
+            replica.probe, core.probing = True, replica.replica_id
+            core.probed_j += load_j
+            return True
+    return False
 
 
-def _tell(core: Core, needs: list[Demand], margins_s: dict[str, float]) -> None:
+def _tell(
+    core: Core,
+    needs: list[Demand],
+    offers: dict[str, list[Offer]],
+    margins_s: dict[str, float],
+) -> None:
     """Tell users why their jobs stand still, and when to look again."""
-    held: dict[tuple[str, str], str] = {}
+    held_s: dict[tuple[str, str], float] = {}
+    soon_s = core.now_s + REPLAN_AT_LEAST_S
     for need in needs:
         rate = core.plan.hold_rate.get(need.key)
         if rate is not None:
             until_s = hold_until_s(
                 core.jobs.values(), need.key, rate, margins_s[need.model], core.policy
             )
-            left_s = until_s - core.now_s
-            held[need.key] = "held, so that one start-up serves more images"
-            core.note("hold", f"for up to {left_s:.0f} s more, while deadlines allow")
-            core.plan_by(max(until_s, core.now_s + REPLAN_AT_LEAST_S))
+            held_s[need.key] = max(0.0, until_s - core.now_s)
+            core.plan_by(max(until_s, soon_s))
     for job in core.jobs.values():
-        _say(core, job, held.get((job.terms.model, job.terms.objective), ""))
+        if job.stopping:
+            continue
+        if offers[job.terms.model]:
+            job.alone_s = None
+        elif job.alone_s is None:
+            job.alone_s = core.now_s
+        if job.alone_s is not None and not job.leases:
+            core.plan_by(max(job.alone_s + core.policy.desert_s, soon_s))
+        _say(core, job, held_s.get((job.terms.model, job.terms.objective)))
 
 
-def _say(core: Core, job: Job, held: str) -> None:
-    reason = held
-    if core.plan.grants.get((job.terms.model, job.terms.objective)):
-        job.alone_s = None
-    if not held and not job.leases and not job.stopping:
-        grants = core.plan.grants.get((job.terms.model, job.terms.objective))
-        if not core.offers(job.terms.model):
+def _say(core: Core, job: Job, held_s: float | None) -> None:
+    reason = ""
+    if held_s is not None:
+        reason = "held, so that one start-up serves more images"
+    elif not job.leases:
+        if job.alone_s is not None:
             reason = f"no live replica can run {job.terms.model}"
-        elif not grants:
+        elif not core.plan.grants.get((job.terms.model, job.terms.objective)):
             reason = "higher-ranked jobs or the power cap leave no replica for it"
-    if reason != job.told:
-        job.told = reason
-        core.out.append(TellUser(job.terms.job_id, reason))
+    if reason == job.told:
+        return
+    job.told = reason
+    core.out.append(TellUser(job.terms.job_id, reason))
+    if held_s is not None:
+        why = f"for up to {held_s:.0f} s, while deadlines allow"
+        core.note("hold", why, job_id=job.terms.job_id)

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cluster.scheduler.backlog import Job, Lease
 from cluster.scheduler.commands import Command, RevokeLease
 from cluster.scheduler.explain import Decision, Diary, Kind
 from cluster.scheduler.fleet import Fleet, Replica
-from cluster.scheduler.merit import Grant, Offer, Plan
+from cluster.scheduler.forecast import Forecast
+from cluster.scheduler.merit import Grant, Plan
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import ProfileBook
+from cluster.scheduler.steps import Offer
 from cluster.scheduler.terms import Objective
 
-TimerKind = Literal["plan", "idle", "late", "desert"]
+TimerKind = Literal["plan", "idle", "late"]
 
 
 @dataclass
 class Core:
     """order: of jobs to lease from, by model. barred: hardware that cannot run a model, and why.
+    losses: in a row, of hardware with a model, and how many of them bar it.
 
     served_j: predicted energy leased to each owner, relative to the least served one. spent_j: all
     energy that came to be known; probed_j: spent on finding out.
@@ -40,18 +42,24 @@ class Core:
     planned_s: float = -math.inf
     plan_at_s: float = math.inf
     stale: bool = False
+    touched: dict[str, None] = field(default_factory=dict)  # jobs that may be over now
     served_j: dict[str, float] = field(default_factory=dict)
     spent_j: float = 0.0
     probed_j: float = 0.0
+    probing: str = ""  # the replica that was probed last
     barred: dict[tuple[str, str], str] = field(default_factory=dict)
-    losses: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    losses: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     last_loss: dict[str, str] = field(default_factory=dict)  # by model
     idle_gap_s: dict[str, float] = field(default_factory=dict)  # by hardware
     diary: Diary = field(default_factory=Diary)
+    forecast: Forecast = field(init=False)
     out: list[Command] = field(default_factory=list)
     _timers: list[tuple[float, int, TimerKind, str]] = field(default_factory=list)
     _timer_count: int = 0
     _leases: int = 0
+
+    def __post_init__(self) -> None:
+        self.forecast = Forecast(self.policy.memory_slacks)
 
     def remind(self, at_s: float, kind: TimerKind, name: str = "") -> None:
         """Come back to this at that time."""
@@ -75,16 +83,20 @@ class Core:
     def next_timer_s(self) -> float | None:
         return self._timers[0][0] if self._timers else None
 
+    def touch(self, *job_ids: str) -> None:
+        """Look whether these jobs are over."""
+        self.touched.update(dict.fromkeys(job_ids))
+
     def next_lease_id(self) -> int:
         self._leases += 1
         return self._leases
 
     def note(self, kind: Kind, why: str, replica: Replica | None = None, **facts: object) -> None:
         """Write the decision down."""
-        decision = Decision(kind, self.now_s, self.plan_number, why)
         if replica is not None:
-            decision = replace(decision, replica_id=replica.replica_id, hardware=replica.hardware)
-        self.diary.note(replace(decision, **facts))  # type: ignore[arg-type]
+            facts |= {"replica_id": replica.replica_id, "hardware": replica.hardware}
+        decision = Decision(kind, self.now_s, self.plan_number, why, **facts)  # type: ignore[arg-type]
+        self.diary.note(decision)
 
     def offers(self, model: str) -> list[Offer]:
         """The hardware that can run the model now."""
@@ -95,6 +107,15 @@ class Core:
             if profile is not None and nodes and (hardware, model) not in self.barred:
                 found.append(Offer(profile, nodes, group.up_with(model)))
         return found
+
+    def can_run(self, model: str) -> bool:
+        """Whether there is any hardware that can run the model now."""
+        return any(
+            (hardware, model) not in self.barred
+            and self.book.profile(hardware, model) is not None
+            and group.total()
+            for hardware, group in self.fleet.groups.items()
+        )
 
     def grant(self, hardware: str, model: str, objective: Objective) -> Grant | None:
         """What the plan gives this hardware to do."""
@@ -111,7 +132,9 @@ class Core:
         self.fleet.lift(replica)
         was_first = replica.leases[0] is lease
         replica.leases.remove(lease)
-        if not replica.leases:
+        if replica.leases:
+            replica.power_mw = max(held.power_mw for held in replica.leases)
+        else:
             replica.since_s = self.now_s
         self.fleet.place(replica)
         if was_first and replica.leases:
@@ -134,7 +157,10 @@ class Core:
     def rest(self, replica: Replica) -> None:
         """The replica is idle: park it when idling has cost as much as loading again would, or at
         once where such pauses have been longer than that (ski rental with a forecast)."""
-        self.remind(self.now_s + self.patience_s(replica), "idle", replica.replica_id)
+        at_s = self.now_s + self.patience_s(replica)
+        if not self.now_s <= replica.look_s <= at_s:  # one timer is enough: it sets the next
+            replica.look_s = at_s
+            self.remind(at_s, "idle", replica.replica_id)
 
     def patience_s(self, replica: Replica) -> float:
         """How long the replica may idle before it is parked."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
+
 from cluster.scheduler.backlog import Job, Lease
 from cluster.scheduler.commands import RunLease
 from cluster.scheduler.core import Core
 from cluster.scheduler.explain import Kind
 from cluster.scheduler.fleet import Replica
-from cluster.scheduler.merit import Grant, power_mw
 from cluster.scheduler.ranges import Ranges
-from cluster.scheduler.terms import OperatingPoint, Performance
+from cluster.scheduler.steps import power_mw
+from cluster.scheduler.terms import Objective, OperatingPoint, Performance
 
 
 def feed(core: Core, replica: Replica) -> bool:
@@ -46,22 +49,36 @@ def _takes_work(core: Core, replica: Replica) -> bool:
 def _next_lease(core: Core, replica: Replica) -> Lease | None:
     order = core.order.get(replica.model, {})
     spent: list[str] = []
+    ahead: dict[Objective, int] = defaultdict(int)  # images that go first on other replicas
     lease = None
     for job_id, job in order.items():
         if job.stopping or not job.has_work:
             spent.append(job_id)
             continue
-        grant = core.grant(replica.hardware, replica.model, job.terms.objective)
-        if grant is None or not _within_cap(core, replica, grant.performance):
+        objective = job.terms.objective
+        performance = _point_now(core, replica, objective)
+        if performance is None:
             continue
-        shards = _size(core, job, replica, grant)
+        ahead[objective] += job.waiting_images
+        shards = _size(core, job, replica, performance, ahead[objective])
         if shards:
-            first, stop = job.take(shards)
-            lease = lease_out(core, job, replica, first, stop, grant.performance)
+            first, stop = job.take(shards, replica.hardware)
+            lease = lease_out(core, job, replica, first, stop, performance)
             break
     for job_id in spent:
         del order[job_id]
     return lease
+
+
+def _point_now(core: Core, replica: Replica, objective: Objective) -> Performance | None:
+    """How the plan runs such work there; slower while others still draw the power for that; None
+    if it has none for it."""
+    grant = core.grant(replica.hardware, replica.model, objective)
+    if grant is None or _within_cap(core, replica, grant.performance):
+        return None if grant is None else grant.performance
+    profile = core.book.profile(replica.hardware, replica.model)
+    fitting = [p for p in profile.curve if _within_cap(core, replica, p)] if profile else []
+    return max(fitting, key=lambda p: p.images_per_s, default=None)
 
 
 def _within_cap(core: Core, replica: Replica, performance: Performance) -> bool:
@@ -69,31 +86,35 @@ def _within_cap(core: Core, replica: Replica, performance: Performance) -> bool:
     return core.cap_mw is None or more_mw <= 0 or core.fleet.power_mw + more_mw <= core.cap_mw
 
 
-def _size(core: Core, job: Job, replica: Replica, grant: Grant) -> int:
+def _size(
+    core: Core, job: Job, replica: Replica, performance: Performance, ahead_images: int
+) -> int:
     """Shards for the replica's next lease; 0 if others had better run them.
 
     Seconds of work, not shards, are what leases have in common; near the end they get shorter. A
-    replica so slow that the rest would wait for it is left out.
+    replica so slow that the rest would wait for it is left out. ahead_images: that wait, its own
+    included.
     """
     policy, terms = core.policy, job.terms
-    shard_s = terms.shard_images / grant.performance.images_per_s
+    room = _affordable(core, job, performance)
+    if not room:
+        return 0
+    shard_s = terms.shard_images / performance.images_per_s
     grants = core.plan.grants[terms.model, terms.objective].values()
     able = [g for g in grants if _affordable(core, job, g.performance)]
-    if grant not in able:
-        return 0
-    together = sum(g.nodes * g.performance.images_per_s for g in able)
-    waiting_s = job.waiting_images / together
-    fastest_s = min(terms.shard_images / g.performance.images_per_s for g in able)
+    together = sum(g.nodes * g.performance.images_per_s for g in able) or performance.images_per_s
+    fastest_s = min([shard_s, *(terms.shard_images / g.performance.images_per_s for g in able)])
     if shard_s > fastest_s:
+        waiting_s = ahead_images / together
         ends_s = _queue_s(core, replica) + shard_s
         tail = ends_s > waiting_s + 2 * policy.lease_s + fastest_s
-        late = terms.deadline_s is not None and core.now_s + ends_s > terms.deadline_s
+        left_s = math.inf if terms.deadline_s is None else terms.deadline_s - core.now_s
+        late = ends_s > left_s >= waiting_s + fastest_s  # which the others would not be
         if tail or late:
             return 0
-    wanted = int(min(policy.lease_s, max(waiting_s / 2, fastest_s)) / shard_s)
-    if job.suspects:
-        wanted = 1
-    return min(max(1, wanted), _affordable(core, job, grant.performance))
+    own_s = job.waiting_images / together
+    wanted = int(min(policy.lease_s, max(own_s / 2, fastest_s)) / shard_s)
+    return min(max(1, wanted), room)
 
 
 def _affordable(core: Core, job: Job, performance: Performance) -> int:
@@ -148,6 +169,7 @@ def lease_out(
         core.now_s,
         images / performance.images_per_s,
         images * performance.energy_per_image_j,
+        power_mw(performance),
         stop - first,
         probe=probe,
         speculative=twin_of is not None,
@@ -157,7 +179,8 @@ def lease_out(
         core.learn_gap(replica)
     core.fleet.lift(replica)
     replica.leases.append(lease)
-    _set_point(replica, performance)
+    replica.power_mw = max(held.power_mw for held in replica.leases)
+    replica.point = performance.point
     core.fleet.place(replica)
     job.leases[lease.lease_id] = lease
     job.reserved_j += lease.predicted_j
@@ -191,74 +214,84 @@ def _why(probe: bool, twin_of: Lease | None) -> str:
     return "cheapest hardware in the plan with room"
 
 
-def _set_point(replica: Replica, performance: Performance) -> None:
-    """Run it at that point; never below what it may draw for leases it has."""
-    draw_mw = power_mw(performance)
-    replica.power_mw = max(draw_mw, replica.power_mw) if len(replica.leases) > 1 else draw_mw
-    replica.point = performance.point
-
-
 def second_attempt(core: Core, lease: Lease) -> None:
     """Run a late lease's shards elsewhere too, if that saves the deadline.
 
     It is done at the last moment at which another replica would be in time: until then the late
-    one may still come. The one that loses is charged as wasted.
+    one may still come. Without a deadline that can be met, it is done after so long that the
+    replica is hardly alive. The one that loses is charged as wasted.
     """
     job = core.jobs.get(lease.job_id)
-    if job is None or lease.twin or lease.lease_id not in job.leases or not lease.open:
+    if job is None or lease.lease_id not in job.leases:
         return
     late = core.fleet.replicas[lease.replica_id]
     if late.leases[0] is not lease:
         return  # it is not its turn yet
-    other = _other(core, job, late)
-    if other is None:
-        core.remind(
-            core.now_s + core.policy.lease_s, "late", f"{job.terms.job_id}/{lease.lease_id}"
-        )
-        return
-    replica, grant = other
-    shards = lease.open
-    needs_s = sum(job.terms.images_in(*run) for run in shards) / grant.performance.images_per_s
-    deadline_s = job.terms.deadline_s
-    if deadline_s is None:
+    again_s = core.now_s + core.policy.lease_s
+    other = None if job.stopping or lease.revoked else _other(core, job, late)
+    if other is not None and not job.has_twin(lease):
+        replica, performance = other
+        images = sum(job.terms.images_in(*run) for run in lease.open)
+        needs_s = images / performance.images_per_s
         latest_s = lease.began_s + core.policy.late_alone_s
-    else:
-        latest_s = deadline_s - 2 * needs_s - core.policy.lease_s
-        if core.now_s + needs_s > deadline_s:
-            return  # it would be too late as well
-    if core.now_s < latest_s:
-        core.remind(latest_s, "late", f"{job.terms.job_id}/{lease.lease_id}")
-        return
-    first, stop = next(iter(shards))
-    if stop - first > _affordable(core, job, grant.performance):
-        return
-    lease.twin = True
-    job.twins += 1
-    lease_out(core, job, replica, first, stop, grant.performance, twin_of=lease)
+        if job.terms.deadline_s is not None and core.now_s + needs_s <= job.terms.deadline_s:
+            latest_s = job.terms.deadline_s - 2 * needs_s - core.policy.lease_s
+        first, stop = next(iter(lease.open))
+        if core.now_s < latest_s:
+            again_s = latest_s
+        elif stop - first <= _affordable(core, job, performance):
+            lease.twin = True
+            job.twins += 1
+            lease_out(core, job, replica, first, stop, performance, twin_of=lease)
+    core.remind(again_s, "late", f"{job.terms.job_id}/{lease.lease_id}")
 
 
-def _other(core: Core, job: Job, late: Replica) -> tuple[Replica, Grant] | None:
+def _other(core: Core, job: Job, late: Replica) -> tuple[Replica, Performance] | None:
     """A replica with room, other than the late one: an idle one if there is one."""
     grants = core.plan.grants.get((job.terms.model, job.terms.objective), {})
     for waiting in range(core.policy.leases):
-        for hardware, grant in sorted(grants.items(), key=lambda item: item[1].cost):
-            for name in core.fleet.with_leases(hardware, job.terms.model, waiting):
-                replica = core.fleet.replicas[name]
-                if replica is not late and _takes_work(core, replica):
-                    return replica, grant
+        for hardware in sorted(grants, key=lambda name: grants[name].cost):
+            for replica in core.fleet.with_leases(hardware, job.terms.model, waiting, most=2):
+                performance = _point_now(core, replica, job.terms.objective)
+                if replica is not late and _takes_work(core, replica) and performance is not None:
+                    return replica, performance
     return None
 
 
-def probe_point(core: Core, replica: Replica, point: OperatingPoint, seconds: float) -> bool:
-    """Give the replica a little work at a point that little is known of; whether there was any."""
+def work_to_probe(core: Core, model: str) -> Job | None:
+    """A job that may be used to find out what hardware does."""
+    for job in core.order.get(model, {}).values():
+        can_wait = job.terms.objective == "energy" and not job.has_budget
+        if can_wait and job.waiting and not job.stopping:
+            return job
+    return None
+
+
+def probe_images(core: Core, job: Job, performance: Performance) -> int:
+    """Images of one probe: a few seconds' worth, in whole shards."""
+    shards = int(core.policy.probe_s * performance.images_per_s / job.terms.shard_images)
+    return max(1, shards) * job.terms.shard_images
+
+
+def room_to_probe_j(core: Core) -> float:
+    """Energy that may be spent on probes now."""
+    return core.policy.probe_share * core.spent_j - core.probed_j
+
+
+def probe_point(core: Core, replica: Replica, point: OperatingPoint) -> bool:
+    """Give the replica a little work at a point that little is known of; whether it got any."""
     profile = core.book.profile(replica.hardware, replica.model)
     performance = next((p for p in profile.curve if p.point == point), None) if profile else None
-    if performance is None or not _takes_work(core, replica):
+    job = work_to_probe(core, replica.model)
+    if performance is None or job is None:
         return False
-    for job in core.order.get(replica.model, {}).values():
-        if job.waiting and not job.stopping and job.terms.energy_budget_j is None:
-            shards = int(seconds * performance.images_per_s / job.terms.shard_images)
-            first, stop = job.take(max(1, shards))
-            lease_out(core, job, replica, first, stop, performance, probe=True)
-            return True
-    return False
+    if not _takes_work(core, replica) or not _within_cap(core, replica, performance):
+        return False
+    images = probe_images(core, job, performance)
+    if images * performance.energy_per_image_j > room_to_probe_j(core):
+        return False
+    first, stop = job.take(images // job.terms.shard_images, replica.hardware)
+    lease = lease_out(core, job, replica, first, stop, performance, probe=True)
+    core.probed_j += lease.predicted_j
+    core.probing = replica.replica_id
+    return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 from cluster.scheduler.backlog import Lease
@@ -29,6 +30,8 @@ class Replica:
     power_mw: int = 0  # that it may draw now, as far as was decided
     leases: list[Lease] = field(default_factory=list)  # oldest first
     since_s: float = 0.0  # in this state, or idle
+    look_s: float = -1.0  # when its idleness is looked at next
+    probe: bool = False  # it was woken only to be probed
     draining: bool = False
     drain_until_s: float | None = None
     why: str = "has joined"
@@ -119,9 +122,15 @@ class Fleet:
         while waiting:
             yield self.replicas[next(reversed(waiting))]
 
-    def with_leases(self, hardware: str, model: str, leases: int) -> list[str]:
-        """The ids of awake replicas that have so many leases and take more."""
-        return list(self._hungry(self.groups[hardware], model)[leases])
+    def with_leases(self, hardware: str, model: str, leases: int, most: int = 1) -> list[Replica]:
+        """At most so many awake replicas that have so many leases and take more."""
+        waiting = self._hungry(self.groups[hardware], model)[leases]
+        return [self.replicas[name] for name in islice(waiting, max(0, most))]
+
+    def parked(self, hardware: str, most: int = 1) -> list[Replica]:
+        """At most so many parked replicas of this hardware, the longest there first."""
+        names = islice(self.groups[hardware].parked, max(0, most))
+        return [self.replicas[name] for name in names]
 
     def _hungry(self, group: Group, model: str) -> list[dict[str, None]]:
         if model not in group.hungry:

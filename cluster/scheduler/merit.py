@@ -12,38 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cluster.scheduler.policy import Policy
-from cluster.scheduler.profiles import Profile
-from cluster.scheduler.terms import Objective, Performance, Standing
-
-J_PER_KWH = 3.6e6
-
-
-@dataclass(frozen=True)
-class Demand:
-    """What the jobs of one model and objective need from now on.
-
-    rate: images/s that meet all deadlines, reserve included; inf is as fast as can be.
-    images: left to make. patient: nothing is lost by waiting while the rate is small.
-    """
-
-    model: str
-    objective: Objective
-    rate: float
-    images: int
-    patient: bool
-
-    @property
-    def key(self) -> tuple[str, Objective]:
-        return self.model, self.objective
-
-
-@dataclass(frozen=True)
-class Offer:
-    """One hardware for one model: nodes in all that may be used, and those already up with it."""
-
-    profile: Profile
-    nodes: int
-    up: int
+from cluster.scheduler.steps import Demand, Offer, Step, merit_order, power_mw, start_cost
+from cluster.scheduler.terms import Objective, Performance
 
 
 @dataclass(frozen=True)
@@ -80,6 +50,15 @@ class Plan:
     shortfall: dict[tuple[str, Objective], float] = field(default_factory=dict)
     rivals: dict[tuple[str, Objective], tuple[Rival, ...]] = field(default_factory=dict)
 
+    @property
+    def power_mw(self) -> int:
+        """What all that is granted may draw."""
+        return sum(
+            grant.nodes * power_mw(grant.performance)
+            for grants in self.grants.values()
+            for grant in grants.values()
+        )
+
     def nodes(self, hardware: str, model: str) -> int:
         """Replicas of this hardware that the plan wants up with the model."""
         return sum(
@@ -89,36 +68,21 @@ class Plan:
         )
 
 
-def image_cost(performance: Performance, standing: Standing, objective: Objective) -> float:
-    """What an image costs at this point in the objective's unit: J, g CO2e, currency, seconds."""
-    if objective == "carbon":
-        return performance.energy_per_image_j * standing.carbon_g_per_kwh / J_PER_KWH
-    if objective == "cost":
-        return standing.price_per_h / 3600 / performance.images_per_s
-    if objective == "throughput":
-        return 1 / performance.images_per_s
-    return performance.energy_per_image_j
+@dataclass
+class _Room:
+    """What is left to grant: nodes by hardware, and power."""
 
+    free: dict[str, int]
+    left_mw: float
 
-def start_cost(standing: Standing, objective: Objective) -> float:
-    """What one start-up costs in the objective's unit."""
-    if objective == "carbon":
-        return standing.load_j * standing.carbon_g_per_kwh / J_PER_KWH
-    if objective == "cost":
-        return standing.price_per_h / 3600 * standing.load_s
-    return 0.0 if objective == "throughput" else standing.load_j
-
-
-@dataclass(frozen=True)
-class _Step:
-    """Wake or keep up to ``nodes`` replicas; or, for an upgrade, run the granted ones faster."""
-
-    order: float
-    hardware: str
-    performance: Performance
-    cost: float
-    nodes: int = 0
-    upgrade: bool = False
+    def grant(self, hardware: str, most: int, each_mw: int) -> int:
+        """Take up to so many nodes; how many there was room for."""
+        nodes = max(0, min(most, self.free[hardware]))
+        if self.left_mw != math.inf and each_mw > 0:
+            nodes = min(nodes, int(max(0.0, self.left_mw) // each_mw))
+        self.free[hardware] -= nodes
+        self.left_mw -= nodes * each_mw
+        return nodes
 
 
 def make_plan(
@@ -133,97 +97,39 @@ def make_plan(
     """
     plan = Plan()
     free = {o.profile.hardware: o.nodes for own in offers.values() for o in own}
-    left_mw = math.inf if cap_mw is None else float(cap_mw)
+    room = _Room(free, math.inf if cap_mw is None else float(cap_mw))
+    steps_of: dict[tuple[str, Objective], list[Step]] = {}
     for demand in demands:
-        own = [o for o in offers.get(demand.model, ()) if o.profile.curve]
-        steps = sorted(_steps(demand, own), key=lambda s: (s.order, s.hardware, s.upgrade))
+        own = _within(room, offers.get(demand.model, ()))
+        steps = steps_of[demand.key] = merit_order(demand, own)
         held = _hold(demand, own, steps, policy)
         if held is not None:
             plan.hold_rate[demand.key] = held
-            plan.rivals[demand.key] = _rivals(steps, {}, held=True)
-            continue
-        grants, left_mw = _serve(demand, own, steps, free, left_mw, policy)
-        made = sum(g.nodes * g.performance.images_per_s for g in grants.values())
-        if made < demand.rate < math.inf:
-            plan.shortfall[demand.key] = demand.rate - made
-        for grant in grants.values():
-            free[grant.hardware] -= grant.nodes
-        plan.grants[demand.key] = grants
-        plan.rivals[demand.key] = _rivals(steps, grants, held=False)
+        else:
+            plan.grants[demand.key] = _serve(demand, steps, room, policy)
+    for demand in demands:  # only when all have what they need
+        grants = plan.grants.get(demand.key)
+        if grants is not None:
+            _widen(demand, offers.get(demand.model, ()), grants, room, policy)
+            missing = _shortfall(demand, steps_of[demand.key], grants, room)
+            if missing > 0:
+                plan.shortfall[demand.key] = missing
+        plan.rivals[demand.key] = _rivals(steps_of[demand.key], grants)
     return plan
 
 
-def _steps(demand: Demand, offers: Sequence[Offer]) -> list[_Step]:
-    """All steps that could serve the demand. Measured ones win where an estimate's bounds leave
-    open which is better."""
-    steps: list[_Step] = []
+def _within(room: _Room, offers: Sequence[Offer]) -> list[Offer]:
+    """The offers with those of their points that the power left allows on one replica."""
+    fitting: list[Offer] = []
     for offer in offers:
-        hardware, standing = offer.profile.hardware, offer.profile.standing
-        best, *faster = frontier(offer.profile, demand.objective)
-        cost = image_cost(best, standing, demand.objective)
-        if offer.up:
-            steps.append(_Step(cost, hardware, best, cost, min(offer.up, offer.nodes)))
-        if offer.nodes > offer.up:
-            served = demand.images
-            if 0 < demand.rate < math.inf:  # until the deadline that sets the rate
-                served = min(served, int(demand.images * best.images_per_s / demand.rate))
-            start = start_cost(standing, demand.objective) / max(1, served)
-            steps.append(_Step(cost + start, hardware, best, cost, offer.nodes - offer.up))
-        slower = best
-        for point in faster:
-            gain = point.images_per_s - slower.images_per_s
-            total = image_cost(point, standing, demand.objective) * point.images_per_s
-            more = total - image_cost(slower, standing, demand.objective) * slower.images_per_s
-            order = max(more / gain, cost)
-            point_cost = image_cost(point, standing, demand.objective)
-            steps.append(_Step(order, hardware, point, point_cost, upgrade=True))
-            slower = point
-    return [_tied(step, steps) for step in steps]
-
-
-def _tied(step: _Step, steps: Sequence[_Step]) -> _Step:
-    """An estimate whose bounds reach up to a measured figure gets in line just behind it."""
-    low, high = step.performance.low_j, step.performance.high_j
-    if step.performance.quality != "estimated" or low is None or high is None:
-        return step
-    own_j = step.performance.energy_per_image_j
-    behind = [
-        other.order
-        for other in steps
-        if other.performance.quality in ("measured_counter", "measured_power")
-        and other.order > step.order
-        and low <= other.order * own_j / step.order <= high
-    ]
-    return replace(step, order=math.nextafter(max(behind), math.inf)) if behind else step
-
-
-def frontier(profile: Profile, objective: Objective) -> list[Performance]:
-    """The point that makes images cheapest, then faster ones by rising marginal cost: the convex
-    hull of cost per second over images per second."""
-    standing = profile.standing
-
-    def cost_per_s(p: Performance) -> float:
-        return image_cost(p, standing, objective) * p.images_per_s
-
-    at = min(
-        profile.curve, key=lambda p: (image_cost(p, standing, objective), -p.images_per_s, p.point)
-    )
-    hull = [at]
-    while faster := [p for p in profile.curve if p.images_per_s > at.images_per_s]:
-        base = at
-        at = min(
-            faster,
-            key=lambda p: (
-                (cost_per_s(p) - cost_per_s(base)) / (p.images_per_s - base.images_per_s),
-                -p.images_per_s,
-            ),
-        )
-        hull.append(at)
-    return hull
+        curve = tuple(p for p in offer.profile.curve if power_mw(p) <= room.left_mw)
+        if curve:
+            fitting.append(replace(offer, profile=replace(offer.profile, curve=curve)))
+    return fitting
 
 
 def _hold(
-    demand: Demand, offers: Sequence[Offer], steps: Sequence[_Step], policy: Policy
+    demand: Demand, offers: Sequence[Offer], steps: Sequence[Step], policy: Policy
 ) -> float | None:
     """The rate up to which the demand had better wait; None if it is to be served now."""
     if not demand.patient or not steps or any(offer.up for offer in offers):
@@ -237,52 +143,48 @@ def _hold(
     return threshold
 
 
-def _serve(
-    demand: Demand,
-    offers: Sequence[Offer],
-    steps: Sequence[_Step],
-    free: Mapping[str, int],
-    left_mw: float,
-    policy: Policy,
-) -> tuple[dict[str, Grant], float]:
-    """Grants in merit order until the rate is met, and the power that is left."""
+def _serve(demand: Demand, steps: Sequence[Step], room: _Room, policy: Policy) -> dict[str, Grant]:
+    """Grants in merit order until the rate is met."""
     grants: dict[str, Grant] = {}
-    need = demand.rate
+    need, shards = demand.rate, demand.shards
     for step in steps:
         if grants and need <= 0:
             break
         held = grants.get(step.hardware)
-        rate, each_mw = step.performance.images_per_s, power_mw(step.performance)
         if step.upgrade:
-            if held is None:
-                continue
-            extra_mw = held.nodes * (each_mw - power_mw(held.performance))
-            if extra_mw <= left_mw:
-                left_mw -= extra_mw
-                need -= held.nodes * (rate - held.performance.images_per_s)
-                grants[step.hardware] = replace(held, performance=step.performance, cost=step.cost)
+            if held is not None:
+                before, after = held.performance, step.performance
+                extra_mw = held.nodes * (power_mw(after) - power_mw(before))
+                if extra_mw <= room.left_mw:
+                    room.left_mw -= extra_mw
+                    need -= held.nodes * (after.images_per_s - before.images_per_s)
+                    grants[step.hardware] = replace(held, performance=after, cost=step.cost)
             continue
-        used = held.nodes if held else 0
-        room = min(step.nodes, free[step.hardware] - used, _fits(left_mw, each_mw))
-        wanted = room if need == math.inf else max(0, math.ceil(need / rate - policy.round_down))
-        nodes = min(room, wanted if grants else max(1, wanted))
+        run = held or Grant(step.hardware, 0, step.performance, step.cost)  # all at one point
+        rate = run.performance.images_per_s
+        wanted = min(step.nodes, shards)
+        if need < math.inf:
+            wanted = min(
+                wanted, max(0 if grants else 1, math.ceil(need / rate - policy.round_down))
+            )
+        nodes = room.grant(step.hardware, wanted, power_mw(run.performance))
         if nodes > 0:
-            left_mw -= nodes * each_mw
             need -= nodes * rate
-            grants[step.hardware] = Grant(step.hardware, used + nodes, step.performance, step.cost)
-    return _widen(demand, offers, grants, free, left_mw, policy)
+            shards -= nodes
+            grants[step.hardware] = replace(run, nodes=run.nodes + nodes)
+    return grants
 
 
 def _widen(
     demand: Demand,
     offers: Sequence[Offer],
     grants: dict[str, Grant],
-    free: Mapping[str, int],
-    left_mw: float,
+    room: _Room,
     policy: Policy,
-) -> tuple[dict[str, Grant], float]:
+) -> None:
     """More replicas of what is granted anyway, as far as their start-up is a trifle: done sooner,
     later work has the cheap hardware to itself."""
+    shards = demand.shards - sum(grant.nodes for grant in grants.values())
     for offer in offers:
         grant = grants.get(offer.profile.hardware)
         if grant is None:
@@ -290,36 +192,37 @@ def _widen(
         start = start_cost(offer.profile.standing, demand.objective)
         budget = policy.start_share * demand.images * grant.cost
         worth = offer.nodes if start <= 0 else int(min(offer.nodes, budget / start))
-        each_mw = power_mw(grant.performance)
-        more = min(
-            max(worth, offer.up) - grant.nodes,
-            free[grant.hardware] - grant.nodes,
-            _fits(left_mw, each_mw),
-        )
+        wanted = min(max(worth, offer.up) - grant.nodes, shards)
+        more = room.grant(grant.hardware, wanted, power_mw(grant.performance))
         if more > 0:
-            left_mw -= more * each_mw
+            shards -= more
             grants[grant.hardware] = replace(grant, nodes=grant.nodes + more)
-    return grants, left_mw
 
 
-def power_mw(performance: Performance) -> int:
-    """Its power in whole milliwatts, rounded up."""
-    return math.ceil(performance.power_w * 1000)
+def _shortfall(
+    demand: Demand, steps: Sequence[Step], grants: Mapping[str, Grant], room: _Room
+) -> float:
+    """Images/s of the demand that no hardware is left for; 0 if some is left, or all it could use
+    is granted."""
+    made = sum(g.nodes * g.performance.images_per_s for g in grants.values())
+    if not made < demand.rate < math.inf:
+        return 0.0
+    if sum(grant.nodes for grant in grants.values()) >= demand.shards:
+        return 0.0
+    for step in steps:
+        each_mw = power_mw(step.performance)
+        if not step.upgrade and room.free[step.hardware] > 0 and each_mw <= room.left_mw:
+            return 0.0
+    return demand.rate - made
 
 
-def _fits(left_mw: float, each_mw: int) -> int:
-    return 2**31 if left_mw == math.inf or each_mw <= 0 else max(0, int(left_mw // each_mw))
-
-
-def _rivals(
-    steps: Sequence[_Step], grants: Mapping[str, Grant], *, held: bool
-) -> tuple[Rival, ...]:
-    """Every hardware once, cheapest first, with what was decided of it."""
+def _rivals(steps: Sequence[Step], grants: Mapping[str, Grant] | None) -> tuple[Rival, ...]:
+    """Every hardware once, cheapest first, with what was decided of it; grants: None if held."""
     rivals: dict[str, Rival] = {}
     for step in steps:
         if step.upgrade or step.hardware in rivals:
             continue
-        grant = grants.get(step.hardware)
-        verdict = f"{grant.nodes} used" if grant else "held" if held else "not needed"
+        grant = None if grants is None else grants.get(step.hardware)
+        verdict = f"{grant.nodes} used" if grant else "held" if grants is None else "not needed"
         rivals[step.hardware] = Rival(step.hardware, step.order, step.performance.samples, verdict)
     return tuple(rivals.values())

@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from cluster.scheduler.backlog import Job
-from cluster.scheduler.merit import Demand
+from cluster.scheduler.forecast import Forecast
 from cluster.scheduler.policy import Policy
+from cluster.scheduler.steps import Demand
 from cluster.scheduler.terms import Objective
 
 DEADLINE_RESERVE = 1.4  # of the objective that would rather be sure than cheap
@@ -33,9 +34,14 @@ def by_urgency(jobs: Iterable[Job], served: Mapping[str, float], *, fair: bool) 
 
 
 def demands(
-    jobs: Iterable[Job], now_s: float, margin_s: Mapping[str, float], policy: Policy
+    jobs: Iterable[Job],
+    now_s: float,
+    margin_s: Mapping[str, float],
+    policy: Policy,
+    forecast: Forecast,
 ) -> list[Demand]:
-    """What every model and objective needs, most pressing first: by priority, then deadline.
+    """What every model and objective needs, most pressing first: by priority, then
+    deadline, then age: no model has to wait for ever for the hardware that another one holds.
 
     margin_s: by model, what is lost of the time to any deadline: loading, and leases under way.
     """
@@ -43,10 +49,12 @@ def demands(
     for job in jobs:
         if not job.stopping:
             groups[job.terms.model, job.terms.objective].append(job)
-    found: list[tuple[float, float, Demand]] = []
+    found: list[tuple[float, float, int, Demand]] = []
     for (model, objective), members in groups.items():
         due = sorted((j for j in members if j.terms.deadline_s is not None), key=_deadline_s)
         rate, in_time = _rate(due, now_s, margin_s.get(model, 0.0), policy)
+        if due:
+            rate = max(rate, forecast.rate((model, objective), now_s))
         if objective == "deadline":
             rate *= DEADLINE_RESERVE
         elif objective == "throughput":
@@ -59,11 +67,14 @@ def demands(
             patient=in_time
             and objective in ("energy", "cost", "carbon")
             and len(due) == len(members),
+            shards=sum(job.shards_left for job in members),
+            relaxed=in_time,
         )
         first_s = _deadline_s(due[0]) if due else math.inf
-        found.append((-max(job.terms.priority for job in members), first_s, demand))
-    found.sort(key=lambda entry: (entry[0], entry[1], entry[2].key))
-    return [demand for _, _, demand in found]
+        priority, oldest = max(j.terms.priority for j in members), min(j.number for j in members)
+        found.append((-priority, first_s, oldest, demand))
+    found.sort(key=lambda entry: entry[:3])
+    return [demand for *_, demand in found]
 
 
 def hold_until_s(

@@ -10,7 +10,8 @@ class Policy:
     """How the scheduler weighs joules against time.
 
     reserve: capacity committed over what deadlines need. slack_share: part of the time to a
-        deadline that is planned with; the rest is for what goes wrong.
+        deadline that is planned with; the rest is for what goes wrong. memory_slacks: how long
+        arrivals are remembered, in times to the deadline; 0 expects no more work to come.
     round_down: how much of a replica the need may exceed the committed ones; it grows if it was
         wrong. start_share: further replicas are woken while loading takes no more than this part
         of the energy of the work they share. hold_fill: work without a warm replica waits, while
@@ -31,6 +32,7 @@ class Policy:
     """
 
     reserve: float = 1.05
+    memory_slacks: float = 0.0
     slack_share: float = 0.9
     round_down: float = 0.3
     start_share: float = 0.02

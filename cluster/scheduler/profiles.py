@@ -12,14 +12,21 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from cluster.scheduler.terms import OperatingPoint, Performance, Standing, Usage
+from cluster.scheduler.terms import OperatingPoint, Performance, Standing, Usage, joules
 from cluster.types import EnergyQuality
 
 MIN_WINDOW_S = 2.0  # counters tick: shorter windows say little about joules (docs/energy.md)
 PRIOR_WEIGHT = 1.0  # of a prior, in windows
 MOST_WEIGHT = 50.0  # of what was learned: a belief follows change within about so many windows
 USUAL_SURPRISE = 0.05  # windows of one and the same hardware differ by this much anyway
+MOST_SURPRISE = 3.0  # that one window is worth: a single one may be a hiccup
 DRIFT = 8.0  # surprises that add up to this are no accident
+QUALITIES: tuple[EnergyQuality, ...] = (
+    "measured_counter",
+    "measured_power",
+    "estimated",
+    "missing",
+)
 
 
 @dataclass(frozen=True)
@@ -39,14 +46,14 @@ class _Window:
     images: int = 0
     duration_s: float = 0.0
     energy_j: float | None = 0.0
-    quality: EnergyQuality = "missing"
+    quality: EnergyQuality = "measured_counter"  # the worst of it
 
     def add(self, usage: Usage) -> None:
         self.images += usage.images
         self.duration_s += usage.duration_s
-        known = usage.energy_mj is not None and self.energy_j is not None
-        self.energy_j = self.energy_j + usage.energy_mj / 1000 if known else None  # type: ignore[operator]
-        self.quality = usage.quality
+        known = None if usage.quality == "missing" else joules(usage)
+        self.energy_j = None if known is None or self.energy_j is None else self.energy_j + known
+        self.quality = max(self.quality, usage.quality, key=QUALITIES.index)
 
 
 @dataclass
@@ -92,7 +99,7 @@ class ProfileBook:
         if belief.window.duration_s < MIN_WINDOW_S:
             return
         before = belief.performance
-        _learn(belief, self)
+        self.drifts += _learn(belief)
         belief.window = _Window()
         profile = self._profiles[hardware, model]
         faster = belief.performance.images_per_s / before.images_per_s
@@ -118,32 +125,28 @@ class ProfileBook:
             return
         standing = profile.standing
         load_j = standing.load_j
-        if usage.energy_mj is not None:
-            load_j = (load_j + usage.energy_mj / 1000) / 2
+        seen_j = joules(usage)
+        if seen_j is not None:
+            load_j = (load_j + seen_j) / 2
         standing = replace(standing, load_s=(standing.load_s + usage.duration_s) / 2, load_j=load_j)
         self._profiles[hardware, model] = replace(profile, standing=standing)
 
 
-def _learn(belief: _Belief, book: ProfileBook) -> None:
-    """Take a full window in."""
+def _learn(belief: _Belief) -> bool:
+    """Take a full window in; whether it showed a drift."""
     window, old = belief.window, belief.performance
     rate = window.images / window.duration_s
-    off = math.log(rate / old.images_per_s) / USUAL_SURPRISE
-    if old.samples:
-        leak = 1.0 if abs(off) < 1 else 0.0
-        belief.surprise = belief.surprise + off if not leak else belief.surprise / 2
-        if abs(belief.surprise) > DRIFT:
-            book.drifts += 1
-            belief.surprise, belief.rate_weight, belief.power_weight = 0.0, 0.0, 0.0
+    drifts = bool(old.samples) and _drifts(belief, rate)
+    if drifts:
+        belief.surprise, belief.rate_weight, belief.power_weight = 0.0, 0.0, 0.0
     new_rate = _mean(old.images_per_s, belief.rate_weight, rate)
     belief.rate_weight = min(belief.rate_weight + 1, MOST_WEIGHT)
-    power_w, quality, low_j, high_j = old.power_w, old.quality, old.low_j, old.high_j
-    if window.energy_j is not None and window.energy_j > 0 and window.quality != "missing":
+    power_w, quality = old.power_w, old.quality
+    if _tells(window, old.quality) and window.energy_j:
         power_w = _mean(old.power_w, belief.power_weight, window.energy_j / window.duration_s)
         belief.power_weight = min(belief.power_weight + 1, MOST_WEIGHT)
         quality = window.quality
-        if quality != "estimated":
-            low_j = high_j = None
+    low_j, high_j = (old.low_j, old.high_j) if quality == "estimated" else (None, None)
     ratio = power_w / new_rate / old.energy_per_image_j
     belief.performance = Performance(
         old.point,
@@ -154,6 +157,23 @@ def _learn(belief: _Belief, book: ProfileBook) -> None:
         None if high_j is None else high_j * ratio,
         old.samples + 1,
     )
+    return drifts
+
+
+def _drifts(belief: _Belief, rate: float) -> bool:
+    """Whether the belief about the rate has been off on one side for too long."""
+    off = math.log(rate / belief.performance.images_per_s) / USUAL_SURPRISE
+    if abs(off) < 1:
+        belief.surprise /= 2
+    else:
+        belief.surprise += min(max(off, -MOST_SURPRISE), MOST_SURPRISE)
+    return abs(belief.surprise) > DRIFT
+
+
+def _tells(window: _Window, believed: EnergyQuality) -> bool:
+    """Whether its joules are known as well as those believed: an estimate never moves what was
+    measured."""
+    return window.quality in QUALITIES[:2] or window.quality == believed == "estimated"
 
 
 def _mean(old: float, weight: float, seen: float) -> float:

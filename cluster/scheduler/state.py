@@ -4,9 +4,12 @@ Whoever drives it, a coordinator or a simulator, feeds it what happened and carr
 answers. Work per event does not grow with shards, and with nodes at most as a logarithm.
 
     need.py        jobs -> the rate that their deadlines ask for
+    steps.py       beliefs -> what an image would cost where
     merit.py       rates and beliefs -> a plan: how much of which hardware, at which point
     commitment.py  the plan -> replicas that wake and park
     dispatch.py    awake replicas -> leases
+    losses.py      lost replicas and failed shards -> whose fault it was
+    endings.py     jobs that are over
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ from cluster.scheduler.backlog import Job, Lease
 from cluster.scheduler.commands import Command, FinishJob, RemindMe
 from cluster.scheduler.commitment import REPLAN_AT_LEAST_S, park, park_if_idle, replan
 from cluster.scheduler.core import Core
-from cluster.scheduler.dispatch import broke, feed, probe_point, second_attempt
+from cluster.scheduler.dispatch import feed, probe_point, second_attempt
+from cluster.scheduler.endings import ending, may_be_over
 from cluster.scheduler.events import (
     CapChanged,
     Event,
@@ -36,11 +40,10 @@ from cluster.scheduler.events import (
 )
 from cluster.scheduler.explain import Decision
 from cluster.scheduler.fleet import Fleet, Replica
+from cluster.scheduler.losses import count_loss, drop_leases, shard_failed
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import ProfileBook
-from cluster.scheduler.terms import JobEnd
-
-BUDGET_SPENT = "its energy budget has no room for another shard"
+from cluster.scheduler.terms import JobEnd, joules
 
 
 class SchedulerState:
@@ -53,7 +56,6 @@ class SchedulerState:
         self._core = Core(book, policy, Fleet(policy.leases), _milli(cap_w))
         self._submitted = 0
         self._reminder_s: float | None = None
-        self._touched: dict[str, None] = {}  # jobs that may be over now
         self._on: dict[type[Any], Callable[[Any], None]] = {
             JobSubmitted: self._job_submitted,
             StopRequested: self._stop_requested,
@@ -81,7 +83,7 @@ class SchedulerState:
         if core.stale:
             if core.now_s >= core.planned_s + REPLAN_AT_LEAST_S:
                 replan(core)
-                self._touch(*(j.terms.job_id for j in core.jobs.values() if j.has_budget))
+                core.touch(*(j.terms.job_id for j in core.jobs.values() if may_be_over(j)))
                 self._end_jobs()
             else:
                 core.plan_by(core.planned_s + REPLAN_AT_LEAST_S)
@@ -124,24 +126,27 @@ class SchedulerState:
         if terms.job_id in core.jobs:
             return
         self._submitted += 1
+        owners = {job.terms.owner for job in core.jobs.values()}
+        if terms.owner not in owners:  # it owes nothing, nor is it owed what others had meanwhile
+            least_j = min((core.served_j.get(owner, 0.0) for owner in owners), default=0.0)
+            core.served_j[terms.owner] = max(core.served_j.get(terms.owner, 0.0), least_j)
         core.jobs[terms.job_id] = Job.of(terms, self._submitted, event.done)
-        owners = {job.terms.owner for job in core.jobs.values()} - {terms.owner}
-        least_j = min((core.served_j.get(owner, 0.0) for owner in owners), default=0.0)
-        # A newcomer owes nothing, nor is it owed what others had while it was away
-        core.served_j[terms.owner] = max(core.served_j.get(terms.owner, 0.0), least_j)
+        if terms.deadline_s is not None:
+            slack_s = terms.deadline_s - core.now_s
+            core.forecast.came((terms.model, terms.objective), terms.images, slack_s, core.now_s)
         for key in [key for key in core.barred if key[1] == terms.model]:
             del core.barred[key]
-        core.remind(core.now_s + core.policy.desert_s, "desert", terms.job_id)
         core.stale = True
-        self._touch(terms.job_id)
+        core.touch(terms.job_id)
 
     def _stop_requested(self, event: StopRequested) -> None:
-        job = self._core.jobs.get(event.job_id)
+        core = self._core
+        job = core.jobs.get(event.job_id)
         if job is not None:
-            job.stopping = "cancelled" if event.cancel else "stopped"
+            job.stopping = "cancelled" if event.cancel or job.stopping == "cancelled" else "stopped"
             for lease in job.leases.values():
-                self._core.revoke(lease)
-            self._touch(event.job_id)
+                core.revoke(lease)
+            core.touch(event.job_id)
 
     def _replica_joined(self, event: ReplicaJoined) -> None:
         core = self._core
@@ -157,25 +162,21 @@ class SchedulerState:
         core = self._core
         replica = core.fleet.replicas.get(event.replica_id)
         if event.usage is not None:
-            core.spent_j += (event.usage.energy_mj or 0) / 1000
+            core.spent_j += joules(event.usage) or 0.0
             if replica is not None:
                 core.book.observe_load(replica.hardware, event.model, event.usage)
         if replica is None or replica.state != "waking" or replica.model != event.model:
             return
         core.fleet.lift(replica)
         replica.state, replica.since_s, replica.why = "awake", core.now_s, ""
+        to_probe, replica.probe = replica.probe, False
         core.fleet.place(replica)
         if replica.draining:
             park(core, replica, "its node is draining")
         elif not feed(core, replica):
-            if replica.point is not None and self._is_dear(replica):
-                probe_point(core, replica, replica.point, core.policy.probe_s)
-            if not replica.leases:
+            point = replica.point if to_probe else None
+            if point is None or not probe_point(core, replica, point):
                 core.rest(replica)
-
-    def _is_dear(self, replica: Replica) -> bool:
-        """It was woken for a probe: the plan has no work for its kind."""
-        return self._core.plan.nodes(replica.hardware, replica.model) == 0
 
     def _replica_parked(self, event: ReplicaParked) -> None:
         replica = self._core.fleet.replicas.get(event.replica_id)
@@ -186,7 +187,7 @@ class SchedulerState:
         core = self._core
         core.fleet.lift(replica)
         replica.state, replica.model, replica.point = "parked", "", None
-        replica.power_mw, replica.why = 0, why
+        replica.power_mw, replica.probe, replica.why = 0, False, why
         core.fleet.place(replica)
         core.stale = bool(core.jobs)
 
@@ -195,50 +196,15 @@ class SchedulerState:
         replica = core.fleet.replicas.get(event.replica_id)
         if replica is None or (replica.state == "parked" and not event.gone):
             return
-        key = replica.hardware, replica.model
-        if replica.model and replica.state != "parking":
-            core.losses[key] += 1
-            core.last_loss[replica.model] = event.reason
-            most = max(core.policy.max_fruitless, core.fleet.groups[replica.hardware].total())
-            if event.fatal or core.losses[key] > most:
-                core.barred[key] = event.reason
-                core.losses[key] = 0
-                self._touch(*(j.terms.job_id for j in core.jobs.values()))
-        self._drop_leases(replica, event.reason)
+        if replica.state == "waking" or replica.leases:
+            count_loss(core, replica, event.reason, fatal=event.fatal)
+        drop_leases(core, replica, event.reason)
         if event.gone:
             core.fleet.leave(replica)
             core.stale = bool(core.jobs)
         else:
             self._to_parked(replica, f"was lost: {event.reason}")
             replica.since_s = core.now_s
-
-    def _drop_leases(self, replica: Replica, reason: str) -> None:
-        """Its leases are lost: the shard it was at is suspected, the others just wait again."""
-        core = self._core
-        for number, lease in enumerate(list(replica.leases)):
-            job = core.jobs[lease.job_id]
-            runs = list(lease.open)
-            job.spent_j += self._lost_j(lease) if not number else 0.0
-            core.drop_lease(lease)
-            if not number and runs and not lease.revoked:
-                self._blame(job, runs[0][0], reason)
-            for run in runs:
-                job.put_back(*run)
-            self._touch(job.terms.job_id)
-        core.stale = True
-
-    def _lost_j(self, lease: Lease) -> float:
-        """What a lost lease took beyond its commits, by prediction: nobody reports it."""
-        spent_s = self._core.now_s - lease.began_s
-        share = 1.0 if lease.predicted_s <= 0 else min(1.0, spent_s / lease.predicted_s)
-        return max(0.0, share - (1 - lease.open_share)) * lease.predicted_j
-
-    def _blame(self, job: Job, shard: int, reason: str) -> None:
-        if job.stopping or shard in job.done:
-            return
-        if job.blame(shard, reason, self._core.policy.max_attempts):
-            self._core.note("set_aside", reason, job_id=job.terms.job_id, first=shard,
-                            stop=shard + 1)  # fmt: skip
 
     def _node_lost(self, event: NodeLost) -> None:
         for name in list(self._core.fleet.nodes.get(event.node_id, ())):
@@ -264,32 +230,32 @@ class SchedulerState:
         core = self._core
         replica = core.fleet.replicas.get(event.replica_id)
         job = core.jobs.get(event.job_id)
-        if event.usage is not None and event.usage.energy_mj is not None:
-            core.spent_j += event.usage.energy_mj / 1000
+        took_j = joules(event.usage)
+        core.spent_j += took_j or 0.0
         lease = None if job is None else job.leases.get(event.lease_id)
         if replica is not None and lease is not None:
-            core.losses[replica.hardware, replica.model] = 0
+            core.losses.pop((replica.hardware, replica.model), None)
             if event.usage is not None:
                 core.book.observe(replica.hardware, replica.model, lease.point, event.usage)
         if job is None:
             return
-        if event.usage is not None and event.usage.energy_mj is not None:
-            job.spent_j += event.usage.energy_mj / 1000
-        elif lease is not None:  # unknown: what was predicted counts against the budget
+        if took_j is None and lease is not None:  # what was predicted counts against the budget
             unheard = event.stop - event.first
             unheard -= sum(b - a for a, b in lease.open.missing(event.first, event.stop))
-            job.spent_j += lease.predicted_j * unheard / lease.shards
+            took_j = lease.predicted_j * unheard / lease.shards
+        job.spent_j += took_j or 0.0
         job.finish(event.first, event.stop)
         if lease is not None:
             self._answered(job, lease, event.first, event.stop)
         for twin in [other for other in job.leases.values() if other.twin] if job.twins else []:
             if twin is not lease and self._answered(job, twin, event.first, event.stop):
                 core.revoke(twin)
+                self._next(core.fleet.replicas[twin.replica_id])
         if replica is not None:
             self._next(replica)
         if not job.leases:
             core.stale = core.stale or job.has_work
-            self._touch(job.terms.job_id)
+            core.touch(job.terms.job_id)
 
     def _answered(self, job: Job, lease: Lease, first: int, stop: int) -> bool:
         """The replica is done with these shards of the lease; whether with all of it."""
@@ -310,32 +276,32 @@ class SchedulerState:
     def _shard_failed(self, event: ShardFailed) -> None:
         core = self._core
         job = core.jobs.get(event.job_id)
-        if event.usage is not None and event.usage.energy_mj is not None:
-            core.spent_j += event.usage.energy_mj / 1000
-            if job is not None:
-                job.spent_j += event.usage.energy_mj / 1000
+        took_j = joules(event.usage)
+        core.spent_j += took_j or 0.0
         lease = None if job is None else job.leases.get(event.lease_id)
-        if job is None or lease is None or event.shard not in lease.open:
+        if job is None:
+            return
+        if took_j is None and lease is not None and event.shard in lease.open and not event.revoked:
+            took_j = lease.predicted_j / lease.shards
+        job.spent_j += took_j or 0.0
+        if lease is None or event.shard not in lease.open:
             return
         self._answered(job, lease, event.shard, event.shard + 1)
         if event.fatal and not job.stopping:
             self._end(job, "failed", event.reason)
+            self._next(core.fleet.replicas[lease.replica_id])
             return
         if not event.revoked:
-            self._blame(job, event.shard, event.reason)
+            shard_failed(
+                core, job, event.shard, core.fleet.replicas[lease.replica_id], event.reason
+            )
         job.put_back(event.shard, event.shard + 1)
         core.stale = core.stale or job.has_work
-        self._touch(job.terms.job_id)
-        replica = core.fleet.replicas.get(event.replica_id)
-        if replica is not None:
-            self._next(replica)
+        core.touch(job.terms.job_id)
+        self._next(core.fleet.replicas[lease.replica_id])
 
     def _cap_changed(self, event: CapChanged) -> None:
         self._core.cap_mw = _milli(event.watts)
-        for replica in list(self._core.fleet.replicas.values()):
-            over = self._core.cap_mw is not None and self._core.fleet.power_mw > self._core.cap_mw
-            if over and replica.idle:
-                park(self._core, replica, "the fleet is over its power cap")
         self._core.stale = True
 
     def _timer(self, kind: str, name: str) -> None:
@@ -346,64 +312,27 @@ class SchedulerState:
             replica = core.fleet.replicas.get(name)
             if replica is not None:
                 park_if_idle(core, replica)
-        elif kind == "desert":
-            self._touch(name)
         else:
             job_id, _, lease_id = name.rpartition("/")
             job = core.jobs.get(job_id)
             if job is not None and int(lease_id) in job.leases:
                 second_attempt(core, job.leases[int(lease_id)])
 
-    def _touch(self, *job_ids: str) -> None:
-        self._touched.update(dict.fromkeys(job_ids))
-
     def _end_jobs(self) -> None:
         """End the jobs that are over."""
-        while self._touched:
-            job_id = next(iter(self._touched))
-            del self._touched[job_id]
+        touched = self._core.touched
+        while touched:
+            job_id = next(iter(touched))
+            del touched[job_id]
             job = self._core.jobs.get(job_id)
-            if job is not None:
-                self._end_if_over(job)
-
-    def _end_if_over(self, job: Job) -> None:
-        core, policy, aside = self._core, self._core.policy, job.set_aside
-        if len(job.done) + len(aside) == job.terms.shards:
-            if not job.done_images:
-                self._end(job, "failed", f"no shard could be made; {_last(job)}")
-            else:
-                self._end(job, "completed_with_errors" if aside else "completed", _last(job))
-        elif job.stopping:
-            if not job.leases:
-                state: JobEnd = "cancelled" if job.stopping == "cancelled" else "stopped"
-                self._end(job, state, f"{state} on request")
-        elif len(aside) > max(policy.max_set_aside, policy.set_aside_share * job.terms.shards):
-            self._end(job, "failed", f"{len(aside)} shards were set aside; {_last(job)}")
-        elif broke(core, job):
-            core.note("pause", BUDGET_SPENT, job_id=job.terms.job_id)
-            budget_j = job.terms.energy_budget_j
-            reason = f"{BUDGET_SPENT}: {job.spent_j:.1f} J of {budget_j:.1f} J are spent"
-            self._end(job, "paused", reason)
-        elif not job.leases and not core.offers(job.terms.model):
-            self._end_without_replicas(job)
-
-    def _end_without_replicas(self, job: Job) -> None:
-        core, model = self._core, job.terms.model
-        barred = [why for (_, of_model), why in core.barred.items() if of_model == model]
-        why = barred[-1] if barred else core.last_loss.get(model, "none has joined")
-        if barred or core.now_s >= self._since_s(job) + core.policy.desert_s:
-            self._end(job, "failed", f"no replica is left; the last loss: {why}")
-        else:
-            core.remind(core.now_s + core.policy.desert_s, "desert", job.terms.job_id)
-
-    def _since_s(self, job: Job) -> float:
-        """Since when the job has had nobody to run it."""
-        if job.alone_s is None:
-            job.alone_s = self._core.now_s
-        return job.alone_s
+            end = None if job is None else ending(self._core, job)
+            if job is not None and end is not None:
+                self._end(job, *end)
 
     def _end(self, job: Job, state: JobEnd, reason: str) -> None:
         core = self._core
+        if state == "paused":
+            core.note("pause", reason, job_id=job.terms.job_id)
         freed = [core.fleet.replicas[lease.replica_id] for lease in job.leases.values()]
         for lease in list(job.leases.values()):
             core.revoke(lease)
@@ -425,13 +354,6 @@ class SchedulerState:
         ):
             self._reminder_s = due_s
             self._core.out.append(RemindMe(due_s))
-
-
-def _last(job: Job) -> str:
-    if not job.set_aside:
-        return ""
-    last = list(job.set_aside.values())[-1]
-    return f"shard {last.shard} failed {last.attempts} times; the last: {last.reason}"
 
 
 def _milli(watts: float | None) -> int | None:

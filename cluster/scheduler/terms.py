@@ -70,6 +70,11 @@ class Usage:
     quality: EnergyQuality = "missing"
 
 
+def joules(usage: Usage | None) -> float | None:
+    """Its energy; None where unknown."""
+    return None if usage is None or usage.energy_mj is None else usage.energy_mj / 1000
+
+
 @dataclass(frozen=True)
 class JobTerms:
     """A job as far as scheduling goes.

@@ -170,7 +170,7 @@ class Fleet(RuleBasedStateMachine):
         self.world.join("thrifty", "late")
         self.world.run()
         assert set(self.world.ended) == set(self.jobs)
-        for job_id, end in self.world.ended.items():
+        for end in self.world.ended.values():
             if end.state == "completed":
                 assert not end.set_aside
 

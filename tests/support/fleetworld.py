@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
+from typing import Any
 
 from cluster.scheduler.commands import (
     Command,
@@ -17,6 +18,7 @@ from cluster.scheduler.commands import (
 )
 from cluster.scheduler.events import (
     Event,
+    JobSubmitted,
     ReplicaAwake,
     ReplicaJoined,
     ReplicaLost,
@@ -28,9 +30,8 @@ from cluster.scheduler.events import (
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import Profile, ProfileBook
 from cluster.scheduler.state import SchedulerState
-from cluster.scheduler.terms import OperatingPoint, Performance, Standing, Usage
-
-POINT = OperatingPoint(64)
+from cluster.scheduler.terms import JobTerms, OperatingPoint, Performance, Standing, Usage
+from cluster.types import EnergyQuality
 
 
 def profile(
@@ -44,15 +45,22 @@ def profile(
     model: str = "m",
     samples: int = 1,
     faster: tuple[tuple[float, float], ...] = (),
+    quality: EnergyQuality = "measured_counter",
+    bounds_j: tuple[float, float] | None = None,
+    price_per_h: float = 0.0,
+    carbon_g_per_kwh: float = 0.0,
 ) -> Profile:
     """A profile with one point, or more: (images/s, W) of each faster one."""
+    low_j, high_j = bounds_j or (None, None)
+    standing = Standing(idle_w, load_s, load_j, price_per_h, carbon_g_per_kwh)
     points = [(rate, power_w), *faster]
     curve = tuple(
-        Performance(OperatingPoint(64, w if faster else None), r, w, "measured_counter",
-                    samples=samples)
+        Performance(
+            OperatingPoint(64, w if faster else None), r, w, quality, low_j, high_j, samples
+        )
         for r, w in points
-    )  # fmt: skip
-    return Profile(hardware, model, Standing(idle_w, load_s, load_j), curve)
+    )
+    return Profile(hardware, model, standing, curve)
 
 
 @dataclass
@@ -77,6 +85,8 @@ class FleetWorld:
         self.log: list[Command] = []
         self.parked: set[str] = set()
         self.hardware: dict[str, str] = {}
+        self.stuck: set[str] = set()  # replicas that answer no more, in ``play``
+        self._due_s: dict[str, float] = {}  # when waking replicas are awake, and busy ones done
         self._names = itertools.count()
 
     def send(self, event: Event) -> list[Command]:
@@ -110,6 +120,28 @@ class FleetWorld:
                 self.told.append(command)
             case RemindMe(at_s):
                 self.reminder_s = at_s
+
+    def submit(
+        self,
+        job_id: str = "j",
+        shards: int = 10,
+        *,
+        done: tuple[tuple[int, int], ...] = (),
+        **terms: Any,
+    ) -> None:
+        """A job of shards of 100 images of model m, unless told otherwise."""
+        model, shard_images = terms.pop("model", "m"), terms.pop("shard_images", 100)
+        job = JobTerms(job_id, model, shards * shard_images, shard_images, **terms)
+        self.send(JobSubmitted(self.now_s, job, done))
+
+    def leased(self, replica_id: str | None = None) -> list[RunLease]:
+        """All leases that were ever given, or those of one replica."""
+        leases = [command for command in self.log if isinstance(command, RunLease)]
+        return [lease for lease in leases if replica_id in (None, lease.replica_id)]
+
+    def woken(self) -> list[str]:
+        """The hardware of every replica that was ever told to wake."""
+        return [self.hardware[c.replica_id] for c in self.log if isinstance(c, WakeReplica)]
 
     def join(self, hardware: str, node: str | None = None) -> str:
         name = f"r{next(self._names)}"
@@ -165,9 +197,8 @@ class FleetWorld:
         job = self.state.jobs.get(lease.job_id)
         if job is None:
             return None
-        hardware = self.hardware[lease.replica_id]
-        found = next(p for p in self.profiles if p.hardware == hardware)
-        point = next(p for p in found.curve if p.point == lease.point)
+        curve = self._profile(lease.replica_id).curve
+        point = next(p for p in curve if p.point == lease.point)
         images = job.terms.images_in(lease.first, stop)
         energy_mj = round(images * point.energy_per_image_j * 1000)
         return Usage(images, images / point.images_per_s, energy_mj, "measured_counter")
@@ -194,6 +225,55 @@ class FleetWorld:
             f"still not through after {steps} steps: {self.state.jobs} {self.state.replicas} "
             f"{self.log[-20:]}"
         )
+
+    def play(self, until_s: float = float("inf"), steps: int = 100_000) -> None:
+        """Let everything take the time that is believed of it, up to some time or until all jobs
+        are over and nothing moves."""
+        for _ in range(steps):
+            self._schedule()
+            due = [(at_s, name) for name, at_s in self._due_s.items() if name not in self.stuck]
+            at_s, name = min(due, default=(float("inf"), ""))
+            if self.reminder_s is not None and self.reminder_s < at_s:
+                at_s, name = self.reminder_s, ""
+            if at_s > until_s or at_s == float("inf"):
+                self.now_s = until_s if until_s < float("inf") else self.now_s
+                return
+            self.now_s = max(self.now_s, at_s)
+            self._happen(name)
+        raise AssertionError(f"still not through after {steps} steps: {self.log[-20:]}")
+
+    def _schedule(self) -> None:
+        """When the next thing is due of every replica that does something."""
+        moving = [*self.waking, *self.parking, *(n for n, own in self.leases.items() if own)]
+        self._due_s = {name: at_s for name, at_s in self._due_s.items() if name in moving}
+        for name in moving:
+            if name in self._due_s:
+                continue
+            takes_s = 0.0
+            if name in self.waking:
+                takes_s = self._profile(name).standing.load_s
+            elif name in self.leases and self.leases[name][0].lease_id not in self.revoked:
+                lease = self.leases[name][0]
+                usage = self.usage(lease, lease.stop)
+                takes_s = usage.duration_s if usage else 0.0
+            self._due_s[name] = self.now_s + takes_s
+
+    def _happen(self, name: str) -> None:
+        self._due_s.pop(name, None)
+        if not name:
+            self.reminder_s = None
+            self.tick()
+        elif name in self.waking:
+            self.awake(name)
+        elif name in self.parking:
+            self.park(name)
+        elif self.leases[name][0].lease_id in self.revoked:
+            self.fail(name)
+        else:
+            self.commit(name)
+
+    def _profile(self, replica_id: str) -> Profile:
+        return next(p for p in self.profiles if p.hardware == self.hardware[replica_id])
 
     def _finish_next(self) -> None:
         busy = [name for name, leases in self.leases.items() if leases]

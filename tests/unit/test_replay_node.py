@@ -11,9 +11,10 @@ import pytest
 from support.meter_worlds import TestClock
 
 from cluster.metering.hardware import process_tree
-from cluster.metering.node import NodeMeter, Seat, host_sources
+from cluster.metering.node import NodeMeter
 from cluster.metering.reading import Refused
 from cluster.metering.replay_node import REPLAY_ENV, ReplayNode
+from cluster.metering.seat import Seat, host_sources
 from cluster.metering.select import choose_cpu
 from cluster.metering.usage import Use, Work
 from cluster.storage.energy_log import EnergyLog
