@@ -75,8 +75,8 @@ def choose_cpu(powercap: Path = POWERCAP) -> tuple[Choice, ...]:
     With ``UN0_METER_REPLAY`` the stand-in alone: missing rather than another's joules.
     """
     if replay := os.environ.get(REPLAY_ENV):
-        providers = [(ReplayNode.provider, lambda: ReplayNode(Path(replay)))]
-        return (_first(providers, Device("cpu", "cpu", cpu_name(), "host")),)
+        stand_in = [(ReplayNode.provider, lambda: ReplayNode(Path(replay)))]
+        return (_first(stand_in, Device("cpu", "cpu", cpu_name(), "host")),)
     try:
         return tuple(Choice(source) for source in open_rapl(powercap))
     except Refused as refused:

@@ -17,7 +17,7 @@ from cluster.storage.open import open_store
 
 pytestmark = pytest.mark.slow
 WAIT_S = 120.0
-COUNT = 16000
+COUNT = 10000
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -19,6 +19,7 @@ import psutil
 from support.rayfleet import SHORT_HEALTH
 
 WAIT_S = 60.0
+PATIENCE_S = 600  # a node that is cut off stays up for so long
 PORT = 6379
 
 
@@ -109,7 +110,8 @@ class NetFleet:
         start = ["-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats",
                  f"--node-ip-address={self._ip_of(node)}", *options]  # fmt: skip
         named = f'hostname {node}; exec "$@"'
-        env = os.environ | {f"RAY_{name}": str(value) for name, value in SHORT_HEALTH.items()}
+        settings = {**SHORT_HEALTH, "gcs_rpc_server_reconnect_timeout_s": PATIENCE_S}
+        env = os.environ | {f"RAY_{name}": str(value) for name, value in settings.items()}
         with (self.directory / f"{node}.log").open("w") as log:
             subprocess.Popen(
                 [*self.run(node), "unshare", "--uts", "sh", "-c", named, "sh",
