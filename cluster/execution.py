@@ -8,7 +8,6 @@ storage.
 from __future__ import annotations
 
 import hashlib
-import socket
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from cluster.clock import monotonic_s, utc_now
 from cluster.errors import Retryable
+from cluster.metering.hardware import host_name
 from cluster.metering.usage import Work
 from cluster.storage.backoff import Backoff
 from cluster.storage.commit import Outcome, commit
@@ -237,7 +237,7 @@ class ShardRunner:
             energy=energy,
             model_rev=self._workload.model_rev,
             hardware=self._meter.hardware,
-            host_name=socket.gethostname(),
+            host_name=host_name(),
             generate_s=generate_s,
             committed_at=utc_now(),
         )
