@@ -239,24 +239,27 @@ class Fleet:
     async def _discover(self) -> None:
         """Find nodes that have come and gone, for ever."""
         while True:
-            nodes = await asyncio.to_thread(ray.nodes)
-            alive = {str(node["NodeID"]): node for node in nodes if node["Alive"]}
-            for node_id in self._nodes.keys() - alive.keys():
-                self._node_gone(node_id)
-            for node_id in alive.keys() - self._nodes.keys():
-                facts = await facts_of(node_id)
-                if facts is None:
-                    continue
-                self._nodes[node_id] = view_of(alive[node_id], facts)
-                places = places_on(alive[node_id], facts, self._options, len(self._seats))
-                for place in places:
-                    self._seats[place.replica_id] = Seat(place)
-                    for key in self._loads:
-                        self._believe(place, key)
-                    self._put(
-                        ReplicaJoined(monotonic_s(), place.replica_id, node_id, place.hardware)
-                    )
+            try:
+                await self._look_around()
+            except Exception:  # a look that failed must not be the last one
+                logger.exception("the cluster's nodes could not be looked at")
             await asyncio.sleep(DISCOVER_S)
+
+    async def _look_around(self) -> None:
+        nodes = await asyncio.to_thread(ray.nodes)
+        alive = {str(node["NodeID"]): node for node in nodes if node["Alive"]}
+        for node_id in self._nodes.keys() - alive.keys():
+            self._node_gone(node_id)
+        new = sorted(alive.keys() - self._nodes.keys())
+        for node_id, facts in zip(new, await asyncio.gather(*map(facts_of, new)), strict=True):
+            if facts is None:
+                continue
+            self._nodes[node_id] = view_of(alive[node_id], facts)
+            for place in places_on(alive[node_id], facts, self._options, len(self._seats)):
+                self._seats[place.replica_id] = Seat(place)
+                for key in self._loads:
+                    self._believe(place, key)
+                self._put(ReplicaJoined(monotonic_s(), place.replica_id, node_id, place.hardware))
 
     def _node_gone(self, node_id: str) -> None:
         del self._nodes[node_id]
