@@ -123,7 +123,7 @@ def park_if_idle(core: Core, replica: Replica) -> None:
 
 def _make_room(core: Core) -> None:
     """Under a cap: idle replicas that the plan does not count on park if it needs their power. Over
-    it: idle ones that it counts on may draw what is planned now, not what they drew before."""
+    it: idle ones that it counts on go to their slowest point, from which they can go up again."""
     if core.cap_mw is None:
         return
     surplus: list[Replica] = []
@@ -138,9 +138,11 @@ def _make_room(core: Core) -> None:
         return
     for (model, _), grants in core.plan.grants.items():
         for hardware, grant in grants.items():
+            profile = core.book.profile(hardware, model)
+            slowest_mw = [power_mw(p) for p in profile.curve] if profile else []
             for replica in core.fleet.with_leases(hardware, model, 0, grant.nodes):
                 core.fleet.lift(replica)
-                replica.power_mw = min(replica.power_mw, power_mw(grant.performance))
+                replica.power_mw = min(replica.power_mw, *slowest_mw)
                 core.fleet.place(replica)
 
 

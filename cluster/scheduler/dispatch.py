@@ -69,9 +69,9 @@ def _next_lease(core: Core, replica: Replica) -> Lease | None:
 def _point_now(core: Core, replica: Replica, objective: Objective) -> Performance | None:
     """How the plan runs such work there; slower while others still draw the power for that; None
     if it has none for it."""
-    grant = core.grant(replica.hardware, replica.model, objective)
-    if grant is None or _within_cap(core, replica, grant.performance):
-        return None if grant is None else grant.performance
+    planned = core.planned_point(replica.hardware, replica.model, objective)
+    if planned is None or _within_cap(core, replica, planned):
+        return planned
     profile = core.book.profile(replica.hardware, replica.model)
     fitting = [p for p in profile.curve if _within_cap(core, replica, p)] if profile else []
     return max(fitting, key=lambda p: p.images_per_s, default=None)
@@ -102,7 +102,7 @@ def _size(core: Core, job: Job, replica: Replica, performance: Performance) -> i
         ends_s = _queue_s(core, replica) + shard_s
         tail = ends_s > waiting_s + 2 * policy.lease_s + fastest_s
         left_s = math.inf if terms.deadline_s is None else terms.deadline_s - core.now_s
-        late = ends_s > left_s >= waiting_s + fastest_s  # which the others would not be
+        late = ends_s > left_s > 0  # once the deadline is missed, all may help
         if tail or late:
             return 0
     wanted = int(min(policy.lease_s, max(waiting_s / 2, fastest_s)) / shard_s)

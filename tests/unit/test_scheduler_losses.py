@@ -130,6 +130,7 @@ def test_losing_half_of_the_fleet_at_once_says_nothing_about_the_hardware() -> N
         name = f"r{number}"
         del world.leases[name]
         world.send(NodeLost(world.now_s, f"node-{name}", "its rack has no power"))
+        world.tick(1)
     assert "j" not in world.ended
     world.run()
     assert world.ended["j"].state == "completed"
@@ -170,7 +171,9 @@ def test_a_job_without_replicas_is_told_and_fails_after_a_while(seen: bool) -> N
         world.play(300)
         world.stuck.update(world.leases)
         world.now_s = 1000.0
-        world.submit("late", shards=10)
+        world.submit("late", shards=10, objective="throughput", priority=-1)
+        world.submit("big", shards=1000, objective="throughput")
+        world.play(1300)
         world.lose("r0", gone=True)
     went_s = world.now_s
     world.play(went_s + POLICY.desert_s - 1)

@@ -124,7 +124,7 @@ def test_every_demand_has_what_it_needs_before_one_gets_more() -> None:
 
 
 def test_no_more_replicas_than_shards_are_woken() -> None:
-    world = FleetWorld([CHEAP])
+    world = FleetWorld([profile("cheap", 100, 50)])  # starts for free
     for _ in range(8):
         world.join("cheap")
     world.submit(shards=2)
