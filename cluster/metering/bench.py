@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 
 from cluster.clock import monotonic_ns
 from cluster.errors import UserError
-from cluster.metering.node import NodeMeter, Seat, gpu_source, host_sources
+from cluster.metering.node import NodeMeter
 from cluster.metering.reading import Source
+from cluster.metering.seat import Seat, gpu_source, host_sources
 from cluster.metering.ticker import Ticker
 from cluster.metering.usage import Use
 from cluster.storage.energy_log import EnergyLog
