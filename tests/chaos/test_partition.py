@@ -37,7 +37,9 @@ def test_a_job_completes_without_a_node_that_is_cut_off_and_its_late_work_change
         pytest.skip(reason)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     store = open_store(str(tmp_path / "store"))
-    slow = Kind(hardware_class(None, threads=1), cpus=1, idle_w=1, busy_w=3, images_per_s=150, power_w=4)
+    slow = Kind(
+        hardware_class(None, threads=1), cpus=1, idle_w=1, busy_w=3, images_per_s=150, power_w=4
+    )
     save_profile(store, slow.profile(), utc_now())
     where = ("--store", store.config.uri)
     layout = JobLayout("job")
