@@ -28,7 +28,6 @@ START_S = 60.0
 SHARED_TRIES = 10
 NAMESPACE = "un0"
 LOCAL = "local"
-HEAD = "node:__internal_head__"  # Ray's name for the head node as a resource
 logger = logging.getLogger(__name__)
 
 
@@ -97,11 +96,7 @@ def fleet_view(address: str | None, store: StoreConfig) -> FleetView | None:
 def _shared(fleet: FleetOptions) -> Any:
     """The coordinator that runs with this store share on this cluster, started if need be."""
     options = Coordinator.options(  # type: ignore[attr-defined]
-        name=_name(fleet.store),
-        namespace=NAMESPACE,
-        lifetime="detached",
-        get_if_exists=True,
-        resources={HEAD: 0.001},  # the one node that the others do not outlive
+        name=_name(fleet.store), namespace=NAMESPACE, lifetime="detached", get_if_exists=True
     )
     for _ in range(SHARED_TRIES):
         coordinator = options.remote(fleet)

@@ -36,8 +36,8 @@ class World:
 
     def job(self, job_id: str, count: int, *more: str) -> tuple[str, ...]:
         return (
-            "generate", "--job-id", job_id, "--count", str(count), "--shard-images", "256",
-            *self.here, "--json", *more,
+            "generate", "--job-id", job_id, "--count", str(count), *self.here, "--json",
+            *("--shard-images", "256"), *more,
         )  # fmt: skip
 
     @property
@@ -113,13 +113,16 @@ def test_a_deadline_that_the_cheap_node_cannot_meet_brings_in_the_dear_one(world
 @pytest.mark.slow
 def test_a_node_that_joins_gets_work_and_one_that_dies_takes_nothing_along(world: World) -> None:
     """A replica is killed too: its node's meter lives on, and writes down what it wasted."""
-    job = world.job("joined", world.images_in(25), "--deadline", "10s")
+    count = world.images_in(25)
+    job = world.job("joined", count, "--deadline", "10s", "--shard-images", "2048")
     with running(*job) as command:
         command.until(lambda: world.committed("joined") > 0)
         node = world.fleet.add(THRIFTY)
         command.until(lambda: "thrifty-3" in world.hosts("joined"))
+        (replica,) = world.fleet.processes("Replica.run", "thrifty-1")
+        until_in_the_middle(command, replica, lambda: world.hosts("joined")["thrifty-1"])
+        replica.kill()
         world.fleet.remove(node)
-        world.fleet.processes("Replica.run")[0].kill()
         result = result_of(command)
     assert result["state"] == "completed"
     assert result["retries"] >= 1
@@ -130,6 +133,23 @@ def test_a_node_that_joins_gets_work_and_one_that_dies_takes_nothing_along(world
     wasted = [row for row in rows if row["bucket"] == "wasted"]
     assert {row["job_id"] for row in wasted} == {"joined"}
     assert sum(row["energy_mj"] for row in wasted) > 0
+
+
+def until_in_the_middle(
+    command: Running, replica: psutil.Process, committed: Callable[[], int]
+) -> None:
+    """Wait until the replica has worked for longer than between two looks of its meter, with
+    nothing to show for it yet."""
+    since_s, images = 0.0, -1
+
+    def worked() -> bool:
+        nonlocal since_s, images
+        used_s = replica.cpu_times().user
+        if committed() != images:
+            since_s, images = used_s, committed()
+        return used_s - since_s > 1.5
+
+    command.until(worked)
 
 
 def write_logs(world: World) -> None:

@@ -105,12 +105,14 @@ class RayFleet:
         """Kill the node's raylet; what it started goes with it."""
         self._cluster.remove_node(node, allow_graceful=False)
 
-    def processes(self, title: str) -> list[psutil.Process]:
-        """Processes of the cluster by the title that Ray gives them, such as ``Coordinator``."""
+    def processes(self, title: str, host: str = "") -> list[psutil.Process]:
+        """Processes of the cluster, or one of its nodes, by the title that Ray gives them, such as
+        ``Coordinator``."""
         found = []
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if " ".join(process.cmdline()).startswith(f"ray::{title}"):
+                titled = " ".join(process.cmdline()).startswith(f"ray::{title}")
+                if titled and host in ("", _host_of(process)):
                     found.append(process)
         return found
 
@@ -136,3 +138,9 @@ def images_by_host(store: ObjectStore, job_id: str) -> Counter[str]:
     for record in read_commits(store, job_id).values():
         made[record.host_name] += record.rows
     return made
+
+
+def _host_of(process: psutil.Process) -> str:
+    """By its raylet: a title of one's own is written over one's environment."""
+    raylet = process.parent()
+    return "" if raylet is None else raylet.environ().get("UN0_HOST_NAME", "")
