@@ -23,6 +23,7 @@ from cluster.energy import sum_energy
 from cluster.errors import UserError
 from cluster.metering.bench import BenchMeter, Idle, bench_meter
 from cluster.metering.hardware import hardware_class
+from cluster.scheduler.priors import prior_profile
 from cluster.scheduler.profiles import Profile
 from cluster.scheduler.terms import OperatingPoint, Performance, Standing
 from cluster.types import Energy, EnergyQuality, Precision, model_key
@@ -128,16 +129,22 @@ class Calibration:
         return point.images_per_s / max(rates)
 
     def profiles(self) -> list[Profile]:
-        """One for each precision of which everything is known, with the point that is used."""
+        """One for each precision whose joules are known, with the point that is used. An idle
+        power that could not be measured is that of the prior."""
         found = []
         for load in self.loads:
             used = (p for p in self.points if p.used and p.precision == load.precision)
             performance = next((point.performance() for point in used), None)
-            if performance and load.energy.energy_mj is not None and self.idle.power_w is not None:
-                load_j = load.energy.energy_mj / 1e3
-                standing = Standing(self.idle.power_w, load.duration_s, load_j)
-                key = model_key(self.model_rev, load.precision)
-                found.append(Profile(self.hardware, key, standing, (performance,)))
+            if performance is None or load.energy.energy_mj is None:
+                continue
+            key = model_key(self.model_rev, load.precision)
+            idle_w = self.idle.power_w
+            if idle_w is None:
+                batch_size = performance.point.batch_size
+                guess = prior_profile(self.hardware, key, 1.0, batch_size=batch_size)
+                idle_w = guess.standing.idle_w
+            standing = Standing(idle_w, load.duration_s, load.energy.energy_mj / 1e3)
+            found.append(Profile(self.hardware, key, standing, (performance,)))
         return found
 
 

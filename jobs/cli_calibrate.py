@@ -18,7 +18,7 @@ from cluster.storage.open import open_store
 from cluster.storage.profiles import save_profile
 from cluster.types import Precision
 from jobs.cli_options import EndpointUrl, Json, plain_table, show_json, show_table
-from jobs.render import UNKNOWN, bounded, duration, energy_per_image
+from jobs.render import bounded, duration, energy_per_image
 from un0.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -131,8 +131,10 @@ def _show(found: Calibration) -> None:
         energy = energy_per_image(load.energy, 1)
         print(f"  loading in {load.precision}: {duration(load.duration_s)}, {energy}")
     idle = found.idle
-    power = UNKNOWN if idle.power_w is None else f"{idle.power_w:.3g} W"
-    print(f"  idling, loaded: {power} {idle.quality.replace('_', ' ')}, others' work included\n")
+    if idle.power_w is None:
+        print("  idling, loaded: unknown; others keep this machine busy, or nothing meters it\n")
+    else:
+        print(f"  idling, loaded: {idle.power_w:.3g} W {idle.quality.replace('_', ' ')}\n")
     table = plain_table("precision", "batch", "images/s", "of the best", "an image", "quality")
     for point in found.points:
         table.add_row(

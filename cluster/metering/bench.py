@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from cluster.clock import monotonic_ns
 from cluster.errors import UserError
+from cluster.metering.hardware import cpu_times
 from cluster.metering.node import NodeMeter
 from cluster.metering.reading import Source
 from cluster.metering.seat import Seat, gpu_source, host_sources
@@ -22,6 +23,8 @@ from cluster.metering.usage import Use
 from cluster.storage.energy_log import EnergyLog
 from cluster.storage.open import open_store
 from cluster.types import MISSING_ENERGY, Energy, EnergyQuality
+
+IDLE_BUSY = 0.1  # of all CPU time: with more, a machine is not idle
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,16 @@ class BenchMeter:
     def idle(self, watch_s: float, cpu_share: float) -> Idle:
         """The device's power over some seconds of doing nothing; of CPUs, that share of it.
 
-        It includes what other processes do meanwhile.
+        Unknown where other processes keep the CPUs busy meanwhile: it would be theirs.
         """
         on_gpu = self._seat.gpu_uuid is not None
         sources = [gpu_source(self._seat)] if on_gpu else host_sources()
         try:
-            return _power(sources, watch_s, 1.0 if on_gpu else cpu_share)
+            busy_s = cpu_times(()).machine_s
+            found = _power(sources, watch_s, 1.0 if on_gpu else cpu_share)
+            busy_s = cpu_times(()).machine_s - busy_s
+            others = not on_gpu and busy_s > IDLE_BUSY * watch_s * (os.cpu_count() or 1)
+            return Idle(None, "missing") if others else found
         finally:
             for source in sources:
                 source.close()

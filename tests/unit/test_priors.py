@@ -16,7 +16,7 @@ from cluster.scheduler.terms import OperatingPoint, Performance, Standing, Usage
 from cluster.types import Precision, model_key
 from un0 import DEFAULT_MODEL, load_model
 from un0.config import ModelConfig
-from un0.work import gflop_per_image
+from un0.work import images_flops
 
 GPU_NAMES = [
     "NVIDIA B200", "NVIDIA H200", "NVIDIA H200 NVL", "NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe",
@@ -124,8 +124,8 @@ def test_the_work_of_an_image_is_that_of_its_products_and_convolutions() -> None
         parameterization="standard", relativization="absolute", encoding="sin_cos",
     )  # fmt: skip
     # 0.672 of the dynamics and 0.683 of the decoder
-    assert gflop_per_image(config) == pytest.approx(1.355, rel=0.01)
-    assert 0 < gflop_per_image(load_model(DEFAULT_MODEL).config) < 1
+    assert images_flops(config).plain / 1e9 == pytest.approx(1.355, rel=0.01)
+    assert 0 < images_flops(load_model(DEFAULT_MODEL).config).plain / 1e9 < 1
 
 
 def test_a_model_key_tells_revision_and_precision() -> None:
