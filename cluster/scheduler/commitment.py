@@ -206,14 +206,13 @@ def _tell(
 ) -> None:
     """Tell users why their jobs stand still, and when to look again."""
     held_s: dict[tuple[str, str], float] = {}
-    soon_s = core.now_s + REPLAN_AT_LEAST_S
     for need in needs:
         rate = core.plan.hold_rate.get(need.key)
         if rate is not None:
             margin_s = core.policy.lease_s + standby[need.model].load_s
             until_s = hold_until_s(core.jobs.values(), need.key, rate, margin_s, core.policy)
             held_s[need.key] = max(0.0, until_s - core.now_s)
-            core.plan_by(max(until_s, soon_s))
+            core.plan_by(max(until_s, core.now_s + REPLAN_AT_LEAST_S))
     for job in core.jobs.values():
         if job.stopping:
             continue
@@ -221,8 +220,6 @@ def _tell(
             job.alone_s = None
         elif job.alone_s is None:
             job.alone_s = core.now_s
-        if job.alone_s is not None and not job.leases:
-            core.plan_by(max(job.alone_s + core.policy.desert_s, soon_s))
         _say(core, job, held_s.get((job.terms.model, job.terms.objective)))
 
 

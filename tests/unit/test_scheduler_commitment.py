@@ -119,18 +119,17 @@ def test_under_a_lowered_cap_a_replica_falls_back_to_a_slower_point() -> None:
 
 
 def test_power_falls_when_the_last_lease_at_a_hot_point_ends() -> None:
-    """Though the replica is never without a lease in between."""
     world = FleetWorld([profile("gpu", 100, 200, faster=((150, 500),))])
     world.join("gpu")
-    world.submit("urgent", shards=100, objective="throughput", priority=1)
-    world.submit("calm", shards=10_000)
-    world.play(15)
-    assert world.state.power_w == 500
-    while "urgent" not in world.ended:
+    world.submit("urgent", shards=2, objective="throughput", priority=1)
+    world.submit("calm", shards=1)
+    world.awake("r0")
+    world.tick(1)
+    while {lease.job_id for lease in world.leases["r0"]} != {"urgent", "calm"}:
         world.commit("r0")
-        world.tick(6)
-    assert len(world.leases["r0"]) == 2
+    assert world.state.power_w == 500
     world.commit("r0")
+    assert [lease.job_id for lease in world.leases["r0"]] == ["calm"]
     assert world.state.power_w == 200
 
 

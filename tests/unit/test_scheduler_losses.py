@@ -137,17 +137,18 @@ def test_losing_half_of_the_fleet_at_once_says_nothing_about_the_hardware() -> N
 
 
 def test_shards_that_kill_replicas_one_after_the_other_do_not_bar_the_hardware() -> None:
-    world = world_of("gpu")
-    for _ in range(2 * POLICY.max_attempts):
-        bad = [n for n, own in world.leases.items() if own and own[0].first in (0, 1)]
-        if bad:
-            world.lose(bad[0])
+    world = world_of("gpu", shards=10)
+    for _ in range(100):
+        heads = [own[0] for own in world.leases.values() if own]
+        if heads and heads[0].first < 3:
+            world.lose("r0")
+        elif heads:
+            world.commit("r0")
         world.tick(1)
         for name in list(world.waking):
             world.awake(name)
-    assert "j" not in world.ended
-    world.run()
-    assert world.ended["j"].state in ("completed", "completed_with_errors")
+    assert world.ended["j"].state == "completed_with_errors"
+    assert [aside.shard for aside in world.ended["j"].set_aside] == [0, 1, 2]
 
 
 def test_hardware_that_fails_what_others_do_well_is_barred_before_it_costs_a_shard() -> None:
@@ -203,6 +204,20 @@ def test_a_replica_that_comes_back_in_time_saves_the_job() -> None:
     world.join("gpu")
     world.play(1000)
     assert world.ended["j"].state == "completed"
+
+
+def test_each_time_without_replicas_is_waited_for_anew() -> None:
+    world = FleetWorld([GPU])
+    world.submit(shards=10)
+    world.play(100)
+    world.join("gpu")
+    world.stuck.add("r0")
+    world.play(200)
+    world.lose("r0", gone=True)
+    world.play(200 + POLICY.desert_s - 10)
+    assert "j" not in world.ended
+    world.play(200 + POLICY.desert_s + 10)
+    assert world.ended["j"].state == "failed"
 
 
 def test_memory_and_work_do_not_grow_with_the_job() -> None:

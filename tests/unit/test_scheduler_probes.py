@@ -7,6 +7,7 @@ from dataclasses import replace
 from support.fleetworld import FleetWorld, profile
 
 from cluster.scheduler.commands import RunLease
+from cluster.scheduler.events import CapChanged
 from cluster.scheduler.policy import Policy
 
 KNOWN = profile("known", 100, 200)  # 2 J
@@ -82,25 +83,52 @@ def test_a_replica_that_was_woken_for_work_that_is_gone_is_no_probe() -> None:
     assert not probes(world)
 
 
-def test_a_probe_keeps_to_the_power_cap() -> None:
-    world = FleetWorld([KNOWN, HOPEFUL], cap_w=300)
+def warm_world(cap_w: float | None, policy: Policy) -> FleetWorld:
+    """Idle replicas with a point that was never tried, and work for cheaper hardware."""
+    base = profile("warm", 100, 250)
+    untried = profile(
+        "warm",
+        500,
+        1500,
+        samples=0,
+        quality="estimated",
+        bounds_j=(0.5, 4.0),
+        faster=((501, 1600),),
+    )
+    warm = replace(base, curve=(*base.curve, untried.curve[0]))
+    world = FleetWorld([KNOWN, warm], policy)
+    for hardware in ("warm", "warm"):
+        world.join(hardware)
+    world.submit("first", shards=60)
+    world.run()
+    assert len(world.woken()) == 2
     world.join("known")
-    world.join("hopeful")
-    world.submit(shards=10_000)
-    world.play(2000)
+    world.send(CapChanged(world.now_s, cap_w))
+    world.submit("second", shards=10_000)
+    world.now_s += 1
+    world.tick()
+    return world
+
+
+def test_a_probe_of_a_warm_replica_keeps_to_the_power_cap() -> None:
+    world = warm_world(1700.0, Policy(probe_share=1.0))
+    for until_s in range(50, 2000, 50):
+        world.play(until_s)
+        assert world.state.power_w <= 1700
     assert not probes(world)
-    assert world.state.power_w <= 300
 
 
-def test_an_unknown_point_of_a_warm_replica_is_probed_within_the_cap() -> None:
-    gpu = profile("gpu", 100, 200)
-    slow = profile("gpu", 50, 80, samples=0, quality="estimated", bounds_j=(0.5, 3.0),
-                   faster=((300, 700),))  # fmt: skip
-    both = replace(gpu, curve=(*gpu.curve, *slow.curve))
-    world = FleetWorld([both], cap_w=250)
-    world.join("gpu")
-    world.join("gpu")
-    for number in range(30):
-        world.submit(f"j{number}", shards=50)
-        world.play(world.now_s + 60)
-        assert world.state.power_w <= 250
+def test_a_probe_of_a_warm_replica_keeps_to_its_share() -> None:
+    world = warm_world(None, Policy())
+    for until_s in range(10, 2000, 10):
+        world.play(until_s)
+        assert world.state._core.probed_j <= 0.02 * world.state._core.spent_j
+        assert bool(probes(world)) == (world.state._core.probed_j > 0)
+    assert probes(world)
+
+
+def test_one_replica_is_probed_at_a_time() -> None:
+    world = warm_world(None, Policy(probe_share=1.0))
+    world.stuck |= {"r0", "r1"}
+    world.play(100)
+    assert len(probes(world)) == 1
