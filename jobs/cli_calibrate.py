@@ -18,6 +18,7 @@ from cluster.storage.open import open_store
 from cluster.storage.profiles import save_profile
 from cluster.types import Precision
 from jobs.cli_options import EndpointUrl, Json, plain_table, show_json, show_table
+from jobs.cli_run import EXIT_INTERRUPTED
 from jobs.render import bounded, duration, energy_per_image
 from un0.catalog import DEFAULT_MODEL
 
@@ -56,14 +57,18 @@ def calibrate_command(
 
     with Progress(console=Console(stderr=True), transient=True, disable=as_json) as progress:
         task = progress.add_task("loading", total=None)
-        found = calibrate(
-            model,
-            precisions=precisions,
-            seconds=seconds,
-            on_step=lambda done, total, what: progress.update(
-                task, completed=done, total=total, description=what
-            ),
-        )
+        try:
+            found = calibrate(
+                model,
+                precisions=precisions,
+                seconds=seconds,
+                on_step=lambda done, total, what: progress.update(
+                    task, completed=done, total=total, description=what
+                ),
+            )
+        except KeyboardInterrupt:
+            print("interrupted; nothing was saved", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
     profiles = found.profiles()
     if opened is not None:
         for profile in profiles:
