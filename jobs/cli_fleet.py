@@ -6,7 +6,6 @@ import socket
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from importlib import import_module
 from typing import Any
 
 import typer
@@ -55,9 +54,9 @@ def fleet_command(
 
 def _running_fleet(address: str | None, store: StoreConfig) -> FleetView | None:
     """The fleet as its coordinator sees it; None if none is running."""
-    launch = import_module("cluster.actors.launch")  # Ray takes a second to import
-    view: FleetView | None = launch.fleet_view(address, store)
-    return view
+    from cluster.actors.launch import fleet_view  # Ray takes a second to import
+
+    return fleet_view(address, store)
 
 
 def _devices_here() -> list[dict[str, Any]]:
