@@ -92,6 +92,10 @@ class Job:
     def has_work(self) -> bool:
         return bool(self.waiting) or bool(self.suspects)
 
+    def missed(self, now_s: float) -> bool:
+        """Whether its deadline is over."""
+        return self.terms.deadline_s is not None and now_s > self.terms.deadline_s
+
     @property
     def has_budget(self) -> bool:
         return self.terms.energy_budget_j is not None

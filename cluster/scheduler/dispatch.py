@@ -46,6 +46,13 @@ def _takes_work(core: Core, replica: Replica) -> bool:
 
 
 def _next_lease(core: Core, replica: Replica) -> Lease | None:
+    """Lease it the most pressing work that it is good for; else what is late already, which must
+    not keep slow hardware from work that it can do in time."""
+    return _lease_of(core, replica, missed=False) or _lease_of(core, replica, missed=True)
+
+
+def _lease_of(core: Core, replica: Replica, *, missed: bool) -> Lease | None:
+    """A lease of any job in order; or, with ``missed``, of those whose deadline is over."""
     order = core.order.get(replica.model, {})
     spent: list[str] = []
     lease = None
@@ -54,9 +61,9 @@ def _next_lease(core: Core, replica: Replica) -> Lease | None:
             spent.append(job_id)
             continue
         performance = _point_now(core, replica, job.terms.objective)
-        if performance is None:
+        if performance is None or (missed and not job.missed(core.now_s)):
             continue
-        shards = _size(core, job, replica, performance)
+        shards = _size(core, job, replica, performance, missed=missed)
         if shards:
             first, stop = job.take(shards, replica.hardware)
             lease = lease_out(core, job, replica, first, stop, performance)
@@ -82,11 +89,12 @@ def _within_cap(core: Core, replica: Replica, performance: Performance) -> bool:
     return core.cap_mw is None or more_mw <= 0 or core.fleet.power_mw + more_mw <= core.cap_mw
 
 
-def _size(core: Core, job: Job, replica: Replica, performance: Performance) -> int:
+def _size(core: Core, job: Job, replica: Replica, performance: Performance, *, missed: bool) -> int:
     """Shards for the replica's next lease; 0 if others had better run them.
 
     Seconds of work, not shards, are what leases have in common; near the end they get shorter. A
-    replica so slow that the rest would wait for it is left out.
+    replica so slow that the rest would wait for it is left out; so is one that would end after a
+    deadline, unless it is missed anyway.
     """
     policy, terms = core.policy, job.terms
     room = _affordable(core, job, performance)
@@ -102,7 +110,7 @@ def _size(core: Core, job: Job, replica: Replica, performance: Performance) -> i
         ends_s = _queue_s(core, replica) + shard_s
         tail = ends_s > waiting_s + 2 * policy.lease_s + fastest_s
         left_s = math.inf if terms.deadline_s is None else terms.deadline_s - core.now_s
-        late = ends_s > left_s > 0  # once the deadline is missed, all may help
+        late = ends_s > left_s and not missed
         if tail or late:
             return 0
     wanted = int(min(policy.lease_s, max(waiting_s / 2, fastest_s)) / shard_s)
