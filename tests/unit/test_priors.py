@@ -89,16 +89,17 @@ def test_a_cpu_counts_by_its_threads() -> None:
 
 
 def test_unknown_hardware_is_used_when_it_is_all_there_is_and_learned_from() -> None:
-    book = ProfileBook([prior("the machines in the basement")])
     hardware = "the machines in the basement"
-    (known,) = book.all()
+    known = prior(hardware)
+    book = ProfileBook([known])
     offers = {known.model: [Offer(known, 3, 0)]}
     demand = Demand(known.model, "energy", 1.0, 1000, patient=False)
     plan = make_plan([demand], offers, Policy())
     assert plan.nodes(hardware, known.model) >= 1
     point = known.curve[0].point
     book.observe(hardware, known.model, point, Usage(500, 5.0, 20_000, "measured_counter"))
-    learned = book.all()[0].curve[0]
+    (profile,) = book.changed()
+    learned = profile.curve[0]
     assert learned.quality == "measured_counter"
     assert learned.samples == 1
 
