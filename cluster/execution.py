@@ -1,16 +1,16 @@
 """Run shards with a sampler, a meter and a store. Knows nothing of Ray.
 
-One runner serves one replica. Its device makes one shard at a time; encoding and uploading the
-last shard overlap with generating the next, so that the device never waits for storage.
+One runner serves one job on one replica. Its device makes one shard at a time; encoding and
+uploading the last shard overlap with generating the next, so that the device never waits for
+storage.
 """
 
 from __future__ import annotations
 
 import hashlib
-import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from cluster.clock import monotonic_s, utc_now
 from cluster.errors import Retryable
+from cluster.metering.hardware import host_name
 from cluster.metering.usage import Work
 from cluster.storage.backoff import Backoff
 from cluster.storage.commit import Outcome, commit
@@ -87,6 +88,21 @@ class GenerateClock:
             self.busy_s += monotonic_s() - start_s
 
 
+class Lane:
+    """What the runners of one device share: its turn, and the threads that encode.
+
+    encoders: threads that encode images while the device generates.
+    """
+
+    def __init__(self, encoders: int = 1) -> None:
+        self.turn = threading.Lock()
+        self.pool = ThreadPoolExecutor(encoders, thread_name_prefix="encode")
+
+    def close(self) -> None:
+        """Stop the encoders."""
+        self.pool.shutdown(cancel_futures=True)
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One finished attempt at a shard. ``record`` is committed only if ``outcome`` is not None."""
@@ -99,7 +115,7 @@ class ShardRunner:
     """Turns shards of one workload into committed Parquet.
 
     commit_here: write the commit record; False leaves that to the caller (single-writer stores).
-    encoders: threads that encode images while the device generates.
+    lane: shared with the device's other runners; None makes one.
     """
 
     def __init__(
@@ -110,16 +126,17 @@ class ShardRunner:
         store: ObjectStore,
         *,
         commit_here: bool = True,
-        encoders: int = 1,
+        lane: Lane | None = None,
     ) -> None:
         self._workload = workload
         self._sampler = sampler
         self._meter = meter
         self._store = store
         self._commit_here = commit_here
-        self._pool = ThreadPoolExecutor(encoders, thread_name_prefix="encode")
-        self._device = threading.Lock()
-        self._abandon = threading.Event()
+        self._lane = lane or Lane()
+        self._given_up: set[str] = set()  # attempts
+        self._give_up_all = False
+        self._asked = threading.Condition()  # to give something up
         self.clock = GenerateClock()
         self.trouble = ""  # what keeps the store from taking images, while something does
 
@@ -135,7 +152,7 @@ class ShardRunner:
         Raises Abandoned after ``abandon``, and what the sampler or the store raise.
         """
         class_ids = self._workload.classes_of(shard.start, shard.stop)
-        with self._device:
+        with self._lane.turn:
             encoding, energy, generate_s = self._generate(shard, attempt_id, class_ids, on_images)
         encoded = [image for part in encoding for image in part.result()]
         data = shard_parquet(
@@ -143,14 +160,18 @@ class ShardRunner:
         )
         return self._publish(shard, attempt_id, data, energy, generate_s)
 
-    def abandon(self) -> None:
-        """Give up what is not generated yet, at the next tile. Attempts past that still commit,
-        unless the store is away."""
-        self._abandon.set()
+    def abandon(self, attempt_ids: Collection[str] | None = None) -> None:
+        """Give up what of these attempts, or of all, is not generated yet, at the next tile.
+        Attempts past that still commit, unless the store is away."""
+        with self._asked:
+            if attempt_ids is None:
+                self._give_up_all = True
+            else:
+                self._given_up.update(attempt_ids)
+            self._asked.notify_all()
 
-    def close(self) -> None:
-        """Stop the encoders."""
-        self._pool.shutdown(cancel_futures=True)
+    def _abandoned(self, attempt_id: str) -> bool:
+        return self._give_up_all or attempt_id in self._given_up
 
     def _generate(
         self,
@@ -160,7 +181,7 @@ class ShardRunner:
         on_images: Callable[[int], None],
     ) -> tuple[list[Future[list[bytes]]], Energy, float]:
         """The encoders' work, the energy and the seconds of generating the shard."""
-        if self._abandon.is_set():
+        if self._abandoned(attempt_id):
             raise Abandoned
         encoding: list[Future[list[bytes]]] = []
         made = 0
@@ -170,11 +191,11 @@ class ShardRunner:
             with self.clock.running():
                 tiles = self._sampler.generate_tiles(self._workload.seed, shard.start, class_ids)
                 for _, images in tiles:
-                    submit = self._pool.submit
+                    submit = self._lane.pool.submit
                     encoding.append(submit(encode_images, images, self._workload.encoding))
                     made += len(images)
                     on_images(len(images))
-                    if self._abandon.is_set():
+                    if self._abandoned(attempt_id):
                         raise Abandoned
                 generate_s = monotonic_s() - started_s
         finally:
@@ -196,7 +217,7 @@ class ShardRunner:
         self, shard: Shard, attempt_id: str, data: bytes, energy: Energy, generate_s: float
     ) -> Attempt:
         key = JobLayout(shard.job_id).images(shard.index, attempt_id)
-        self._patiently(lambda: self._store.put(key, data))
+        self._patiently(attempt_id, lambda: self._store.put(key, data))
         record = CommitRecord(
             job_id=shard.job_id,
             shard=shard.index,
@@ -216,15 +237,16 @@ class ShardRunner:
             energy=energy,
             model_rev=self._workload.model_rev,
             hardware=self._meter.hardware,
-            host_name=socket.gethostname(),
+            host_name=host_name(),
             generate_s=generate_s,
             committed_at=utc_now(),
         )
         if not self._commit_here:
             return Attempt(record, None)
-        return Attempt(record, self._patiently(lambda: commit(self._store, record, backoff=ONCE)))
+        won = self._patiently(attempt_id, lambda: commit(self._store, record, backoff=ONCE))
+        return Attempt(record, won)
 
-    def _patiently(self, act: Callable[[], T]) -> T:
+    def _patiently(self, attempt_id: str, act: Callable[[], T]) -> T:
         """Do it, and again while the store is away: the images in hand cost joules to remake.
 
         Raises the last Retryable after PATIENCE_S, and Abandoned when asked to give up.
@@ -237,8 +259,9 @@ class ShardRunner:
                 self.trouble = str(error)
                 if monotonic_s() > until_s:
                     raise
-                if self._abandon.wait(RETRY_S):
-                    raise Abandoned from error
+                with self._asked:
+                    if self._asked.wait_for(lambda: self._abandoned(attempt_id), RETRY_S):
+                        raise Abandoned from error
             else:
                 self.trouble = ""
                 return result

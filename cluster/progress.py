@@ -5,10 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cluster.scheduler.terms import SetAside
 from cluster.types import Energy
 
-ReplicaState = Literal["starting", "live", "lost"]
-RunState = Literal["starting", "running", "stopping", "completed", "stopped", "failed"]
+ReplicaState = Literal["starting", "live", "parked", "lost"]
+RunState = Literal[
+    "starting",
+    "running",
+    "stopping",
+    "completed",
+    "completed_with_errors",
+    "stopped",
+    "cancelled",
+    "paused",
+    "failed",
+]
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,51 @@ class Snapshot:
     replicas: tuple[ReplicaView, ...]
     reason: str = ""
     retries: int = 0
+    note: str = ""  # why nothing is running, while it is not
+    set_aside: tuple[SetAside, ...] = ()
 
     @property
     def images_per_s(self) -> float:
         return self.run_images / self.run_s if self.run_s > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class SeatView:
+    """Room for one replica on a node: what it is doing and why.
+
+    state: parked, waking, awake or parking. since_s: seconds in it, or idle.
+    """
+
+    replica_id: str
+    node_id: str
+    host_name: str
+    hardware: str
+    state: str
+    model: str
+    why: str
+    since_s: float
+    leases: int
+    power_w: float
+    draining: bool
+
+
+@dataclass(frozen=True)
+class NodeView:
+    """A node of the cluster. devices: what it told of itself, such as GPU names with UUIDs."""
+
+    node_id: str
+    host_name: str
+    labels: dict[str, str]
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FleetView:
+    """The fleet as its coordinator sees it. epoch: of the coordinator."""
+
+    epoch: int
+    nodes: tuple[NodeView, ...]
+    seats: tuple[SeatView, ...]
+    jobs: tuple[str, ...]
+    power_w: float
+    cap_w: float | None

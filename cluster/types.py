@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 EnergyQuality = Literal["measured_counter", "measured_power", "estimated", "missing"]
 Precision = Literal["fp32", "bf16", "fp16", "int8", "fp8"]
 ImageEncoding = Literal["png", "webp", "jpeg", "raw"]
-JobState = Literal["running", "completed", "cancelled", "failed"]
+JobState = Literal["running", "completed", "completed_with_errors", "cancelled", "failed"]
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -101,6 +101,11 @@ class JobRecord(Record):
     submitted_at: datetime
 
 
+def model_key(model_rev: str, precision: Precision) -> str:
+    """What a replica loads, in one word: the key of profiles and of the scheduler's models."""
+    return f"{model_rev}/{precision}"
+
+
 class Energy(Record):
     """Joules of something, and how they are known. int64 millijoules; None where unknown.
 
@@ -146,8 +151,19 @@ class CommitRecord(Record):
     committed_at: datetime
 
 
+class SetAside(Record):
+    """A shard that the job ended without, and why."""
+
+    shard: NonNegativeInt
+    attempts: PositiveInt
+    reason: str
+
+
 class Manifest(Record):
-    """What a finished job consists of: written once, after which its files are clean to glob."""
+    """What a finished job consists of: written once, after which its files are clean to glob.
+
+    set_aside: the shards that a job which is ``completed_with_errors`` lacks.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     job_id: str
@@ -157,4 +173,5 @@ class Manifest(Record):
     commits: tuple[CommitRecord, ...]
     energy: Energy
     overhead: Energy
+    set_aside: tuple[SetAside, ...] = ()
     finished_at: datetime

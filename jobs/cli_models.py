@@ -50,6 +50,7 @@ def export_command(
     model: ModelArgument,
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     dtype: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
+    as_json: Json = False,
 ) -> None:
     """Write a model as one self-describing safetensors file, from any layout that loads."""
     import torch
@@ -64,4 +65,7 @@ def export_command(
         revision = save_model(loaded, out, dtypes[dtype], loaded.metadata)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; choose another path") from None
-    print(f"{out}  sha256 {revision}")
+    if as_json:
+        show_json({"path": str(out), "revision": revision, "dtype": dtype})
+    else:
+        print(f"{out}  sha256 {revision}")

@@ -117,6 +117,7 @@ def grid_command(
     per_class: Annotated[int, typer.Option(min=1, max=100, help="Images a row.")] = 10,
     store: Store = DEFAULT_STORE,
     endpoint_url: EndpointUrl = None,
+    as_json: Json = False,
 ) -> None:
     """Write a contact sheet: one row per class."""
     from cluster.storage.grid import grid
@@ -129,7 +130,12 @@ def grid_command(
         sheet.save(out, format="PNG")
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from None
-    print(out)
+    if as_json:
+        show_json(
+            {"job_id": job_id, "path": str(out), "width": sheet.width, "height": sheet.height}
+        )
+    else:
+        print(out)
 
 
 def query_command(

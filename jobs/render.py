@@ -12,6 +12,7 @@ from cluster.types import Energy
 from jobs.result import JobResult
 
 UNKNOWN = "unknown"
+MOST_LACKING = 5  # shards that are named
 
 
 def joules(value_j: float | None) -> str:
@@ -77,6 +78,8 @@ def live_view(snapshot: Snapshot, deadline_s: float | None = None) -> Renderable
             f"in {duration(max(deadline_s, 0))}",
             Text("will be missed", "red") if late else "",
         )
+    if snapshot.note:
+        facts.add_row("waiting", snapshot.note, "")
     if snapshot.retries:
         facts.add_row("retries", f"{snapshot.retries}", "")
     bar = Table.grid()
@@ -122,7 +125,7 @@ def summary(result: JobResult) -> str:
             f"  energy    {bounded(*per_image)} per image, {bounded(*figures)} in all",
             f"            {_how(result.energy_quality)} by {result.energy_method}",
         ]
-    if result.overhead_j is not None:
+    if result.overhead_j:  # a run whose replicas were up already has none
         lines.append(
             f"  overhead  {bounded(*overhead)} for loading and warm-up, "
             f"{_how(result.overhead_quality)}"
@@ -130,6 +133,9 @@ def summary(result: JobResult) -> str:
     lines.append(f"  store     {result.store}")
     if result.reason:
         lines.append(f"  reason    {result.reason}")
+    lines += [f"  lacking   shard {s.shard}: {s.reason}" for s in result.set_aside[:MOST_LACKING]]
+    if len(result.set_aside) > MOST_LACKING:
+        lines.append(f"            and {len(result.set_aside) - MOST_LACKING} more")
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from cluster.progress import Snapshot
+from cluster.scheduler.terms import SetAside
 from cluster.types import MISSING_ENERGY, Energy, JobRecord, Manifest
 
 
@@ -18,6 +19,7 @@ class JobResult:
     startup_s: before that. images_per_s: of this run. generate_share: share of the replicas' time
     in which their devices generated. overhead_j: loading and warm-up of this run's replicas; what
     lost attempts and idling took is in the store's energy log. deadline_missed: None without one.
+    set_aside: the shards that a job which is completed_with_errors lacks.
     """
 
     job_id: str
@@ -40,6 +42,7 @@ class JobResult:
     retries: int
     deadline_missed: bool | None
     reason: str
+    set_aside: tuple[SetAside, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -61,6 +64,7 @@ def result_of(snapshot: Snapshot, store: str, record: JobRecord, ended_at: datet
         retries=snapshot.retries,
         deadline_missed=_deadline_missed(record, ended_at),
         reason=snapshot.reason,
+        set_aside=snapshot.set_aside,
     )
 
 

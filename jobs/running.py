@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cluster.actors.options import RunOptions
+from cluster.actors.options import ModelWork, RunOptions, RunPlan
 from cluster.clock import utc_now
 from cluster.progress import Snapshot
+from cluster.scheduler.terms import JobTerms
 from cluster.storage.object_store import ObjectStore
 from cluster.types import JobRecord
 from jobs.result import JobResult, result_of
@@ -22,9 +23,12 @@ def run(
     record: JobRecord,
     store: ObjectStore,
     options: RunOptions,
+    facts: ModelWork,
     on_snapshot: OnSnapshot | None = None,
 ) -> JobResult:
     """Run a submitted job to its end.
+
+    facts: of its model, by which unmeasured hardware is judged.
 
     Ctrl-C (SIGINT) or SIGTERM stops it: what is generated is still committed, the rest given up,
     and the result's state is ``stopped``. A second Ctrl-C raises KeyboardInterrupt at once.
@@ -33,7 +37,7 @@ def run(
         from cluster.actors.launch import job_run  # Ray takes a second to import
 
         last: Snapshot | None = None
-        with job_run(record.workload, store.config, options) as job:
+        with job_run(plan_of(record, facts), store.config, options) as job:
             for last in job:
                 if on_snapshot is not None:
                     on_snapshot(last)
@@ -42,6 +46,26 @@ def run(
                     stop.clear()
     assert last is not None  # the coordinator's first snapshot comes before its end
     return result_of(last, store.config.uri, record, utc_now())
+
+
+def plan_of(record: JobRecord, facts: ModelWork) -> RunPlan:
+    """The job as the scheduler is to see it from now on."""
+    spec, workload = record.spec, record.workload
+    deadline_s = spec.get("deadline")
+    if deadline_s is not None:
+        deadline_s = float(deadline_s) - (utc_now() - record.submitted_at).total_seconds()
+    terms = JobTerms(
+        job_id=workload.job_id,
+        model=workload.model_rev,
+        images=workload.count,
+        shard_images=workload.shard_images,
+        owner=record.owner,
+        priority=spec.get("priority", 0),
+        deadline_s=deadline_s,
+        objective=spec.get("objective", "energy"),
+        energy_budget_j=spec.get("energy_budget"),
+    )
+    return RunPlan(workload, terms, facts)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from cluster.actors.options import RunOptions
+from cluster.actors.options import ModelWork, RunOptions
 from cluster.clock import utc_now
 from cluster.errors import UserError
 from cluster.storage.commit import reopen
@@ -45,10 +45,10 @@ def generate(
     Raises UserError, or un0's InputError and ModelFormatError, for what the caller can mend.
     """
     opened = open_store(store, endpoint_url=endpoint_url, single_writer=single_writer)
-    record = submit(spec, opened)
+    record, work = submit(spec, opened)
     if on_job is not None:
         on_job(record)
-    return run(record, opened, RunOptions(replicas, address), on_snapshot)
+    return run(record, opened, RunOptions(replicas, address), work, on_snapshot)
 
 
 def resume(
@@ -74,13 +74,14 @@ def resume(
     manifest = reopen(opened, job_id)
     if manifest is not None and manifest.state == "completed":
         return result_of_earlier(manifest, opened.config.uri, record)
-    record = _with_model(record, model or record.workload.model)
-    return run(record, opened, RunOptions(replicas, address), on_snapshot)
+    record, work = _with_model(record, model or record.workload.model)
+    return run(record, opened, RunOptions(replicas, address), work, on_snapshot)
 
 
-def submit(spec: JobSpec, store: ObjectStore) -> JobRecord:
+def submit(spec: JobSpec, store: ObjectStore) -> tuple[JobRecord, ModelWork]:
     """Make every choice the spec leaves open and write the job down. Nothing runs yet."""
-    workload = plan(spec, model_facts(spec.model or DEFAULT_MODEL))
+    facts, work = model_facts(spec.model or DEFAULT_MODEL)
+    workload = plan(spec, facts)
     record = JobRecord(
         workload=workload,
         spec=spec.model_dump(mode="json", exclude_none=True),
@@ -93,30 +94,42 @@ def submit(spec: JobSpec, store: ObjectStore) -> JobRecord:
             f"job {workload.job_id!r} is already in {store.config.uri}; continue it with "
             f"`un0 resume {workload.job_id}` on that store, or choose another --job-id"
         )
-    return record
+    return record, work
 
 
-def model_facts(name: str) -> ModelFacts:
+def model_facts(name: str) -> tuple[ModelFacts, ModelWork]:
     """What planning needs of a model by name or path; a path is made absolute for the replicas."""
+    import torch
+
     from un0 import load_model
+    from un0.engine import default_tile
+    from un0.work import images_flops
 
     known = name in {model.name for model in list_models()}
     located = name if known else str(Path(name).absolute()) if Path(name).exists() else name
     model = load_model(located)
     config = model.config
-    return ModelFacts(located, model.rev, config.num_classes, config.image_size, model.labels)
+    facts = ModelFacts(
+        located,
+        model.rev,
+        config.num_classes,
+        config.image_size,
+        model.labels,
+    )
+    tiles = [default_tile(config, torch.device(kind)) for kind in ("cpu", "cuda")]
+    return facts, ModelWork(images_flops(config).plain / 1e9, *tiles)
 
 
-def _with_model(record: JobRecord, name: str) -> JobRecord:
-    """The record with its model found under that name, if it is the model it was submitted with."""
-    facts = model_facts(name)
+def _with_model(record: JobRecord, name: str) -> tuple[JobRecord, ModelWork]:
+    """The record with its model found under that name, if it is what it was submitted with."""
+    facts, work = model_facts(name)
     if facts.rev != record.workload.model_rev:
         raise UserError(
             f"model {name!r} has revision {facts.rev[:12]}, but job {record.workload.job_id} was "
             f"submitted with {record.workload.model_rev[:12]}; give the same file with --model"
         )
     workload = record.workload.model_copy(update={"model": facts.name})
-    return record.model_copy(update={"workload": workload})
+    return record.model_copy(update={"workload": workload}), work
 
 
 def _user() -> str:

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from un0.config import ModelConfig
-from un0.engine import Precision, build_engine
+from un0.engine import Precision, build_engine, tuning
 from un0.engine.base import Renderer
 from un0.errors import InputError
 from un0.memory import Plan, plan, remember_tile
@@ -70,12 +70,16 @@ class Sampler:
         """
         self.device = find_device(device)
         self.precision = precision
+        own_choice = tile is None
         if tile is None:
             tile = _tile_that_fits(model.config, self.device, precision)
         self._engine = build_engine(model, self.device, precision, tile=tile, name=engine)
         self.tile = self._engine.tile
         self._halving = threading.Lock()
         self.config: ModelConfig = model.config
+        self._tunable = own_choice and self._engine.any_rows
+        if self._tunable:
+            self.tile = tuning.recall(self._tuning_key()) or self.tile
         self.labels = model.labels
         self.model_rev = model.rev
         if threads is not None and threads < 1:
@@ -135,8 +139,18 @@ class Sampler:
         return self._in_order(seed, self._cut(int(start), ids))
 
     def warm_up(self) -> None:
-        """Compile, allocate and pick kernels now, so that the first request is not the slow one."""
+        """Compile, allocate and pick kernels now, so that the first request is not the slow one.
+
+        Where the tile changes no byte, it is also chosen now, or was by an earlier process.
+        """
+        if self._tunable and tuning.recall(self._tuning_key()) is None:
+            measured = self._pool.submit(tuning.measure_tile, self._engine, self.config)
+            self.tile = measured.result()
+            tuning.remember(self._tuning_key(), self.tile)
         self.generate(0, 0, np.zeros(self.tile * self.threads, dtype=np.int64))
+
+    def _tuning_key(self) -> str:
+        return tuning.key_of(self._engine, self.precision, self.config, self.device_name)
 
     def _in_order(self, seed: int, tiles: Iterator[_Tile]) -> Iterator[tuple[int, Images]]:
         offset = 0

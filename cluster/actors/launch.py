@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,23 +15,29 @@ import ray
 from ray.exceptions import RayError
 
 from cluster.actors.coordinator import Coordinator
-from cluster.actors.options import ReplicaOptions, RunOptions, RunPlan
+from cluster.actors.options import FleetOptions, ReplicaOptions, RunOptions, RunPlan
+from cluster.actors.seats import THREADS_PER_REPLICA
 from cluster.errors import Fatal, UserError
-from cluster.progress import Snapshot
+from cluster.progress import FleetView, Snapshot
 from cluster.storage.object_store import StoreConfig
-from cluster.types import Workload
 
 OBJECT_STORE_BYTES = 128 * 2**20  # only control messages pass through it: images go to the store
-THREADS_PER_REPLICA = 4
 KNOCK_S = 5.0
+ANSWER_S = 10.0
+START_S = 60.0
+SHARED_TRIES = 10
+NAMESPACE = "un0"
+LOCAL = "local"
+logger = logging.getLogger(__name__)
 
 
 class JobRun:
     """A job that runs. Iterate over it for snapshots; ``stop`` ends it early and resumably."""
 
-    def __init__(self, coordinator: Any) -> None:
+    def __init__(self, coordinator: Any, plan: RunPlan) -> None:
         self._coordinator = coordinator
-        self._snapshots = coordinator.run.options(num_returns="streaming").remote()
+        self._job_id = plan.workload.job_id
+        self._snapshots = coordinator.run.options(num_returns="streaming").remote(plan)
 
     def __iter__(self) -> Iterator[Snapshot]:
         try:
@@ -43,25 +51,67 @@ class JobRun:
             ) from None
 
     def stop(self) -> None:
-        self._coordinator.stop.remote()
+        self._coordinator.stop.remote(self._job_id)
 
 
 @contextmanager
-def job_run(workload: Workload, store: StoreConfig, options: RunOptions) -> Iterator[JobRun]:
+def job_run(plan: RunPlan, store: StoreConfig, options: RunOptions) -> Iterator[JobRun]:
     """Start the job's run; on exit every process this call started is gone.
 
-    Raises UserError when the cluster cannot be reached or has no room for the replicas.
+    On a cluster that was there before, the job is given to the coordinator that all runs with this
+    store share, and runs on if this process dies; with ``replicas`` it gets one of its own. Raises
+    UserError when the cluster cannot be reached or has no room for the replicas.
     """
     cluster_id = _connect(options)
     try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        replicas, replica_options = fit(options, nodes)
-        coordinator = Coordinator.remote(  # type: ignore[attr-defined]
-            RunPlan(workload, store, replicas, replica_options, cluster_id)
-        )
-        yield JobRun(coordinator)
+        if cluster_id == LOCAL or options.replicas is not None:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            replicas, share = fit(options, nodes)
+            fleet = FleetOptions(store, cluster_id, share, replicas)
+            yield JobRun(Coordinator.remote(fleet), plan)  # type: ignore[attr-defined]
+        else:
+            yield JobRun(_shared(FleetOptions(store, cluster_id, own=False)), plan)
     finally:
         ray.shutdown()
+
+
+def fleet_view(address: str | None, store: StoreConfig) -> FleetView | None:
+    """The fleet that runs share on this cluster with this store; None if no coordinator is there.
+
+    Raises UserError when the cluster cannot be reached.
+    """
+    if address is None and not os.environ.get("RAY_ADDRESS"):
+        return None
+    _connect(RunOptions(address=address))
+    try:
+        coordinator = ray.get_actor(_name(store), namespace=NAMESPACE)
+        view: FleetView | None = ray.get(coordinator.view.remote(), timeout=ANSWER_S)
+    except (ValueError, RayError, TimeoutError):
+        return None
+    finally:
+        ray.shutdown()
+    return view
+
+
+def _shared(fleet: FleetOptions) -> Any:
+    """The coordinator that runs with this store share on this cluster, started if need be."""
+    options = Coordinator.options(  # type: ignore[attr-defined]
+        name=_name(fleet.store), namespace=NAMESPACE, lifetime="detached", get_if_exists=True
+    )
+    for _ in range(SHARED_TRIES):
+        coordinator = options.remote(fleet)
+        try:
+            if ray.get(coordinator.welcome.remote(), timeout=START_S):
+                return coordinator
+        except (RayError, TimeoutError) as error:
+            logger.warning("the coordinator does not answer: %s", error)
+        time.sleep(1.0)  # until the one that ends is gone, and its name free
+    raise Fatal("no coordinator could be started on the Ray cluster; see its logs")
+
+
+def _name(store: StoreConfig) -> str:
+    place = hashlib.sha256(f"{store.uri} {store.endpoint_url}".encode()).hexdigest()[:16]
+    return f"coordinator-{place}"
 
 
 def _connect(options: RunOptions) -> str:
@@ -86,7 +136,7 @@ def _connect(options: RunOptions) -> str:
         include_dashboard=False,
         **quiet,
     )
-    return "local"
+    return LOCAL
 
 
 def _knock(address: str) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import logging
-import socket
+import os
 import threading
+import time
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -13,8 +17,9 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.actors.metrics import EnergyMetrics
-from cluster.clock import monotonic_ns, utc_now
+from cluster.clock import monotonic_ns, monotonic_s, utc_now
 from cluster.errors import ClusterError
+from cluster.metering.hardware import host_name
 from cluster.metering.node import NodeMeter
 from cluster.metering.reading import Device
 from cluster.metering.seat import Seat
@@ -28,27 +33,38 @@ from cluster.types import MISSING_ENERGY, Energy
 logger = logging.getLogger(__name__)
 SAMPLE_S = 1.0
 LONGEST_GAP = timedelta(minutes=15)  # a node away for longer was switched off, not unmetered
+ALONE_S = 330.0  # longer than a run may be without replicas here: a new one gets 300 s to start
+START_S = 60.0
+RETRY_TICKS = 60
 ANSWER_S = 10.0  # then a figure is missing: generation never waits for its meter
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)
 class NodeMeterActor:
-    """One a node and run. Restarted if it dies: its log then has a gap, and generation goes on."""
+    """The one meter of a node, for all runs on it that use the same store.
 
-    def __init__(self, store: StoreConfig, cluster_id: str) -> None:
-        opened = open_store(store, probe=False)
-        host, now = socket.gethostname(), utc_now()
-        try:
-            ends = open_ends(opened, host, cluster_id, now)
-        except ClusterError as error:
-            logger.warning("whether the last energy log broke off is unknown: %s", error)
-            ends = {}
-        ends = {hw_id: end for hw_id, end in ends.items() if now - end < LONGEST_GAP}
-        log = EnergyLog(opened, host, cluster_id=cluster_id)
-        # No earlier log of this host began in the same millisecond
-        self._meter = NodeMeter(log, int(now.timestamp() * 1000), ends)
-        self._closed = threading.Event()
-        threading.Thread(target=self._sample, name="sample", daemon=True).start()
+    It outlives the run that started it. When the last run has left it writes the rest of the log
+    and lets go of the devices; when nobody has come for ``alone_s`` it ends. A run that was
+    killed does not leave, but its processes are gone. Restarted if it dies: its log then has a
+    gap, and generation goes on.
+    """
+
+    def __init__(self, store: StoreConfig, cluster_id: str, alone_s: float = ALONE_S) -> None:
+        self._store, self._cluster_id, self._alone_s = store, cluster_id, alone_s
+        self._lock = threading.Lock()  # of coming and going
+        self._visited_s = monotonic_s()
+        self._ending = False
+        self._unwritten: list[NodeMeter] = []  # closed, but the store did not take the rest
+        self._meter = self._open()
+        threading.Thread(target=self._watch, name="sample", daemon=True).start()
+
+    def welcome(self) -> bool:
+        """A replica comes to this node. False if this meter is about to end: start another."""
+        with self._lock:
+            self._visited_s = monotonic_s()
+            if self._meter.closed and not self._ending:
+                self._meter = self._open()
+            return not self._ending
 
     def sit(self, seat: Seat) -> tuple[Device, str]:
         """The device whose energy the replica's images will carry, and who meters it."""
@@ -67,24 +83,118 @@ class NodeMeterActor:
     def lose(self, replica_id: str) -> None:
         self._meter.lose(replica_id)
 
-    def close(self) -> bool:
-        """Write the rest of the log; False if the store did not take it."""
-        self._closed.set()
-        return self._meter.close()
+    def leave(self, run_id: str) -> bool:
+        """The run is over: write what is final, and everything if it was the last one here.
 
-    def _sample(self) -> None:
+        False if the store did not take it.
+        """
+        with self._lock:
+            self._visited_s = monotonic_s()
+            self._meter.leave(run_id)
+            return self._close() if self._meter.deserted else self._meter.flush()
+
+    def _open(self) -> NodeMeter:
+        opened = open_store(self._store, probe=False)
+        host, now = host_name(), utc_now()
+        try:
+            ends = open_ends(opened, host, self._cluster_id, now)
+        except ClusterError as error:
+            logger.warning("whether the last energy log broke off is unknown: %s", error)
+            ends = {}
+        ends = {hw_id: end for hw_id, end in ends.items() if now - end < LONGEST_GAP}
+        log = EnergyLog(opened, host, cluster_id=self._cluster_id)
+        # No earlier log of this host began in the same millisecond
+        return NodeMeter(log, int(now.timestamp() * 1000), ends)
+
+    def _close(self) -> bool:
+        written = self._meter.close()
+        if not written:
+            self._unwritten.append(self._meter)
+        return written
+
+    def _watch(self) -> None:
         metrics = EnergyMetrics()
-        while not self._closed.wait(SAMPLE_S):
+        tick = 0
+        while not self._ending:
+            time.sleep(SAMPLE_S)
+            tick += 1
             try:
                 metrics.add(self._meter.sample())
+                if tick % RETRY_TICKS == 0:
+                    self._unwritten = [left for left in self._unwritten if not left.close()]
+                self._end_if_alone()
             except Exception:  # a bug here must not end the sampling of everything else
                 logger.exception("a sample of the node's meters failed")
+        ray.kill(ray.get_runtime_context().current_actor)
+
+    def _end_if_alone(self) -> None:
+        with self._lock:
+            if not self._meter.deserted:
+                self._visited_s = monotonic_s()
+            if monotonic_s() - self._visited_s < self._alone_s:
+                return
+            if not self._meter.closed:
+                self._close()
+            self._ending = True
 
 
-def start_node_meter(node_id: str, store: StoreConfig, cluster_id: str) -> Any:
-    """The handle of a new meter, pinned to the node."""
-    pinned = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    return NodeMeterActor.options(scheduling_strategy=pinned).remote(store, cluster_id)  # type: ignore[attr-defined]
+@dataclass(frozen=True)
+class RunMeter:
+    """One run's dealings with the meter of a node, which other runs may use as well.
+
+    Names of replicas are unique within a run: the meter knows them by both.
+    """
+
+    actor: Any
+    run_id: str
+
+    def seat(self, replica_id: str, gpu_uuid: str | None = None, gpu_name: str = "GPU") -> Seat:
+        """Where the replica sits, which is this process."""
+        return Seat(self._name(replica_id), os.getpid(), gpu_uuid, gpu_name, self.run_id)
+
+    def settle(self, attempt_id: str, outcome: Outcome) -> None:
+        """Say what became of an attempt."""
+        self.actor.settle.remote(attempt_id, outcome)
+
+    def lose(self, replica_id: str) -> None:
+        """Say that the replica is gone."""
+        self.actor.lose.remote(self._name(replica_id))
+
+    def leave(self) -> Any:
+        """Say that the run is over; a reference to whether the store took what was to write."""
+        return self.actor.leave.remote(self.run_id)
+
+    def _name(self, replica_id: str) -> str:
+        return f"{self.run_id}/{replica_id}"
+
+
+async def meter_on(
+    node_id: str, store: StoreConfig, cluster_id: str, run_id: str, alone_s: float = ALONE_S
+) -> RunMeter:
+    """The meter of the node, started if there is none yet. Ask for each replica anew.
+
+    One that does not answer is no reason not to generate: then energy is missing.
+    """
+    place = hashlib.sha256(f"{store.uri} {store.endpoint_url}".encode()).hexdigest()[:16]
+    options = NodeMeterActor.options(  # type: ignore[attr-defined]
+        name=f"node-meter-{node_id}-{place}",
+        namespace="un0",
+        lifetime="detached",
+        get_if_exists=True,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+    )
+    until_s = monotonic_s() + START_S
+    while True:
+        actor = options.remote(store, cluster_id, alone_s)
+        try:
+            if await asyncio.wait_for(actor.welcome.remote(), START_S):
+                break
+        except (RayError, TimeoutError) as error:
+            logger.warning("the meter of node %s does not answer: %s", node_id, error)
+        if monotonic_s() > until_s:
+            break
+        await asyncio.sleep(SAMPLE_S)  # until it is gone, and its name free
+    return RunMeter(actor, run_id)
 
 
 class ReplicaMeter:
@@ -94,8 +204,8 @@ class ReplicaMeter:
     replica sits down again before the next attempt.
     """
 
-    def __init__(self, actor: Any, seat: Seat) -> None:
-        self._actor = actor
+    def __init__(self, meter: RunMeter, seat: Seat) -> None:
+        self._actor = meter.actor
         self._seat = seat
         self._seated = False
         self._begun: dict[str, tuple[int, Work]] = {}

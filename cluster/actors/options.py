@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cluster.scheduler.terms import JobTerms
 from cluster.storage.object_store import StoreConfig
 from cluster.types import Workload
 
@@ -27,21 +28,49 @@ class ReplicaOptions:
 
 
 @dataclass(frozen=True)
-class RunPlan:
-    """One run of a job, with every choice made. cluster_id: as the energy log knows the cluster."""
-
-    workload: Workload
-    store: StoreConfig
-    replicas: int
-    options: ReplicaOptions
-    cluster_id: str
-
-
-@dataclass(frozen=True)
 class RunOptions:
-    """replicas: None takes one per GPU, or as many CPU replicas as the cluster has room for.
+    """replicas: None takes one per GPU, or as many CPU replicas as the cluster has room for; a
+    number makes the run one with replicas of its own, that shares no coordinator.
     address: of an existing Ray cluster; None takes RAY_ADDRESS, else starts a local one.
     """
 
     replicas: int | None = None
     address: str | None = None
+
+
+@dataclass(frozen=True)
+class FleetOptions:
+    """What a coordinator works with.
+
+    cluster_id: as the energy log knows the cluster. share, replicas: so many replicas of that
+    size; None takes what every node has room for. cap_w: watts that all may draw together.
+    own: the coordinator is one run's own and ends with it; else it ends when nobody needs it.
+    """
+
+    store: StoreConfig
+    cluster_id: str
+    share: ReplicaOptions | None = None
+    replicas: int | None = None
+    cap_w: float | None = None
+    own: bool = True
+
+
+@dataclass(frozen=True)
+class ModelWork:
+    """The work in an image of a model, and the images of an engine call by kind of device."""
+
+    gflop_per_image: float
+    cpu_tile: int
+    gpu_tile: int
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A job with every choice made. terms.deadline_s: seconds from now.
+
+    facts: of the model, by which unmeasured hardware is judged.
+    """
+
+    workload: Workload
+    terms: JobTerms
+    facts: ModelWork

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import logging
-import socket
+import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 
-from cluster.actors.node_meter import ReplicaMeter
+from cluster.actors.node_meter import ReplicaMeter, RunMeter
 from cluster.actors.options import ReplicaOptions
+from cluster.clock import monotonic_s
 from cluster.errors import Fatal, Retryable, UserError
-from cluster.execution import PATIENCE_S, Abandoned, Attempt, ShardRunner
-from cluster.metering.seat import take_seat
+from cluster.execution import PATIENCE_S, Abandoned, Attempt, Lane, ShardRunner
+from cluster.metering.hardware import host_name
+from cluster.metering.seat import device_of
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
-from cluster.types import Energy, Workload
+from cluster.types import Energy, Precision, Workload
 from un0.errors import Un0Error
 
 logger = logging.getLogger(__name__)
@@ -29,12 +30,13 @@ CONCURRENCY = 6  # two leases, their successors, and control calls
 
 @dataclass(frozen=True)
 class Ready:
-    """The replica takes work. ``startup``: the energy of loading and warming up."""
+    """The replica takes work. ``startup``: the energy of loading and warming up, in load_s."""
 
     host_name: str
     hardware: str
     provider: str
     startup: Energy
+    load_s: float
 
 
 @dataclass(frozen=True)
@@ -47,74 +49,94 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why it did not work. ``fatal``: it would not work elsewhere or again either."""
+    """Why it did not work. ``fatal``: it would not work elsewhere or again either. ``abandoned``:
+    it was not to be."""
 
     reason: str
     fatal: bool
+    abandoned: bool = False
 
 
 @dataclass(frozen=True)
 class Closed:
-    """The replica's last words: seconds since its first shard began, and those generating."""
+    """Of one job on this replica: seconds since its first shard began, and those generating."""
 
     window_s: float
     generate_s: float
 
 
+@dataclass(frozen=True)
+class Load:
+    """The model to load: by a name or path that works on the node, its revision, its precision."""
+
+    model: str
+    model_rev: str
+    precision: Precision
+
+
 @ray.remote(max_concurrency=CONCURRENCY, max_restarts=0, max_task_retries=0)
 class Replica:
-    """Loads one model and runs shards of one workload, generation of the next overlapping with
-    encoding and upload of the last."""
+    """Holds one model and runs shards of jobs, generation of the next overlapping with encoding
+    and upload of the last. Parking it is ending it: only a process's end frees all of a GPU."""
 
     def __init__(
-        self, replica_id: str, workload: Workload, store: StoreConfig, options: ReplicaOptions
+        self, replica_id: str, load: Load, store: StoreConfig, options: ReplicaOptions
     ) -> None:
         self._replica_id = replica_id
-        self._workload = workload
+        self._load = load
         self._store_config = store
         self._options = options
         self._threads = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="shard")
+        self._runners: dict[str, ShardRunner] = {}  # by job
+        self._lock = threading.Lock()
 
     def node_id(self) -> str:
         """The Ray node it was placed on."""
         return str(ray.get_runtime_context().get_node_id())
 
-    def start(self, node_meter: Any) -> Ready | Failure:
+    def start(self, node_meter: RunMeter) -> Ready | Failure:
         """Load and warm up. What cannot work anywhere comes back as a fatal Failure."""
         try:
             return self._start(node_meter)
         except (UserError, Un0Error, Fatal) as error:
             return Failure(str(error), fatal=True)
 
-    def _start(self, node_meter: Any) -> Ready:
+    def _start(self, node_meter: RunMeter) -> Ready:
         from un0 import Sampler, load_model
 
+        began_s = monotonic_s()
         loading = f"load-{uuid.uuid4().hex}"
-        meter = ReplicaMeter(node_meter, take_seat(self._replica_id, self._options.device))
+        gpu_name, gpu_uuid = device_of(self._options.device)
+        meter = ReplicaMeter(node_meter, node_meter.seat(self._replica_id, gpu_uuid, gpu_name))
         meter.begin(loading)
-        sampler = Sampler(
-            load_model(self._workload.model, mapped=True),
+        load = self._load
+        self._sampler = Sampler(
+            load_model(load.model, mapped=True),
             device=self._options.device,
-            precision=self._workload.precision,
+            precision=load.precision,
             threads=self._options.threads,
         )
-        if sampler.model_rev != self._workload.model_rev:
+        if self._sampler.model_rev != load.model_rev:
             raise UserError(
-                f"model {self._workload.model!r} on {socket.gethostname()} has revision "
-                f"{sampler.model_rev[:12]}, but job {self._workload.job_id} was submitted with "
-                f"{self._workload.model_rev[:12]}; put the same file on every node"
+                f"model {load.model!r} on {host_name()} has revision "
+                f"{self._sampler.model_rev[:12]}, but the job was submitted with "
+                f"{load.model_rev[:12]}; put the same file on every node"
             )
-        sampler.warm_up()
-        self._runner = ShardRunner(
-            self._workload,
-            sampler,
-            meter,
-            open_store(self._store_config, probe=False),
-            commit_here=not self._store_config.single_writer,
+        self._sampler.warm_up()
+        self._meter = meter
+        self._store = open_store(self._store_config, probe=False)
+        self._lane = Lane()
+        return Ready(
+            host_name(),
+            meter.hardware,
+            meter.provider,
+            meter.end(loading),
+            monotonic_s() - began_s,
         )
-        return Ready(socket.gethostname(), meter.hardware, meter.provider, meter.end(loading))
 
-    def run(self, shard: int, attempt_id: str) -> Iterator[Heartbeat | Attempt | Failure]:
+    def run(
+        self, workload: Workload, shard: int, attempt_id: str
+    ) -> Iterator[Heartbeat | Attempt | Failure]:
         """Make one attempt at the shard: heartbeats while it runs, then its outcome."""
         generated = 0
 
@@ -122,29 +144,46 @@ class Replica:
             nonlocal generated
             generated += images
 
-        attempt = self._threads.submit(
-            self._runner.run, self._workload.shard(shard), attempt_id, count
-        )
+        runner = self._runner(workload)
+        attempt = self._threads.submit(runner.run, workload.shard(shard), attempt_id, count)
         while not wait([attempt], timeout=HEARTBEAT_S).done:
-            yield Heartbeat(generated, self._runner.trouble)
+            yield Heartbeat(generated, runner.trouble)
         yield _outcome(attempt)
 
-    def abandon(self) -> None:
-        self._runner.abandon()
+    def abandon(self, job_id: str, attempt_ids: list[str]) -> None:
+        """Give up what of these attempts is not generated yet."""
+        with self._lock:
+            runner = self._runners.get(job_id)
+        if runner is not None:
+            runner.abandon(attempt_ids)
 
-    def close(self) -> Closed:
-        """Stop; (seconds since the first shard began, seconds of it generating)."""
-        clock = self._runner.clock
-        closed = Closed(clock.window_s(), clock.busy_s)
-        self._runner.close()
-        return closed
+    def end_job(self, job_id: str) -> Closed:
+        """The job is over; how long it ran here."""
+        with self._lock:
+            runner = self._runners.pop(job_id, None)
+        if runner is None:
+            return Closed(0.0, 0.0)
+        return Closed(runner.clock.window_s(), runner.clock.busy_s)
+
+    def _runner(self, workload: Workload) -> ShardRunner:
+        with self._lock:
+            if workload.job_id not in self._runners:
+                self._runners[workload.job_id] = ShardRunner(
+                    workload,
+                    self._sampler,
+                    self._meter,
+                    self._store,
+                    commit_here=not self._store_config.single_writer,
+                    lane=self._lane,
+                )
+            return self._runners[workload.job_id]
 
 
 def _outcome(attempt: Future[Attempt]) -> Attempt | Failure:
     try:
         return attempt.result()
     except Abandoned:
-        return Failure("abandoned on request", fatal=False)
+        return Failure("given up on request", fatal=False, abandoned=True)
     except Retryable as error:  # tried for so long that making the images again would not help
         return Failure(f"the store stayed away for {PATIENCE_S:.0f} s: {error}", fatal=True)
     except (UserError, Un0Error, Fatal) as error:

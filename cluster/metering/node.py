@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from cluster.clock import monotonic_ns
 from cluster.energy import sum_energy
-from cluster.metering.hardware import CpuTimes, cpu_times
+from cluster.metering.hardware import CpuTimes
+from cluster.metering.hardware import cpu_times as machine_cpu_times
 from cluster.metering.ledger import Ledger
 from cluster.metering.reading import ClockNs, Device, Source, missing
-from cluster.metering.seat import Seat
-from cluster.metering.select import choose_gpu, choose_machine
+from cluster.metering.replay_node import ReplayNode
+from cluster.metering.seat import Seat, Taken, gpu_source, host_sources
+from cluster.metering.strangers import Strangers, Watcher
 from cluster.metering.usage import EnergyRow, Outcome, Use
 from cluster.storage.energy_log import EnergyLog
 from cluster.types import MISSING_ENERGY, Energy
@@ -29,25 +31,6 @@ logger = logging.getLogger(__name__)
 CUT_S = 10.0  # how often the CPU time behind a long attempt is looked at
 GRACE_S = 2 * CUT_S  # so nothing is charged before that
 MIN_SHARE = 1e-6  # CPU time ticks coarsely: a short slice may seem to have used none
-
-
-def host_sources() -> list[Source]:
-    """The best sources of this machine's CPUs; none where their joules are in a GPU's module."""
-    machine = choose_machine()
-    cpus = [c.source for c in machine.choices if c.source.device.hw_type == "cpu"]
-    for choice in machine.choices:
-        if choice.source not in cpus:
-            choice.source.close()
-    return cpus
-
-
-def gpu_source(seat: Seat) -> Source:
-    """The best source of the seat's GPU."""
-    assert seat.gpu_uuid is not None
-    choice = choose_gpu(seat.gpu_uuid, seat.gpu_name)
-    for refusal in choice.refused:
-        logger.info("%s: not %s: %s", seat.gpu_name, refusal.provider, refusal.reason)
-    return choice.source
 
 
 class NodeMeter:
@@ -59,7 +42,7 @@ class NodeMeter:
 
     While replicas work, their CPUs' energy is divided by CPU time between them and everyone else
     on the machine, who is ``foreign``; idle power is thus part of what the work costs. While none
-    works it is ``idle``.
+    works it is ``idle``. A GPU is ``foreign`` while none of ours works there, but others do.
 
     first_epoch: of all devices; greater than any that this host's earlier logs used.
     open_ends: where this host's log broke off, by hw_id (``energy_reader.open_ends``): the time
@@ -74,23 +57,28 @@ class NodeMeter:
         *,
         hosts: Callable[[], Sequence[Source]] = host_sources,
         gpu: Callable[[Seat], Source] = gpu_source,
-        cpu_times: Callable[[Sequence[int]], CpuTimes] = cpu_times,
+        cpu_times: Callable[[Sequence[int]], CpuTimes] | None = None,
         clock_ns: ClockNs = monotonic_ns,
     ) -> None:
         self._log = log
         self._first_epoch = first_epoch
         self._open_ends = dict(open_ends or {})
         self._gpu = gpu
-        self._cpu_times = cpu_times
+        opened = hosts()
+        own = [source.cpu_times for source in opened if isinstance(source, ReplayNode)]
+        self._cpu_times = cpu_times or (own[0] if own else machine_cpu_times)
         self._clock_ns = clock_ns
         self._lock = threading.Lock()
         self._running: dict[str, Use] = {}  # by attempt, as announced
         self._cut_ns = clock_ns()
-        self._cpu = cpu_times(())
+        self._cpu = self._cpu_times(())
+        self._seen_s: dict[int, float] = {}  # CPU seconds of who sits here, when last alive
         self._sources: dict[str, Source] = {}
         self._ledgers: dict[str, Ledger] = {}
-        self._seats: dict[str, tuple[Seat, str | None]] = {}  # with the hw_id of its GPU
-        self._hosts = [self._open(source) for source in hosts()]
+        self._strangers: defaultdict[str, Strangers] = defaultdict(Strangers)  # by hw_id
+        self._seats: dict[str, Taken] = {}
+        self._closed = False
+        self._hosts = [self._open(source) for source in opened]
 
     def sit(self, seat: Seat) -> Device:
         """A replica takes its seat; the device whose energy its images will carry.
@@ -104,8 +92,9 @@ class NodeMeter:
             if seat.gpu_uuid is not None:
                 hw_id = self._open(self._gpu(seat))
             self._cut()
-            self._seats[seat.replica_id] = seat, hw_id
-            self._cpu = self._cpu_times(self._pids())
+            alive = self._look(seat.pid)
+            self._cpu = self._last_seen(alive)
+            self._seats[seat.replica_id] = Taken(seat, hw_id, seat.pid in alive.process_s)
             return self._sources[hw_id or self._hosts[0]].device
 
     def provider(self, device: Device) -> str:
@@ -145,12 +134,24 @@ class NodeMeter:
     def lose(self, replica_id: str) -> None:
         """The replica is gone, and its seat free; what it was doing is lost."""
         with self._lock:
-            self._cut()
-            for use in [use for use in self._running.values() if use.replica_id == replica_id]:
-                del self._running[use.attempt_id]
-            for ledger in self._ledgers.values():
-                ledger.lose(replica_id, self._clock_ns())
-            self._seats.pop(replica_id, None)  # what it said in its last moments comes too late
+            self._lose(replica_id)
+
+    def leave(self, run_id: str) -> None:
+        """The run is over: so are its replicas, and what it has not settled is lost."""
+        with self._lock:
+            for replica_id in [
+                r for r, taken in self._seats.items() if taken.seat.run_id == run_id
+            ]:
+                self._lose(replica_id)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def deserted(self) -> bool:
+        """No seat is taken."""
+        return not self._seats
 
     def sample(self) -> list[EnergyRow]:
         """Take a reading of every device, and write the log when it is due. Call it each second.
@@ -158,7 +159,12 @@ class NodeMeter:
         Returns the rows that have become final.
         """
         with self._lock:
-            self._read([hw_id for hw_id in self._ledgers if hw_id not in self._hosts])
+            if self._closed:
+                return []
+            self._lose_the_dead()
+            for hw_id in self._gpus():
+                self._look_for_strangers(hw_id)
+            self._read(self._gpus())
             if self._clock_ns() - self._cut_ns >= CUT_S * 1e9:
                 self._cut()
             rows = [row for ledger in self._ledgers.values() for row in ledger.drain()]
@@ -167,16 +173,50 @@ class NodeMeter:
             self._log.flush()
         return rows
 
+    def flush(self) -> bool:
+        """Write what is final now; False if the store did not take it."""
+        return self._log.flush()
+
     def close(self) -> bool:
-        """Read once more, write the rest and let go of the devices; whether it was written."""
+        """Read once more, write the rest and let go of the devices; whether it was written.
+
+        Call it again to try again.
+        """
         with self._lock:
-            self._cut()
-            self._read([hw_id for hw_id in self._ledgers if hw_id not in self._hosts])
-            self._log.add(row for ledger in self._ledgers.values() for row in ledger.close())
-            for source in self._sources.values():
-                source.close()
-            self._ledgers.clear()
+            if not self._closed:
+                self._closed = True
+                self._cut()
+                self._read(self._gpus())
+                self._log.add(row for ledger in self._ledgers.values() for row in ledger.close())
+                for source in self._sources.values():
+                    source.close()
         return self._log.close()
+
+    def _lose(self, replica_id: str) -> None:
+        if replica_id not in self._seats:
+            return
+        self._cut()
+        for use in [use for use in self._running.values() if use.replica_id == replica_id]:
+            del self._running[use.attempt_id]
+        for ledger in self._ledgers.values():
+            ledger.lose(replica_id, self._clock_ns())
+        del self._seats[replica_id]  # what it said in its last moments comes too late
+
+    def _lose_the_dead(self) -> None:
+        """Free the seats whose processes are gone: where a whole run was killed nobody says so."""
+        alive = self._look().process_s
+        for replica_id, taken in list(self._seats.items()):
+            if taken.watched and taken.seat.pid not in alive:
+                self._lose(replica_id)
+
+    def _look_for_strangers(self, hw_id: str) -> None:
+        """Tell the GPU's ledger whether other processes than ours work on it."""
+        source = self._sources[hw_id]
+        if isinstance(source, Watcher):
+            here = [taken.seat.pid for taken in self._seats.values() if taken.gpu == hw_id]
+            use = self._strangers[hw_id].seen(source.strangers(here), self._clock_ns())
+            if use is not None:
+                self._ledgers[hw_id].report(use)
 
     def _gpu_of(self, use: Use) -> str | None:
         """The hw_id of the GPU that the user sits on; None on the CPUs."""
@@ -185,7 +225,10 @@ class NodeMeter:
                 f"replica {use.replica_id!r} has no seat at this node's meter, which may have been "
                 "restarted: sit again"
             )
-        return self._seats[use.replica_id][1]
+        return self._seats[use.replica_id].gpu
+
+    def _gpus(self) -> list[str]:
+        return [hw_id for hw_id in self._ledgers if hw_id not in self._hosts]
 
     def _open(self, source: Source) -> str:
         """Begin the ledger of a source's device, unless there is one; its hw_id."""
@@ -208,13 +251,13 @@ class NodeMeter:
 
         ended: an attempt that is over with this cut; its images count on its own device.
         """
-        now_ns, cpu = self._clock_ns(), self._cpu_times(self._pids())
+        now_ns, cpu = self._clock_ns(), self._last_seen(self._look())
         shares = self._cpu_shares(cpu)
         for attempt_id, use in self._running.items():
             over = ended is not None and ended.attempt_id == attempt_id
             if now_ns == self._cut_ns and not over:
                 continue
-            gpu = self._seats[use.replica_id][1]
+            gpu = self._seats[use.replica_id].gpu
             slice_ = replace(
                 use,
                 start_ns=self._cut_ns,
@@ -224,7 +267,8 @@ class NodeMeter:
             )
             for number, hw_id in enumerate(self._hosts):
                 self._ledgers[hw_id].report(replace(slice_, images=None) if number else slice_)
-        if self._running and now_ns > self._cut_ns:
+        ours = sum(shares[use.replica_id] for use in self._running.values())
+        if 0 < ours < 1 - MIN_SHARE and now_ns > self._cut_ns:
             others = Use(self._cut_ns, now_ns, "foreign", f"foreign-{self._cut_ns}")
             for hw_id in self._hosts:
                 self._ledgers[hw_id].report(others)
@@ -238,7 +282,7 @@ class NodeMeter:
         each of its attempts."""
         working = Counter(use.replica_id for use in self._running.values())
         own_s = {
-            replica_id: cpu.since(self._cpu, self._seats[replica_id][0].pid)
+            replica_id: cpu.since(self._cpu, self._seats[replica_id].seat.pid)
             for replica_id in working
         }
         busy_s = max(cpu.machine_s - self._cpu.machine_s, sum(own_s.values()), 1e-9)
@@ -247,8 +291,17 @@ class NodeMeter:
             for replica_id, attempts in working.items()
         }
 
-    def _pids(self) -> list[int]:
-        return [seat.pid for seat, _ in self._seats.values()]
+    def _look(self, *newcomers: int) -> CpuTimes:
+        """CPU times of those who sit here and are alive."""
+        pids = [*(taken.seat.pid for taken in self._seats.values()), *newcomers]
+        cpu = self._cpu_times(pids)
+        seen_s = self._seen_s | dict(cpu.process_s)
+        self._seen_s = {pid: seen_s[pid] for pid in pids if pid in seen_s}
+        return cpu
+
+    def _last_seen(self, cpu: CpuTimes) -> CpuTimes:
+        """The same with those who have died: what they used till then is theirs."""
+        return CpuTimes(cpu.machine_s, self._seen_s)
 
     def _read(self, hw_ids: Sequence[str]) -> None:
         for hw_id in hw_ids:

@@ -16,6 +16,8 @@ import pynvml
 
 from cluster.metering.reading import Device, Refused, Zone
 
+_NO_SAMPLES = (pynvml.NVML_SUCCESS, pynvml.NVML_ERROR_NOT_FOUND)  # the former raised for none
+
 
 class NvmlDevice:
     """One GPU or MIG slice, opened by UUID, and the NVML session that goes with it.
@@ -53,6 +55,24 @@ class NvmlDevice:
         if field.nvmlReturn != pynvml.NVML_SUCCESS:
             raise pynvml.NVMLError(field.nvmlReturn)
         return int(field.value.uiVal)
+
+    def processes(self) -> set[int]:
+        """The processes on the board, as the driver numbers them. Raises NVMLError."""
+        return {p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(self.board)}
+
+    def busy_since(self, stamp_us: int) -> tuple[set[int], int]:
+        """The processes that the board worked for since then, and the driver's stamp of now.
+
+        stamp_us: what the last call gave; 0 at first. Raises NVMLError, for example with MIG.
+        """
+        try:
+            samples = pynvml.nvmlDeviceGetProcessUtilization(self.board, stamp_us)
+        except pynvml.NVMLError as error:
+            if error.value not in _NO_SAMPLES:
+                raise
+            return set(), stamp_us
+        busy = {s.pid for s in samples if s.smUtil > 0 and s.timeStamp > stamp_us}
+        return busy, max((int(s.timeStamp) for s in samples), default=stamp_us)
 
     def close(self) -> None:
         """End the session, once: sessions are counted, and others may be open."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
+from collections.abc import Collection
 
 import pynvml
 
@@ -11,6 +12,7 @@ from cluster.clock import monotonic_ns
 from cluster.metering.counter import CounterTrack
 from cluster.metering.nvml import NvmlDevice, nvml_refusals
 from cluster.metering.reading import ClockNs, Reading, missing
+from cluster.metering.strangers import strangers_among
 from cluster.metering.ticker import Ticker
 
 SAMPLE_S = 0.1
@@ -28,6 +30,7 @@ class _NvmlSource:
         self._lock = threading.Lock()
         self._closed = False
         self._epoch = 0
+        self._looked_us = 0
         try:
             with nvml_refusals(f"the {what} of this {self.device.hw_name}"):
                 self._value()
@@ -49,6 +52,18 @@ class _NvmlSource:
                 return missing(self._clock_ns(), f"NVML: {error}", self._epoch)
             self._epoch = reading.epoch
             return reading
+
+    def strangers(self, ours: Collection[int]) -> bool | None:
+        """See ``Watcher``. None on a MIG slice, and where the driver does not tell."""
+        with self._lock:
+            if self._closed or self.device.shared:
+                return None
+            try:
+                first = not self._looked_us
+                busy, self._looked_us = self._nvml.busy_since(self._looked_us)
+                return None if first else strangers_among(self._nvml.processes(), busy, ours)
+            except pynvml.NVMLError:
+                return None
 
     def close(self) -> None:
         with self._lock:

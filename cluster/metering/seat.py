@@ -1,29 +1,76 @@
-"""Where a process computes, as the meter of its node wants to know it."""
+"""Where a replica sits, and the sources of what is metered there."""
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
+
+from cluster.metering.reading import Source
+from cluster.metering.select import choose_gpu, choose_machine
+from cluster.metering.zeus import PREFIX
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Seat:
-    """Where a replica sits: on a GPU (or MIG slice) by UUID, or on the CPUs alone; its process."""
+    """Where a replica sits: on a GPU (or MIG slice) by UUID, or on the CPUs alone; its process.
+
+    replica_id: unlike that of any other replica on the node. run_id: of the run it belongs to.
+    """
 
     replica_id: str
     pid: int
     gpu_uuid: str | None = None
     gpu_name: str = "GPU"
+    run_id: str = ""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A seat that is taken. gpu: the hw_id of its GPU. watched: its process can be seen."""
+
+    seat: Seat
+    gpu: str | None
+    watched: bool
+
+
+def host_sources() -> list[Source]:
+    """The best sources of this machine's CPUs; none where their joules are in a GPU's module."""
+    machine = choose_machine()
+    cpus = [c.source for c in machine.choices if c.source.device.hw_type == "cpu"]
+    for choice in machine.choices:
+        if choice.source not in cpus:
+            choice.source.close()
+    return cpus
+
+
+def gpu_source(seat: Seat) -> Source:
+    """The best source of the seat's GPU."""
+    assert seat.gpu_uuid is not None
+    choice = choose_gpu(seat.gpu_uuid, seat.gpu_name)
+    for refusal in choice.refused:
+        logger.info("%s: not %s: %s", seat.gpu_name, refusal.provider, refusal.reason)
+    return choice.source
+
+
+def device_of(device: str) -> tuple[str, str | None]:
+    """(name, UUID or None for a CPU) of the torch device that this process computes on."""
+    import torch
+
+    if device == "cpu" or not torch.cuda.is_available():
+        return "cpu", None
+    properties = torch.cuda.get_device_properties(0)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
+    if torch.version.hip is not None:  # AMD's are metered by index
+        visible = os.environ.get("HIP_VISIBLE_DEVICES", visible).partition(",")[0]
+        return properties.name, f"{PREFIX}{visible or 0}"
+    # Of a MIG slice CUDA may tell the board's UUID, which would charge the whole board.
+    return properties.name, visible if visible.startswith("MIG-") else str(properties.uuid)
 
 
 def take_seat(replica_id: str, device: str) -> Seat:
     """The seat of this process on the torch device ``cpu`` or ``cuda``."""
-    import torch
-
-    if device == "cpu" or not torch.cuda.is_available():
-        return Seat(replica_id, os.getpid(), None, "cpu")
-    properties = torch.cuda.get_device_properties(0)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
-    # Of a MIG slice CUDA may tell the board's UUID, which would charge the whole board.
-    uuid = visible if visible.startswith("MIG-") else str(properties.uuid)
-    return Seat(replica_id, os.getpid(), uuid, properties.name)
+    name, uuid = device_of(device)
+    return Seat(replica_id, os.getpid(), uuid, name)

@@ -1,11 +1,12 @@
 """Choose the best provider for each device, and say why the better ones were refused.
 
-GPU: NVML's counter, its power integrated, an estimate, missing.
-CPU: RAPL, an estimate, missing.
+GPU: NVML's counter, its power integrated, zeus, an estimate, missing.
+CPU: RAPL, zeus, an estimate, missing; or what stands in for them (replay_node).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from cluster.metering.nvml import NvmlDevice, list_gpus
 from cluster.metering.nvml_sources import NvmlCounter, NvmlPower
 from cluster.metering.rapl import POWERCAP, open_rapl
 from cluster.metering.reading import Device, Refused, Source
+from cluster.metering.replay_node import REPLAY_ENV, ReplayNode
+from cluster.metering.zeus import PREFIX, ZeusSource, open_zeus, open_zeus_gpu, zeus_hardware
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,29 @@ def choose_gpu(uuid: str, name: str = "GPU") -> Choice:
         (NvmlPower.provider, lambda: NvmlPower(uuid)),
         (GpuEstimate.provider, estimate),
     ]
+    if uuid.startswith(PREFIX):
+        providers[:2] = [(ZeusSource.provider, lambda: open_zeus_gpu(uuid))]
+    elif zeus_hardware() == "jetson":
+        providers.insert(2, (ZeusSource.provider, lambda: open_zeus("jetson")[0]))
     return _first(providers, Device(uuid, "gpu", name, "gpu"))
 
 
 def choose_cpu(powercap: Path = POWERCAP) -> tuple[Choice, ...]:
-    """The sources of the machine's CPUs: every package and its memory, or one for them all."""
+    """The sources of the machine's CPUs: every package and its memory, or one for them all.
+
+    With ``UN0_METER_REPLAY`` the stand-in alone: missing rather than another's joules.
+    """
+    if replay := os.environ.get(REPLAY_ENV):
+        stand_in = [(ReplayNode.provider, lambda: ReplayNode(Path(replay)))]
+        return (_first(stand_in, Device("cpu", "cpu", cpu_name(), "host")),)
     try:
         return tuple(Choice(source) for source in open_rapl(powercap))
     except Refused as refused:
         refusal = Refusal("rapl", refused.reason, refused.mend)
-    choice = _first([(CpuEstimate.provider, CpuEstimate)], Device("cpu", "cpu", cpu_name(), "host"))
+    providers: list[tuple[str, Callable[[], Source]]] = [(CpuEstimate.provider, CpuEstimate)]
+    if zeus_hardware() == "apple":
+        providers.insert(0, (ZeusSource.provider, lambda: open_zeus("apple")[0]))
+    choice = _first(providers, Device("cpu", "cpu", cpu_name(), "host"))
     return (replace(choice, refused=(refusal, *choice.refused)),)
 
 
@@ -84,10 +100,23 @@ def choose_machine(powercap: Path = POWERCAP) -> MachineMeters:
                 gpus.append(choose_gpu(found))
     except Refused as refused:
         notes.append(Refusal("nvml", refused.reason, refused.mend))
+        gpus += _zeus_gpus(notes)
     if any(choice.source.device.zone == "module" for choice in gpus):
         notes.append(Refusal("rapl", "the CPU is part of its GPU's module, and metered with it"))
         return MachineMeters(tuple(gpus), tuple(notes))
     return MachineMeters((*gpus, *choose_cpu(powercap)), tuple(notes))
+
+
+def _zeus_gpus(notes: list[Refusal]) -> list[Choice]:
+    """The GPUs of a machine without NVML."""
+    hardware = zeus_hardware()
+    if hardware is None or hardware == "apple":
+        return []
+    try:
+        return [Choice(source) for source in open_zeus(hardware)]
+    except Refused as refused:
+        notes.append(Refusal(ZeusSource.provider, refused.reason, refused.mend))
+        return []
 
 
 def _first(providers: Sequence[tuple[str, Callable[[], Source]]], device: Device) -> Choice:

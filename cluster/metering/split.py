@@ -59,7 +59,7 @@ def cover(interval: Interval, uses: Iterable[Use]) -> Cover:
     for a_ns, b_ns in pairwise(sorted(edges)):
         now = [use for use in here if use.start_ns <= a_ns and _end(use, end_ns) >= b_ns]
         rates = _rates(now)
-        shared |= len(rates) > 1
+        shared |= len(rates) > 1 or 0 < sum(use.bucket != "foreign" for use in now) < len(now)
         for key, rate in rates.items():
             weights[key] = weights.get(key, 0) + rate * (b_ns - a_ns)
         kinds |= {(use.bucket, use.work.job_id or "", use.replica_id) for use in now}

@@ -3,36 +3,79 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+
+from cluster.scheduler.terms import JobEnd, OperatingPoint, SetAside
 
 
 @dataclass(frozen=True)
-class SpawnReplica:
-    """Start a replica under this id; answer with ReplicaReady or ReplicaLost."""
+class WakeReplica:
+    """Load the model on the parked replica; answer with ReplicaAwake or ReplicaLost."""
+
+    replica_id: str
+    model: str
+    point: OperatingPoint
+
+
+@dataclass(frozen=True)
+class ParkReplica:
+    """Unload the model and let go of the device; answer with ReplicaParked or ReplicaLost.
+
+    The replica has no lease.
+    """
 
     replica_id: str
 
 
 @dataclass(frozen=True)
-class RunShard:
-    """Let the replica make one attempt at the shard; answer with ShardCommitted or ShardFailed."""
+class RunLease:
+    """Run shards ``first`` up to ``stop``, after the replica's earlier leases; answer with
+    ShardsCommitted and ShardFailed for each of them, in any pieces."""
 
+    lease_id: int
     replica_id: str
-    shard: int
-    attempt: int
+    job_id: str
+    first: int
+    stop: int
+    point: OperatingPoint
+    probe: bool = False
+    speculative: bool = False
 
 
 @dataclass(frozen=True)
-class AbandonShards:
-    """Tell every replica to give up what it has not finished generating."""
+class RevokeLease:
+    """Give up what of the lease is not generated yet; answer with ShardFailed(revoked) for it."""
+
+    lease_id: int
+    replica_id: str
+    job_id: str
 
 
 @dataclass(frozen=True)
-class Finish:
-    """The job is over. ``stopped`` jobs can be resumed; ``failed`` ones say why."""
+class FinishJob:
+    """The job is over; ``stopped`` and ``paused`` ones can be resumed, ``failed`` ones say why.
 
-    state: Literal["completed", "stopped", "failed"]
+    set_aside: the shards that ``completed_with_errors`` lacks.
+    """
+
+    job_id: str
+    state: JobEnd
     reason: str = ""
+    set_aside: tuple[SetAside, ...] = ()
 
 
-Command = SpawnReplica | RunShard | AbandonShards | Finish
+@dataclass(frozen=True)
+class TellUser:
+    """Why the job is not moving, once for each reason; an empty reason: it moves again."""
+
+    job_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RemindMe:
+    """Send a Tick at this time, unless a later reminder replaces this one first."""
+
+    at_s: float
+
+
+Command = WakeReplica | ParkReplica | RunLease | RevokeLease | FinishJob | TellUser | RemindMe

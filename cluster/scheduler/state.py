@@ -1,198 +1,357 @@
 """The scheduler: one mutator, ``handle(event) -> commands``. No Ray, torch, clock or I/O.
 
-The coordinator feeds it what happened and carries out what it answers, so every decision about
-who runs what, what is retried and when a job is over can be tested without a cluster.
+Whoever drives it, a coordinator or a simulator, feeds it what happened and carries out what it
+answers. Work per event does not grow with shards, and with nodes at most as a logarithm.
+
+    need.py        jobs -> the rate that their deadlines ask for
+    steps.py       beliefs -> what an image would cost where
+    merit.py       rates and beliefs -> a plan: how much of which hardware, at which point
+    commitment.py  the plan -> replicas that wake and park
+    dispatch.py    awake replicas -> leases
+    losses.py      lost replicas and failed shards -> whose fault it was
+    endings.py     jobs that are over
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Collection, Iterator
-from typing import Literal
+from collections.abc import Callable
+from typing import Any
 
-from cluster.scheduler.commands import AbandonShards, Command, Finish, RunShard, SpawnReplica
+from cluster.scheduler.backlog import Job, Lease
+from cluster.scheduler.commands import Command, FinishJob, RemindMe
+from cluster.scheduler.commitment import REPLAN_AT_LEAST_S, park, park_if_idle, replan
+from cluster.scheduler.core import Core
+from cluster.scheduler.dispatch import feed, probe_point, second_attempt
+from cluster.scheduler.endings import ending, may_be_over
 from cluster.scheduler.events import (
+    CapChanged,
     Event,
+    JobSubmitted,
+    NodeDraining,
+    NodeLost,
+    ReplicaAwake,
+    ReplicaJoined,
     ReplicaLost,
-    ReplicaReady,
-    ShardCommitted,
+    ReplicaParked,
     ShardFailed,
-    Started,
+    ShardsCommitted,
     StopRequested,
+    Tick,
 )
-
-LEASES_PER_REPLICA = 2  # the next shard is there before the last one ends
-MAX_ATTEMPTS = 4  # of one shard; a shard that fails this often fails the job
-MAX_FRUITLESS_LOSSES = 3  # replicas lost in a row, without a commit between, that are replaced
+from cluster.scheduler.explain import Decision
+from cluster.scheduler.fleet import Fleet, Replica
+from cluster.scheduler.losses import count_loss, drop_leases, shard_failed
+from cluster.scheduler.policy import Policy
+from cluster.scheduler.profiles import ProfileBook
+from cluster.scheduler.terms import JobEnd, joules
 
 
 class SchedulerState:
-    """Which shards are open, leased and done, and which replicas live.
+    """The fleet, the jobs and the plan. ``handle`` is the only mutator."""
 
-    Memory grows with the shards that are done out of order, leased or being retried, not with
-    the size of the job.
-    """
-
-    def __init__(self, num_shards: int, replicas: int, committed: Collection[int] = ()) -> None:
-        self._num_shards = num_shards
-        self._wanted_replicas = replicas
-        self._committed = set(committed)
-        self._fresh: Iterator[int] = iter(range(num_shards))
-        self._retries: list[int] = []  # heap: the earliest shard first
-        self._attempts: dict[int, int] = {}
-        self._leases: dict[str, dict[int, None]] = {}  # live replica -> its shards, oldest first
-        self._starting: set[str] = set()
-        self._spawned = 0
-        self._fruitless_losses = 0
-        self._last_loss = ""
-        self._stopping = False
-        self._finished = False
-
-    @property
-    def committed(self) -> int:
-        return len(self._committed)
-
-    @property
-    def finished(self) -> bool:
-        return self._finished
-
-    def leases_of(self, replica_id: str) -> tuple[int, ...]:
-        return tuple(self._leases.get(replica_id, ()))
+    def __init__(
+        self, book: ProfileBook, policy: Policy | None = None, cap_w: float | None = None
+    ) -> None:
+        policy = policy or Policy()
+        self._core = Core(book, policy, Fleet(policy.leases), _milli(cap_w))
+        self._submitted = 0
+        self._reminder_s: float | None = None
+        self._on: dict[type[Any], Callable[[Any], None]] = {
+            JobSubmitted: self._job_submitted,
+            StopRequested: self._stop_requested,
+            ReplicaJoined: self._replica_joined,
+            ReplicaAwake: self._replica_awake,
+            ReplicaParked: self._replica_parked,
+            ReplicaLost: self._replica_lost,
+            NodeLost: self._node_lost,
+            NodeDraining: self._node_draining,
+            ShardsCommitted: self._shards_committed,
+            ShardFailed: self._shard_failed,
+            CapChanged: self._cap_changed,
+            Tick: lambda _: None,
+        }
 
     def handle(self, event: Event) -> list[Command]:
         """Take in one event and answer with what is to be done now."""
-        if self._finished:
-            return []
-        match event:
-            case Started():
-                open_shards = self._num_shards - len(self._committed)
-                commands = [self._spawn() for _ in range(min(self._wanted_replicas, open_shards))]
-            case ReplicaReady(replica_id):
-                commands = self._replica_ready(replica_id)
-            case ReplicaLost():
-                commands = self._replica_lost(event)
-            case ShardCommitted(replica_id, shard):
-                commands = self._shard_committed(replica_id, shard)
-            case ShardFailed():
-                commands = self._shard_failed(event)
-            case StopRequested():
-                self._stopping = True
-                commands = [AbandonShards()]
-        return commands + self._assign() + self._over()
+        core = self._core
+        core.now_s = max(core.now_s, event.at_s)
+        core.out = []
+        self._on[type(event)](event)
+        while (timer := core.due()) is not None:
+            self._timer(*timer)
+        self._end_jobs()
+        if core.stale:
+            if core.now_s >= core.planned_s + REPLAN_AT_LEAST_S:
+                replan(core)
+                core.touch(*(j.terms.job_id for j in core.jobs.values() if may_be_over(j)))
+                self._end_jobs()
+            else:
+                core.plan_by(core.planned_s + REPLAN_AT_LEAST_S)
+                core.stale = False
+        self._remind()
+        return core.out
+
+    def take_decisions(self) -> list[Decision]:
+        """What was decided and why, since the last call; only the newest are kept."""
+        return self._core.diary.take()
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """The jobs that are not over. To look at, not to change."""
+        return self._core.jobs
+
+    @property
+    def replicas(self) -> dict[str, Replica]:
+        """All replicas. To look at, not to change."""
+        return self._core.fleet.replicas
+
+    @property
+    def power_w(self) -> float:
+        """What the replicas that are up may draw together, as far as was decided."""
+        return self._core.fleet.power_mw / 1000
 
     def validate(self) -> None:
         """Raise AssertionError if an invariant is broken. For tests and debugging."""
-        leased = [shard for shards in self._leases.values() for shard in shards]
-        assert len(leased) == len(set(leased)), "a shard is leased twice"
-        assert self._committed.isdisjoint(self._retries), "a committed shard waits for a retry"
-        assert set(self._retries).isdisjoint(leased), "a leased shard waits for a retry"
-        assert all(len(s) <= LEASES_PER_REPLICA for s in self._leases.values()), "too many leases"
-        assert self._starting.isdisjoint(self._leases), "a replica is both starting and live"
-        assert all(n <= MAX_ATTEMPTS for n in self._attempts.values()), "too many attempts"
+        core = self._core
+        core.fleet.validate()
+        leases = {lease.lease_id for r in core.fleet.replicas.values() for lease in r.leases}
+        for job in core.jobs.values():
+            job.validate()
+            assert set(job.leases) <= leases, "a lease that no replica has"
+            assert job.leases or abs(job.reserved_j) < 1e-6
+        assert sum(len(job.leases) for job in core.jobs.values()) == len(leases)
 
-    def _spawn(self) -> Command:
-        replica_id = f"replica-{self._spawned}"
-        self._spawned += 1
-        self._starting.add(replica_id)
-        return SpawnReplica(replica_id)
+    def _job_submitted(self, event: JobSubmitted) -> None:
+        core, terms = self._core, event.job
+        if terms.job_id in core.jobs:
+            return
+        self._submitted += 1
+        owners = {job.terms.owner for job in core.jobs.values()}
+        if terms.owner not in owners:  # it owes nothing, nor is it owed what others had meanwhile
+            least_j = min((core.served_j.get(owner, 0.0) for owner in owners), default=0.0)
+            core.served_j[terms.owner] = max(core.served_j.get(terms.owner, 0.0), least_j)
+        core.jobs[terms.job_id] = Job.of(terms, self._submitted, event.done)
+        for key in [key for key in core.barred if key[1] == terms.model]:
+            del core.barred[key]
+        core.stale = True
+        core.touch(terms.job_id)
 
-    def _replica_ready(self, replica_id: str) -> list[Command]:
-        if replica_id in self._starting:
-            self._starting.remove(replica_id)
-            self._leases[replica_id] = {}
-        return []
+    def _stop_requested(self, event: StopRequested) -> None:
+        core = self._core
+        job = core.jobs.get(event.job_id)
+        if job is not None:
+            job.stopping = "cancelled" if event.cancel or job.stopping == "cancelled" else "stopped"
+            for lease in job.leases.values():
+                core.revoke(lease)
+            core.touch(event.job_id)
 
-    def _replica_lost(self, event: ReplicaLost) -> list[Command]:
-        if event.replica_id not in self._starting and event.replica_id not in self._leases:
-            return []
-        self._starting.discard(event.replica_id)
-        running, *waiting = self._leases.pop(event.replica_id, {}) or (None,)
-        if event.fatal:
-            return [self._finish("failed", event.reason)]
-        self._fruitless_losses += 1
-        self._last_loss = event.reason
-        for shard in waiting:
-            if shard in self._attempts:
-                self._attempts[shard] -= 1  # it had not begun
-            self._retry(shard)
-        commands = [] if running is None else self._retry_or_give_up(running, event.reason)
-        if self._stopping or self._fruitless_losses > MAX_FRUITLESS_LOSSES:
-            return commands
-        return commands or [self._spawn()]
+    def _replica_joined(self, event: ReplicaJoined) -> None:
+        core = self._core
+        if event.replica_id in core.fleet.replicas:
+            return
+        replica = Replica(event.replica_id, event.node_id, event.hardware, since_s=core.now_s)
+        core.fleet.join(replica)
+        for key in [key for key in core.barred if key[0] == event.hardware]:
+            del core.barred[key]
+        core.stale = bool(core.jobs)
 
-    def _shard_committed(self, replica_id: str, shard: int) -> list[Command]:
-        self._release(replica_id, shard)
-        self._committed.add(shard)
-        self._attempts.pop(shard, None)
-        self._fruitless_losses = 0
-        if shard in self._retries:  # an attempt thought lost had committed after all
-            self._retries.remove(shard)
-            heapq.heapify(self._retries)
-        return []
+    def _replica_awake(self, event: ReplicaAwake) -> None:
+        core = self._core
+        replica = core.fleet.replicas.get(event.replica_id)
+        if event.usage is not None:
+            core.spent_j += joules(event.usage) or 0.0
+            if replica is not None:
+                core.book.observe_load(replica.hardware, event.model, event.usage)
+        if replica is None or replica.state != "waking" or replica.model != event.model:
+            return
+        core.fleet.lift(replica)
+        replica.state, replica.since_s, replica.why = "awake", core.now_s, ""
+        to_probe, replica.probe = replica.probe, False
+        core.fleet.place(replica)
+        if replica.draining:
+            park(core, replica, "its node is draining")
+        elif not feed(core, replica):
+            point = replica.point if to_probe else None
+            if point is None or not probe_point(core, replica, point):
+                core.rest(replica)
 
-    def _shard_failed(self, event: ShardFailed) -> list[Command]:
-        held = self._release(event.replica_id, event.shard)
-        if not held or event.shard in self._committed:
-            return []
-        if event.fatal and not self._stopping:
-            return [self._finish("failed", event.reason)]
-        return self._retry_or_give_up(event.shard, event.reason)
+    def _replica_parked(self, event: ReplicaParked) -> None:
+        replica = self._core.fleet.replicas.get(event.replica_id)
+        if replica is not None and replica.state == "parking":
+            self._to_parked(replica, replica.why)
 
-    def _release(self, replica_id: str, shard: int) -> bool:
-        leases = self._leases.get(replica_id, {})
-        held = shard in leases
-        leases.pop(shard, None)
-        return held
+    def _to_parked(self, replica: Replica, why: str) -> None:
+        core = self._core
+        core.fleet.lift(replica)
+        replica.state, replica.model, replica.point = "parked", "", None
+        replica.power_mw, replica.probe, replica.why = 0, False, why
+        core.fleet.place(replica)
+        core.stale = bool(core.jobs)
 
-    def _retry_or_give_up(self, shard: int, reason: str) -> list[Command]:
-        if self._attempts.get(shard, 0) >= MAX_ATTEMPTS and not self._stopping:
-            return [
-                self._finish(
-                    "failed", f"shard {shard} failed {MAX_ATTEMPTS} times; the last: {reason}"
-                )
-            ]
-        self._retry(shard)
-        return []
+    def _replica_lost(self, event: ReplicaLost) -> None:
+        core = self._core
+        replica = core.fleet.replicas.get(event.replica_id)
+        if replica is None or (replica.state == "parked" and not event.gone):
+            return
+        if replica.state == "waking" or replica.leases:
+            count_loss(core, replica, event.reason, fatal=event.fatal)
+        drop_leases(core, replica, event.reason)
+        if event.gone:
+            core.fleet.leave(replica)
+            core.stale = bool(core.jobs)
+        else:
+            self._to_parked(replica, f"was lost: {event.reason}")
+            replica.since_s = core.now_s
 
-    def _retry(self, shard: int) -> None:
-        if shard not in self._committed:
-            heapq.heappush(self._retries, shard)
+    def _node_lost(self, event: NodeLost) -> None:
+        for name in list(self._core.fleet.nodes.get(event.node_id, ())):
+            self._replica_lost(ReplicaLost(event.at_s, name, event.reason, gone=True))
 
-    def _assign(self) -> list[Command]:
-        """Lease shards to replicas with room, one each in turn, so that all start early."""
-        commands: list[Command] = []
-        if self._finished or self._stopping:
-            return commands
-        for room in range(LEASES_PER_REPLICA):
-            for replica_id, shards in self._leases.items():
-                if len(shards) > room:
-                    continue
-                shard = self._next_shard()
-                if shard is None:
-                    return commands
-                shards[shard] = None
-                self._attempts[shard] = self._attempts.get(shard, 0) + 1
-                commands.append(RunShard(replica_id, shard, self._attempts[shard]))
-        return commands
+    def _node_draining(self, event: NodeDraining) -> None:
+        core = self._core
+        for name in list(core.fleet.nodes.get(event.node_id, ())):
+            replica = core.fleet.replicas[name]
+            core.fleet.lift(replica)
+            replica.draining, replica.drain_until_s = True, event.until_s
+            core.fleet.place(replica)
+            ends_s = core.now_s
+            for lease in replica.leases:
+                ends_s = max(ends_s, lease.began_s) + lease.predicted_s * lease.open_share
+                if event.until_s is not None and ends_s > event.until_s:
+                    core.revoke(lease)
+            if replica.idle:
+                park(core, replica, "its node is draining")
+        core.stale = True
 
-    def _next_shard(self) -> int | None:
-        if self._retries:
-            return heapq.heappop(self._retries)
-        return next((s for s in self._fresh if s not in self._committed), None)
+    def _shards_committed(self, event: ShardsCommitted) -> None:
+        core = self._core
+        replica = core.fleet.replicas.get(event.replica_id)
+        job = core.jobs.get(event.job_id)
+        took_j = joules(event.usage)
+        core.spent_j += took_j or 0.0
+        lease = None if job is None else job.leases.get(event.lease_id)
+        if replica is not None and lease is not None:
+            core.losses.pop((replica.hardware, replica.model), None)
+            if event.usage is not None:
+                core.book.observe(replica.hardware, replica.model, lease.point, event.usage)
+        if job is None:
+            return
+        if took_j is None and lease is not None:  # what was predicted counts against the budget
+            unheard = event.stop - event.first
+            unheard -= sum(b - a for a, b in lease.open.missing(event.first, event.stop))
+            took_j = lease.predicted_j * unheard / lease.shards
+        job.spent_j += took_j or 0.0
+        job.finish(event.first, event.stop)
+        if lease is not None:
+            self._answered(job, lease, event.first, event.stop)
+        for twin in [other for other in job.leases.values() if other.twin] if job.twins else []:
+            if twin is not lease and self._answered(job, twin, event.first, event.stop):
+                core.revoke(twin)
+                self._next(core.fleet.replicas[twin.replica_id])
+        if replica is not None:
+            self._next(replica)
+        if not job.leases:
+            core.stale = core.stale or job.has_work
+            core.touch(job.terms.job_id)
 
-    def _over(self) -> list[Command]:
-        if self._finished:
-            return []
-        if len(self._committed) == self._num_shards:
-            return [self._finish("completed")]
-        if self._stopping and not any(self._leases.values()):
-            return [self._finish("stopped", "stopped on request")]
-        if not self._leases and not self._starting:
-            return [self._finish("failed", f"no replica is left; the last loss: {self._last_loss}")]
-        return []
+    def _answered(self, job: Job, lease: Lease, first: int, stop: int) -> bool:
+        """The replica is done with these shards of the lease; whether with all of it."""
+        gone = lease.open.remove(first, stop)
+        job.reserved_j -= lease.predicted_j * gone / lease.shards
+        if lease.open:
+            return False
+        self._core.drop_lease(lease)
+        return True
 
-    def _finish(
-        self, state: Literal["completed", "stopped", "failed"], reason: str = ""
-    ) -> Command:
-        self._finished = True
-        return Finish(state, reason)
+    def _next(self, replica: Replica) -> None:
+        """It may have room for more work, or nothing to do on a node that is to go."""
+        if replica.draining and replica.idle:
+            park(self._core, replica, "its node is draining")
+        else:
+            feed(self._core, replica)
+
+    def _shard_failed(self, event: ShardFailed) -> None:
+        core = self._core
+        job = core.jobs.get(event.job_id)
+        took_j = joules(event.usage)
+        core.spent_j += took_j or 0.0
+        lease = None if job is None else job.leases.get(event.lease_id)
+        if job is None:
+            return
+        if took_j is None and lease is not None and event.shard in lease.open and not event.revoked:
+            took_j = lease.predicted_j / lease.shards
+        job.spent_j += took_j or 0.0
+        if lease is None or event.shard not in lease.open:
+            return
+        self._answered(job, lease, event.shard, event.shard + 1)
+        if event.fatal and not job.stopping:
+            self._end(job, "failed", event.reason)
+            self._next(core.fleet.replicas[lease.replica_id])
+            return
+        if not event.revoked:
+            shard_failed(
+                core, job, event.shard, core.fleet.replicas[lease.replica_id], event.reason
+            )
+        job.put_back(event.shard, event.shard + 1)
+        core.stale = core.stale or job.has_work
+        core.touch(job.terms.job_id)
+        self._next(core.fleet.replicas[lease.replica_id])
+
+    def _cap_changed(self, event: CapChanged) -> None:
+        self._core.cap_mw = _milli(event.watts)
+        self._core.stale = True
+
+    def _timer(self, kind: str, name: str) -> None:
+        core = self._core
+        if kind == "plan":
+            core.stale = core.stale or (bool(core.jobs) and core.now_s >= core.plan_at_s)
+        elif kind == "idle":
+            replica = core.fleet.replicas.get(name)
+            if replica is not None:
+                park_if_idle(core, replica)
+        else:
+            job_id, _, lease_id = name.rpartition("/")
+            job = core.jobs.get(job_id)
+            if job is not None and int(lease_id) in job.leases:
+                second_attempt(core, job.leases[int(lease_id)])
+
+    def _end_jobs(self) -> None:
+        """End the jobs that are over."""
+        touched = self._core.touched
+        while touched:
+            job_id = next(iter(touched))
+            del touched[job_id]
+            job = self._core.jobs.get(job_id)
+            end = None if job is None else ending(self._core, job)
+            if job is not None and end is not None:
+                self._end(job, *end)
+
+    def _end(self, job: Job, state: JobEnd, reason: str) -> None:
+        core = self._core
+        if state == "paused":
+            core.note("pause", reason, job_id=job.terms.job_id)
+        freed = [core.fleet.replicas[lease.replica_id] for lease in job.leases.values()]
+        for lease in list(job.leases.values()):
+            core.revoke(lease)
+            core.drop_lease(lease)
+        del core.jobs[job.terms.job_id]
+        core.order.get(job.terms.model, {}).pop(job.terms.job_id, None)
+        core.stale = bool(core.jobs)
+        core.out.append(FinishJob(job.terms.job_id, state, reason, tuple(job.set_aside.values())))
+        for replica in freed:
+            self._next(replica)
+
+    def _remind(self) -> None:
+        """Ask for a Tick when the next timer is due."""
+        due_s = self._core.next_timer_s
+        if due_s is not None and (
+            self._reminder_s is None
+            or due_s < self._reminder_s
+            or self._reminder_s <= self._core.now_s
+        ):
+            self._reminder_s = due_s
+            self._core.out.append(RemindMe(due_s))
+
+
+def _milli(watts: float | None) -> int | None:
+    return None if watts is None else int(watts * 1000)

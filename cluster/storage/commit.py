@@ -25,10 +25,10 @@ from cluster.errors import (
 from cluster.storage.backoff import Backoff
 from cluster.storage.layout import JobLayout, shard_of_attempt, shard_of_commit
 from cluster.storage.object_store import ObjectStore
-from cluster.types import CommitRecord, Energy, JobState, Manifest, Record
+from cluster.types import CommitRecord, Energy, JobState, Manifest, Record, SetAside
 
 Outcome = Literal["won", "lost"]
-END_STATES: tuple[JobState, ...] = ("completed", "cancelled", "failed")
+END_STATES: tuple[JobState, ...] = ("completed", "completed_with_errors", "cancelled", "failed")
 
 _GET_THREADS = 16
 _FEW = 4  # so many records are read one after the other, without threads
@@ -111,6 +111,7 @@ def finalise(
     *,
     shards: int | None = None,
     overhead: Energy = ZERO_ENERGY,
+    set_aside: tuple[SetAside, ...] = (),
     drained: bool = False,
     backoff: Backoff | None = None,
 ) -> Manifest:
@@ -119,6 +120,7 @@ def finalise(
     May be repeated, and raced: the first manifest stands, and is returned to everyone.
 
     shards: how many the job has; "completed" with fewer commits is then Fatal.
+    set_aside: the shards that it ends without.
     overhead: the energy of loading, warming up and the like, which belongs to no shard.
     drained: no attempt of this job is running anywhere. Only then are attempts at shards
         without a commit deleted too. Otherwise a replica that has not heard of the end might
@@ -143,6 +145,7 @@ def finalise(
         commits=tuple(commits.values()),
         energy=sum_energy(record.energy for record in commits.values()),
         overhead=overhead,
+        set_aside=set_aside,
         finished_at=utc_now(),
     )
     data = create_once(store, layout.manifest, manifest.model_dump_json().encode(), backoff=backoff)
@@ -154,8 +157,9 @@ def finalise(
 def reopen(store: ObjectStore, job_id: str) -> Manifest | None:
     """Make the job ready to run (on), whatever state it is in. Call it before each run.
 
-    A job that ended as cancelled or failed loses its cancel request, its manifest and its
-    marker; its commits stay. The manifest is returned, so that its overhead can be carried on.
+    A job that ended as cancelled, failed or with errors loses its cancel request, its manifest
+    and its marker; its commits stay. The manifest is returned, so that its overhead can be carried
+    on.
     A completed job is left as it is: its manifest is returned, and there is nothing to run.
     A cancel request that has not been carried out yet stays, and is still to be obeyed.
     """
@@ -169,7 +173,7 @@ def reopen(store: ObjectStore, job_id: str) -> Manifest | None:
         # In this order a crash in here leaves a job that still looks ended, to be reopened.
         store.delete(layout.control("cancel"))
         store.delete(layout.manifest)
-        for state in ("cancelled", "failed"):
+        for state in ("completed_with_errors", "cancelled", "failed"):
             store.delete(layout.marker(state))
     return manifest
 

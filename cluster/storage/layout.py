@@ -11,6 +11,7 @@ SHARD_DIGITS = 8
 IMAGES_FILE = "images.parquet"
 JOBS = "jobs/"
 ENERGY = "energy/"
+PROFILES = "fleet/profiles/"
 PROBES = ".probe/"  # short-lived objects by which a store's abilities are tried
 
 _COMMIT = re.compile(r"(?:^|/)commits/shard-(\d+)\.json$")
@@ -38,6 +39,14 @@ class JobLayout:
         return f"{self.root}control/{request}.json"
 
     @property
+    def epochs(self) -> str:
+        return f"{self.root}epochs/"
+
+    def epoch(self, number: int) -> str:
+        """The claim of the job's run of this number."""
+        return f"{self.epochs}{number:06d}.txt"
+
+    @property
     def attempts(self) -> str:
         return f"{self.root}attempts/"
 
@@ -53,6 +62,14 @@ class JobLayout:
 
     def commit(self, shard: int) -> str:
         return f"{self.commits}shard-{shard:0{SHARD_DIGITS}d}.json"
+
+    @property
+    def decisions(self) -> str:
+        return f"{self.root}decisions/"
+
+    def decisions_of(self, run_id: str, number: int) -> str:
+        """One file of what a run of the scheduler decided about the job."""
+        return f"{self.decisions}{quote(run_id, safe='')}-{number:06d}.jsonl"
 
     @property
     def manifest(self) -> str:
@@ -78,6 +95,11 @@ def shard_of_attempt(key: str) -> int | None:
 def holds_images(key: str) -> bool:
     """Whether an object that a commit vouches for is a file of images."""
     return key.endswith(f"/{IMAGES_FILE}")
+
+
+def profile_key(hardware: str, model: str) -> str:
+    """Where the fleet keeps what it knows of a hardware with a model."""
+    return f"{PROFILES}{quote(hardware, safe='')}/{quote(model, safe='')}.json"
 
 
 @dataclass(frozen=True, order=True)

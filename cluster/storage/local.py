@@ -76,13 +76,14 @@ class LocalStore:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         top = self._root / check_prefix(prefix).rpartition("/")[0]
+        above = len(os.path.join(self._root, ""))  # noqa: PTH118 (paths as text: there are many)
         found: list[ObjectInfo] = []
         with _translated("list", top):
             for path in _files_under(top):
-                key = path.relative_to(self._root).as_posix()
+                key = path[above:]
                 if key.startswith(prefix) and not key.startswith(f"{_TEMP}/"):
                     with suppress(FileNotFoundError):  # deleted since
-                        found.append(ObjectInfo(key, path.stat().st_size))
+                        found.append(ObjectInfo(key, os.stat(path).st_size))  # noqa: PTH116
         # A walk goes by directories: "a-b" would come after "a/b".
         yield from sorted(found, key=lambda info: info.key)
 
@@ -143,14 +144,14 @@ class LocalStore:
                 temp.unlink()
 
 
-def _files_under(top: Path) -> Iterator[Path]:
+def _files_under(top: Path) -> Iterator[str]:
     def refuse(error: OSError) -> None:
         # A directory that cannot be read must not look like an empty one.
         if not isinstance(error, FileNotFoundError):
             raise error
 
     for directory, _, names in os.walk(top, onerror=refuse):
-        yield from (Path(directory, name) for name in names)
+        yield from (os.path.join(directory, name) for name in names)  # noqa: PTH118
 
 
 def _make_dirs(path: Path) -> None:

@@ -45,7 +45,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-StoredState = Literal["completed", "cancelled", "failed", "incomplete"]
+StoredState = Literal["completed", "completed_with_errors", "cancelled", "failed", "incomplete"]
 _JOB_THREADS = 8
 _ROWS_AT_ONCE = 64
 
@@ -204,7 +204,7 @@ def _summarise(store: ObjectStore, record: JobRecord) -> JobSummary:
         key = JobLayout(job_id).manifest
         return JobSummary(record, state, parse_record(Manifest, key, store.get(key)).commits)
     commits = tuple(read_commits(store, job_id).values())
-    ended = state if state == "cancelled" or state == "failed" else "incomplete"
+    ended: StoredState = "incomplete" if state is None or state == "running" else state
     return JobSummary(record, ended, commits)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+from PIL import Image
 from support.cli import un0, un0_json
 
 from cluster.storage.dev_s3 import DevS3
@@ -95,7 +97,18 @@ def test_a_contact_sheet(reference: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "grid.png"
     done = un0("grid", "reference", "--store", reference["path"], "--out", str(out))
     assert done.returncode == 0, done.stderr
-    assert out.read_bytes().startswith(b"\x89PNG")
+    assert done.stdout == f"{out}\n"
+    with Image.open(out) as sheet:
+        size = {"width": sheet.width, "height": sheet.height}
+    told = un0_json("grid", "reference", "--store", reference["path"], "--out", str(out))
+    assert told == {"job_id": "reference", "path": str(out), **size}
+
+
+def test_an_exported_model_is_told_by_path_and_revision(tmp_path: Path) -> None:
+    out = tmp_path / "model.safetensors"
+    told = un0_json("export", "fashion32/n512", str(out))
+    revision = hashlib.sha256(out.read_bytes()).hexdigest()
+    assert told == {"path": str(out), "revision": revision, "dtype": "fp32"}
 
 
 def test_the_python_interface(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
 import re
 import socket
 import sys
@@ -18,8 +18,7 @@ import ray
 from support.nvml_stub import Gpu, build_nvml_stub
 from support.stub_node import play
 
-from cluster.actors.node_meter import ReplicaMeter, start_node_meter
-from cluster.metering.seat import Seat
+from cluster.actors.node_meter import ReplicaMeter, meter_on
 from cluster.metering.usage import Work
 from cluster.storage.object_store import StoreConfig
 
@@ -35,12 +34,12 @@ def main(store: str) -> None:
     ray.init(address="local", num_cpus=1, _metrics_export_port=port, include_dashboard=False,
              log_to_driver=False)  # fmt: skip
     node_id = ray.get_runtime_context().get_node_id()
-    actor = start_node_meter(node_id, StoreConfig(f"file://{store}"), "local")
-    meter = ReplicaMeter(actor, Seat("replica-0", os.getpid(), "GPU-a"))
+    run = asyncio.run(meter_on(node_id, StoreConfig(f"file://{store}"), "local", "run"))
+    meter = ReplicaMeter(run, run.seat("replica-0", "GPU-a"))
     meter.begin("attempt", Work(job_id="job", shard=0))
     time.sleep(1.0)  # for the board to spend 50 J
     meter.end("attempt", images=100)
-    ray.get(actor.settle.remote("attempt", "won"))
+    run.settle("attempt", "won")
     deadline_s = time.monotonic() + WAIT_S
     text = ""
     awaited = ("ray_un0_images_total", "ray_un0_power_watts", 'zone="gpu"', 'zone="host"')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -18,9 +19,8 @@ from ray.exceptions import RayError
 from support.nvml_stub import Gpu, NvmlStub, build_nvml_stub
 from support.stub_node import play
 
-from cluster.actors.node_meter import ReplicaMeter, start_node_meter
+from cluster.actors.node_meter import ReplicaMeter, RunMeter, meter_on
 from cluster.execution import Attempt, ShardRunner
-from cluster.metering.seat import Seat
 from cluster.storage.commit import read_commits
 from cluster.storage.energy_reader import closure_error_mj, energy_dataset, energy_files
 from cluster.storage.object_store import ObjectStore, StoreConfig
@@ -38,14 +38,14 @@ BEFORE_MJ, STRUCK_MJ, AFTER_MJ = 111_111, 222_222, 333_333
 class Body:
     """A replica that holds still in the middle of each attempt, until it is told to go on."""
 
-    def __init__(self, meter: Any, store: StoreConfig, replica_id: str, gpu_uuid: str) -> None:
+    def __init__(self, meter: RunMeter, store: StoreConfig, replica_id: str, gpu_uuid: str) -> None:
         sampler = Sampler(random_model(), device="cpu", threads=1)
         size = sampler.image_size
         self._workload = Workload(
             job_id="job", model="test", model_rev="rev", count=24, seed=9, shard_images=8,
             class_ids=(0, 1), width=size, height=size,
         )  # fmt: skip
-        view = ReplicaMeter(meter, Seat(replica_id, os.getpid(), gpu_uuid))
+        view = ReplicaMeter(meter, meter.seat(replica_id, gpu_uuid))
         assert view.provider == "nvml-counter"
         self._runner = ShardRunner(self._workload, sampler, view, open_store(store, probe=False))
         self._in_the_middle, self._go_on = threading.Event(), threading.Event()
@@ -79,11 +79,12 @@ class Node:
         self.stub.add(H100, L4)
         self._store = store
         node_id = ray.get_runtime_context().get_node_id()
-        self.meter = start_node_meter(node_id, store, "test")
+        self.run = asyncio.run(meter_on(node_id, store, "test", "run"))
+        self.meter = self.run.actor
 
     def replica(self, replica_id: str, gpu: Gpu) -> Any:
         body = ray.remote(num_cpus=0, max_concurrency=4)(Body)
-        return body.remote(self.meter, self._store, replica_id, gpu.uuid)
+        return body.remote(self.run, self._store, replica_id, gpu.uuid)
 
     def at_meter(self, do: Callable[[Any], Any]) -> Any:
         return ray.get(self.meter.__ray_call__.remote(do))
@@ -112,7 +113,7 @@ class Node:
 
     def close(self) -> dict[str, int | None]:
         """The counters at the last reading."""
-        assert ray.get(self.meter.close.remote())
+        assert ray.get(self.run.leave())
         return {gpu.uuid: gpu.counter_mj for gpu in self.stub.devices.values()}  # type: ignore[union-attr]
 
 
@@ -128,7 +129,7 @@ def replica_killed(store: StoreConfig) -> dict[str, Any]:
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(RayError):
         ray.get(lost)
-    ray.get(node.meter.lose.remote("ra"))
+    node.run.lose("ra")
     won = {"b0": node.finish(b, b0)}
     node.spend(H100, 3_000)
     b1 = node.begin(b, 0, "b1")

@@ -16,6 +16,7 @@ from cluster.metering.nvml_sources import NvmlCounter, NvmlPower
 from cluster.metering.rapl import RaplSource, find_zones
 from cluster.metering.reading import Device, Source
 from cluster.metering.replay import ReplaySource, load_traces
+from cluster.metering.zeus import ZeusSource
 
 POWER_MW = 100_000
 GPU = Device("GPU-1", "gpu", "a GPU", "gpu", power_limit_mw=POWER_MW)
@@ -134,6 +135,23 @@ def gpu_estimate(_: Path) -> World:
     return World(clock, GpuEstimate(GPU, clock))
 
 
+def zeus(_: Path) -> World:
+    clock = TestClock()
+    broken = False
+
+    def read_mj() -> float:
+        if broken:
+            raise RuntimeError("the driver is gone")
+        return 7_000 + POWER_MW * clock.now_ns / 1e9  # since the driver was loaded
+
+    def turn(value: bool) -> None:
+        nonlocal broken
+        broken = value
+
+    source = ZeusSource(GPU, read_mj, "measured_counter", "test", clock)
+    return World(clock, source, fail=lambda: turn(True), mend=lambda: turn(False))
+
+
 def replay(directory: Path) -> World:
     trace = directory / "trace.jsonl"
     rows: list[dict[str, Any]] = []
@@ -162,6 +180,7 @@ WORLDS: dict[str, Callable[[Path], World]] = {
     "nvml-power": nvml_power,
     "rapl": rapl,
     "cpu-estimate": cpu_estimate,
+    "zeus": zeus,
     "gpu-estimate": gpu_estimate,
     "replay": replay,
     "missing": nothing,

@@ -4,20 +4,24 @@
  *
  *   board|UUID|NAME|STATUS|COUNTER_MJ|RATE_MW|UPDATE_MS|POWER_MW|LIMIT_MW|MODULE_MW
  *   mig|UUID|UUID OF ITS BOARD|COMPUTE SLICES
+ *   process|UUID OF ITS BOARD|PID|SM UTILISATION|STAMP_US
  *
  * STATUS is what queries of the board return (0 is success). A value of -1 is not supported. The
- * counter is COUNTER_MJ plus RATE_MW since the machine started, updated every UPDATE_MS.
+ * counter is COUNTER_MJ plus RATE_MW since the machine started, updated every UPDATE_MS. A process
+ * has a context on its board, and one sample of its utilisation, unless that is -1.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { OK, UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND = 6 };
+enum { OK, UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, NOT_FOUND = 6, INSUFFICIENT_SIZE };
+enum { BOARD, MIG, PROCESS };
 enum { MAX_DEVICES = 64, MIG_SLICES = 7, POWER_AVERAGE = 185, SCOPE_MODULE = 1 };
 
 typedef struct {
-    int mig, status, slices;
+    int kind, status, slices, pid, util;
+    long long stamp_us;
     char uuid[96], name[96], board[96];
     long long counter_mj, rate_mw, update_ms, power_mw, limit_mw, module_mw;
 } Device;
@@ -28,6 +32,18 @@ typedef struct {
     unsigned type, status;
     union { unsigned u; unsigned long long ull; } value;
 } FieldValue;
+
+typedef struct {
+    unsigned pid;
+    unsigned long long memory;
+    unsigned gpu_instance, compute_instance;
+} ProcessInfo;
+
+typedef struct {
+    unsigned pid;
+    unsigned long long stamp_us;
+    unsigned sm, memory, encoder, decoder;
+} Utilisation;
 
 static int sessions;
 
@@ -43,7 +59,11 @@ static int load(Device *devices) {
                    &d.module_mw) == 9)
             devices[count++] = d;
         else if (sscanf(line, "mig|%95[^|]|%95[^|]|%d", d.uuid, d.board, &d.slices) == 3) {
-            d.mig = 1;
+            d.kind = MIG;
+            devices[count++] = d;
+        } else if (sscanf(line, "process|%95[^|]|%d|%d|%lld", d.board, &d.pid, &d.util,
+                          &d.stamp_us) == 4) {
+            d.kind = PROCESS;
             devices[count++] = d;
         }
     }
@@ -66,7 +86,7 @@ static int find(const char *uuid, int index, void **handle) {
     int count = load(devices), boards = 0;
     if (!sessions) return UNINITIALIZED;
     for (int i = 0; i < count; i++) {
-        int nth = devices[i].mig ? -1 : boards++;
+        int nth = devices[i].kind == BOARD ? boards++ : -1;
         if (uuid ? !strcmp(devices[i].uuid, uuid) : nth == index) {
             *handle = (void *)(size_t)(i + 1);
             return OK;
@@ -99,7 +119,7 @@ int nvmlDeviceGetCount_v2(unsigned *out) {
     int count = load(devices);
     if (!sessions) return UNINITIALIZED;
     *out = 0;
-    for (int i = 0; i < count; i++) *out += !devices[i].mig;
+    for (int i = 0; i < count; i++) *out += devices[i].kind == BOARD;
     return OK;
 }
 
@@ -147,13 +167,13 @@ int nvmlDeviceGetFieldValues(void *handle, int count, FieldValue *values) {
 
 int nvmlDeviceIsMigDeviceHandle(void *handle, unsigned *out) {
     LOOK_UP(handle);
-    *out = (unsigned)d.mig;
+    *out = d.kind == MIG;
     return OK;
 }
 
 int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(void *handle, void **out) {
     LOOK_UP(handle);
-    return d.mig ? find(d.board, 0, out) : INVALID_ARGUMENT;
+    return d.kind == MIG ? find(d.board, 0, out) : INVALID_ARGUMENT;
 }
 
 int nvmlDeviceGetMaxMigDeviceCount(void *handle, unsigned *out) {
@@ -164,9 +184,49 @@ int nvmlDeviceGetMaxMigDeviceCount(void *handle, unsigned *out) {
 
 int nvmlDeviceGetAttributes_v2(void *handle, unsigned *out) {
     LOOK_UP(handle);
-    if (!d.mig) return INVALID_ARGUMENT;
+    if (d.kind != MIG) return INVALID_ARGUMENT;
     memset(out, 0, 8 * sizeof *out + sizeof(long long));
     out[6] = MIG_SLICES; /* of the GPU instance: deliberately not the compute instance's */
     out[7] = (unsigned)d.slices;
+    return OK;
+}
+
+/* The board's processes, or as many as fit; how many there are. */
+static unsigned processes(const Device *board, Device *found) {
+    Device devices[MAX_DEVICES];
+    int count = load(devices);
+    unsigned here = 0;
+    for (int i = 0; i < count; i++)
+        if (devices[i].kind == PROCESS && !strcmp(devices[i].board, board->uuid))
+            found[here++] = devices[i];
+    return here;
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned *count, ProcessInfo *out) {
+    LOOK_UP(handle);
+    Device found[MAX_DEVICES];
+    unsigned room = out ? *count : 0, here = processes(&d, found);
+    *count = here;
+    if (here > room) return INSUFFICIENT_SIZE;
+    for (unsigned i = 0; i < here; i++) out[i] = (ProcessInfo){.pid = (unsigned)found[i].pid};
+    return OK;
+}
+
+int nvmlDeviceGetProcessUtilization(void *handle, Utilisation *out, unsigned *count,
+                                    unsigned long long since_us) {
+    LOOK_UP(handle);
+    Device found[MAX_DEVICES];
+    unsigned room = out ? *count : 0, here = processes(&d, found), recent = 0;
+    for (unsigned i = 0; i < here; i++) {
+        if (found[i].util < 0) return NOT_SUPPORTED;
+        if ((unsigned long long)found[i].stamp_us > since_us) found[recent++] = found[i];
+    }
+    *count = recent;
+    if (!recent) return NOT_FOUND;
+    if (recent > room) return INSUFFICIENT_SIZE;
+    for (unsigned i = 0; i < recent; i++)
+        out[i] = (Utilisation){.pid = (unsigned)found[i].pid,
+                               .stamp_us = (unsigned long long)found[i].stamp_us,
+                               .sm = (unsigned)found[i].util};
     return OK;
 }

@@ -56,6 +56,25 @@ class Mig:
         return f"mig|{self.uuid}|{self.board}|{self.slices}"
 
 
+@dataclass(frozen=True)
+class Process:
+    """One that has a context on a board, with the newest sample of what it made of it, in per
+    cent; None: the driver has no samples for anybody on the board."""
+
+    board: str
+    pid: int
+    util: int | None = 0
+    stamp_us: int = 1
+
+    @property
+    def uuid(self) -> str:
+        return f"{self.board}/{self.pid}"
+
+    def line(self) -> str:
+        util = -1 if self.util is None else self.util
+        return f"process|{self.board}|{self.pid}|{util}|{self.stamp_us}"
+
+
 @dataclass
 class NvmlStub:
     """The state that the library plays; any process may change it.
@@ -65,9 +84,9 @@ class NvmlStub:
 
     state: Path
     library: Path | None = None
-    devices: dict[str, Gpu | Mig] = field(default_factory=dict)
+    devices: dict[str, Gpu | Mig | Process] = field(default_factory=dict)
 
-    def add(self, *devices: Gpu | Mig) -> None:
+    def add(self, *devices: Gpu | Mig | Process) -> None:
         for device in devices:
             self.devices[device.uuid] = device
         self._write()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cluster.clock import Anchor
+from cluster.errors import Retryable
 from cluster.metering.hardware import CpuTimes
 from cluster.metering.node import NodeMeter
 from cluster.metering.reading import Device, Reading, Source
@@ -31,13 +32,18 @@ class World:
     """A machine with two GPUs at constant power, and processes that use CPU time."""
 
     now_ns: int = 10**12
+    busy: bool | None = False  # whether others work on the GPUs
     cpu_s: dict[int, float] = field(default_factory=lambda: {1: 0.0, 2: 0.0, 99: 0.0})
+    dead: set[int] = field(default_factory=set)
 
     def clock(self) -> int:
         return self.now_ns
 
     def cpu(self, pids: Sequence[int]) -> CpuTimes:
-        return CpuTimes(sum(self.cpu_s.values()), {p: self.cpu_s[p] for p in pids})
+        return CpuTimes(
+            sum(self.cpu_s.values()),
+            {p: self.cpu_s[p] for p in pids if p in self.cpu_s and p not in self.dead},
+        )
 
     def run(self, seconds: float, **busy: float) -> None:
         """Time passes; pN=s: process N uses s seconds of CPU."""
@@ -63,6 +69,13 @@ class Steady:
         pass
 
 
+class Watched(Steady):
+    """One that can see who works on it."""
+
+    def strangers(self, _: Collection[int]) -> bool | None:
+        return self.world.busy
+
+
 @pytest.fixture
 def world() -> World:
     return World()
@@ -76,7 +89,7 @@ def store(tmp_path: Path) -> ObjectStore:
 def node(world: World, store: ObjectStore, **more: Any) -> NodeMeter:
     def gpu(seat: Seat) -> Source:
         assert seat.gpu_uuid is not None
-        return Steady(world, Device(seat.gpu_uuid, "gpu", "GPU", "gpu"), GPU_W)
+        return Watched(world, Device(seat.gpu_uuid, "gpu", "GPU", "gpu"), GPU_W)
 
     def hosts() -> list[Source]:
         return [Steady(world, Device("package-0", "cpu", "CPU", "package"), HOST_W)]
@@ -251,3 +264,95 @@ def test_a_meter_that_comes_back_leaves_a_gap_not_a_zero(world: World, store: Ob
     (gap,) = [row for row in rows(store) if row["bucket"] == "gap"]
     assert gap["energy_mj"] is None
     assert gap["quality"] == "missing"
+
+
+def test_a_board_that_others_use_while_we_do_not_is_foreign(
+    world: World, store: ObjectStore
+) -> None:
+    meter = node(world, store)
+    meter.sit(Seat("r0", 1, "GPU-a"))
+
+    def watch(seconds: int, busy: bool | None) -> None:
+        world.busy = busy
+        for _ in range(seconds):
+            world.run(1)
+            meter.sample()
+
+    watch(30, False)
+    watch(20, True)
+    use = attempt(world, "r0", "a")
+    meter.begin(use)
+    watch(10, True)
+    energy = meter.end(over(use, world, images=10))
+    meter.settle("a", "won")
+    watch(30, None)
+    meter.close()
+    assert energy.energy_mj == GPU_W * 10 * 1000  # what we use is ours
+    assert total_j(store, bucket="foreign", zone="gpu") == GPU_W * 20
+    assert total_j(store, bucket="idle", zone="gpu") == GPU_W * 60
+    of_gpu = [row for row in rows(store) if row["zone"] == "gpu"]
+    assert {row["shared"] for row in of_gpu if row["bucket"] == "job"} == {True}
+    assert {row["shared"] for row in of_gpu if row["bucket"] == "idle"} == {False}
+
+
+def test_runs_that_leave_or_are_killed_free_their_seats_alone(
+    world: World, store: ObjectStore
+) -> None:
+    meter = node(world, store)
+    for run, pid in (("one", 1), ("two", 2), ("three", 99)):
+        meter.sit(Seat(f"{run}/r0", pid, f"GPU-{run}", run_id=run))
+        meter.begin(attempt(world, f"{run}/r0", run))
+    world.run(10, p1=1, p2=1, p99=1)
+    meter.leave("one")
+    world.run(10, p2=1, p99=1)
+    del world.cpu_s[2]  # it was killed, and nobody says so
+    meter.sample()
+    world.run(10, p99=1)
+    with pytest.raises(LookupError):
+        meter.begin(attempt(world, "two/r0", "late"))
+    assert not meter.deserted
+    use = Use(10**12, world.now_ns, "job", "three", "three/r0", JOB, 10)
+    assert meter.end(use).energy_mj == GPU_W * 30 * 1000
+    meter.settle("three", "won")
+    meter.leave("three")
+    assert meter.deserted
+    assert meter.close()
+    wasted = {row["attempt_id"] for row in rows(store) if row["bucket"] == "wasted"}
+    assert wasted == {"one", "two"}
+    assert total_j(store, bucket="wasted", hw_id="GPU-one") == GPU_W * 10
+    assert total_j(store, bucket="wasted", hw_id="GPU-two") == GPU_W * 20
+
+
+def test_a_closed_meter_can_be_closed_again_until_the_store_takes_it(
+    world: World, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meter = node(world, store)
+    world.run(5)
+
+    def away(*_: object) -> None:
+        raise Retryable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "put", away)
+        assert not meter.close()
+    world.run(5)
+    assert meter.sample() == []
+    assert meter.close()
+    assert total_j(store) == HOST_W * 5
+
+
+def test_what_a_process_used_until_it_was_killed_is_wasted_not_a_stranger_s(
+    world: World, store: ObjectStore
+) -> None:
+    meter = node(world, store)
+    meter.sit(Seat("r0", 1))
+    meter.begin(attempt(world, "r0", "a"))
+    for _ in range(8):  # less than the time from one cut to the next
+        world.run(1, p1=1)
+        meter.sample()
+    world.dead.add(1)
+    meter.sample()
+    assert meter.deserted
+    assert meter.close()
+    assert total_j(store, bucket="wasted") == 8 * HOST_W
+    assert total_j(store, bucket="foreign") == 0

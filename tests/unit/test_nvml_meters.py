@@ -12,7 +12,16 @@ import pynvml
 import pytest
 from support.laps import Laps, between
 from support.meter_worlds import TestClock
-from support.nvml_stub import LOST, UNKNOWN_ERROR, Gpu, Mig, NvmlStub, StubProcess, build_nvml_stub
+from support.nvml_stub import (
+    LOST,
+    UNKNOWN_ERROR,
+    Gpu,
+    Mig,
+    NvmlStub,
+    Process,
+    StubProcess,
+    build_nvml_stub,
+)
 
 from cluster.energy import sum_energy
 from cluster.metering.nvml import list_gpus
@@ -329,3 +338,37 @@ def test_without_nvml_it_says_how_to_get_it() -> None:
     with pytest.raises(Refused, match="no libnvidia-ml") as refused:  # no stub in this process
         list_gpus()
     assert "driver" in (refused.value.mend or "")
+
+
+def test_strangers_are_those_who_work_on_the_board_and_are_not_ours(on_fleet: Scene) -> None:
+    on_fleet(strangers)
+
+
+OURS, OTHER = 41, 42
+
+
+def strangers(stub: NvmlStub) -> None:
+    source = NvmlCounter("GPU-a")
+    stub.add(Process("GPU-a", OURS, util=90), Process("GPU-b", OTHER, util=80))
+    assert source.strangers([OURS]) is None  # samples of who knows when
+    for stamp_us, theirs, seen in ((2, None, False), (3, 0, False), (4, 70, True), (4, 70, False)):
+        stub.set(f"GPU-a/{OURS}", stamp_us=stamp_us)
+        if theirs is not None:
+            stub.add(Process("GPU-a", OTHER, theirs, stamp_us))
+        assert source.strangers([OURS]) is seen
+    stub.set(f"GPU-a/{OTHER}", stamp_us=5)
+    assert source.strangers([OURS, 7]) is None  # 7 must be there: these are another's numbers
+    source.close()
+    assert source.strangers([OURS]) is None
+
+
+def test_where_the_driver_does_not_tell_nobody_is_a_stranger(on_fleet: Scene) -> None:
+    on_fleet(untold)
+
+
+def untold(stub: NvmlStub) -> None:
+    stub.add(Process("GPU-a", OTHER, util=None), Mig("MIG-x", "GPU-b", 3), Process("GPU-b", 1, 9))
+    for uuid in ("GPU-a", "MIG-x"):
+        source = NvmlCounter(uuid)
+        assert [source.strangers([]) for _ in range(2)] == [None, None]
+        source.close()

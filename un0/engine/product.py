@@ -39,10 +39,14 @@ def pack(W_KN: Floats, kind: Kind, block: int | None = None) -> NDArray[Any]:
     words = -(-W_KN.shape[0] // numbers)
     block = min(block or words, words)
     blocks, panels = -(-words // block), -(-W_KN.shape[1] // PANEL)
-    filled = np.zeros((blocks * block * numbers, panels * PANEL), dtype=_DTYPES[kind])
-    filled[: W_KN.shape[0], : W_KN.shape[1]] = _as_bf16(W_KN) if kind == "bf16" else W_KN
-    split = filled.reshape(blocks, block, numbers, panels, PANEL)
-    return np.ascontiguousarray(split.transpose(0, 3, 1, 4, 2))
+    packed = np.empty((blocks, panels, block, PANEL, numbers), dtype=_DTYPES[kind])
+    for index in range(blocks):
+        part = W_KN[index * block * numbers : (index + 1) * block * numbers]
+        filled = np.zeros((block * numbers, panels * PANEL), dtype=packed.dtype)
+        filled[: part.shape[0], : part.shape[1]] = _as_bf16(part) if kind == "bf16" else part
+        split = filled.reshape(block, numbers, panels, PANEL)
+        packed[index] = split.transpose(2, 0, 3, 1)
+    return packed
 
 
 _DTYPES = {"fp32": np.float32, "bf16": np.uint16, "int8": np.int8}

@@ -21,7 +21,7 @@ from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 PANEL = 32  # columns of weights that lie side by side
-_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_I16, _I32, _I64 = (ir.IntType(bits) for bits in (16, 32, 64))
 _F32 = ir.FloatType()
 
 

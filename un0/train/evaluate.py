@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from un0.checkpoint import load_model
 from un0.errors import InputError
 from un0.model import Un0Model
 from un0.noise import initial_phases
+from un0.paths import cache_folder
 from un0.train import metrics
 from un0.train.data import ImageSet, load_images, to_float
 from un0.train.evaluator import evaluation_cnn
@@ -57,11 +57,6 @@ class Scores:
     collapsed: bool
 
 
-def default_cache() -> Path:
-    """Where evaluation CNNs are kept: ``$XDG_CACHE_HOME/un0``, or ``~/.cache/un0``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "un0"
-
-
 class Judge:
     """The real images, their features and the evaluation CNN; made once for many models."""
 
@@ -82,7 +77,7 @@ class Judge:
                 f"{NEIGHBOUR} test images"
             )
         self.labels = test.labels
-        self.net = evaluation_cnn(train, cache_dir or default_cache(), mirror)
+        self.net = evaluation_cnn(train, cache_dir or cache_folder(), mirror)
         test = test[_spread_rows(len(test), self.count)]
         self.test_ids = test.class_ids_N
         self.test = to_float(test.images_NCHW)

@@ -1,0 +1,209 @@
+"""One job of a coordinator: its store, its counts, its snapshots, and how it ends in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+
+from cluster.actors.options import RunPlan
+from cluster.clock import monotonic_s
+from cluster.energy import ZERO_ENERGY, sum_energy
+from cluster.errors import ClusterError
+from cluster.progress import ReplicaView, RunState, Snapshot
+from cluster.scheduler.commands import FinishJob
+from cluster.scheduler.terms import JobEnd, SetAside
+from cluster.storage.commit import Outcome, commit, finalise, read_commits, reopen
+from cluster.storage.epoch import claim, newest
+from cluster.storage.object_store import ObjectStore
+from cluster.types import (
+    MISSING_ENERGY,
+    CommitRecord,
+    Energy,
+    JobState,
+    Manifest,
+    model_key,
+)
+from cluster.types import SetAside as SetAsideRecord
+
+logger = logging.getLogger(__name__)
+
+
+class JobRun:
+    """What the displays want to know of a job, and what its store has to know."""
+
+    def __init__(self, plan: RunPlan, store: ObjectStore) -> None:
+        self.plan = plan
+        self.workload = plan.workload
+        self.over = asyncio.Event()  # nothing more will change
+        self.to_stop: JobEnd | None = None  # how the user wants it to end before it is complete
+        self._store = store
+        self.model = model_key(plan.workload.model_rev, plan.workload.precision)
+        self.epoch = 0  # of this run among the job's
+        self._views: dict[str, ReplicaView] = {}
+        self.in_flight: dict[tuple[str, int], int] = {}  # images by (replica, shard)
+        self._energy = self._overhead = ZERO_ENERGY
+        self._committed_images = 0
+        self._run_images = 0
+        self._window_s = self._generate_s = 0.0
+        self._attempted: set[int] = set()  # shards of which an attempt failed or was lost
+        self.retries = 0
+        self.note = ""
+        self._status: RunState = "starting"
+        self._reason = ""
+        self._set_aside: tuple[SetAside, ...] = ()
+        self._began_s = monotonic_s()
+        self._first_ready_s: float | None = None
+        self._ended_s: float | None = None
+
+    def open(self) -> tuple[tuple[int, int], ...]:
+        """Claim the job and read what is committed: as ranges of shards. Blocks on the store."""
+        job_id = self.workload.job_id
+        reopen(self._store, job_id)
+        self.epoch = claim(self._store, job_id)
+        commits = read_commits(self._store, job_id)
+        for record in commits.values():
+            self._count(record)
+        return _ranges(sorted(commits))
+
+    def commit(self, record: CommitRecord) -> Outcome | None:
+        """Commit for a store whose one writer is the newest run; None if that is another one."""
+        if newest(self._store, self.workload.job_id) != self.epoch:
+            return None
+        return commit(self._store, record)
+
+    def committed(self, replica_id: str, record: CommitRecord) -> None:
+        """An attempt of this run has won."""
+        self._count(record)
+        self._run_images += record.rows
+        view = self.view(replica_id)
+        self.update(replica_id, committed_images=view.committed_images + record.rows)
+
+    def ready(self, replica_id: str, startup: Energy, **facts: str) -> None:
+        """A replica takes work; what its start took is this job's overhead."""
+        self._overhead = sum_energy([self._overhead, startup])
+        self._first_ready_s = self._first_ready_s or monotonic_s()
+        if self._status == "starting":
+            self._status = "running"
+        self.update(replica_id, state="live", **facts)
+
+    def joined(self, replica_id: str, **facts: str) -> None:
+        """A replica that was up already works for the job too."""
+        if self.view(replica_id).state != "live":
+            self.ready(replica_id, ZERO_ENERGY, **facts)
+
+    def stopping(self, end: JobEnd) -> None:
+        """The user wants it to end like that."""
+        self._status, self.to_stop = "stopping", end
+
+    def closed(self, window_s: float, generate_s: float) -> None:
+        """A replica's part in the job: seconds in all, and those generating."""
+        self._window_s += window_s
+        self._generate_s += generate_s
+
+    def view(self, replica_id: str) -> ReplicaView:
+        return self._views.setdefault(replica_id, ReplicaView(replica_id))
+
+    def update(self, replica_id: str, **changes: object) -> None:
+        self._views[replica_id] = replace(self.view(replica_id), **changes)  # type: ignore[arg-type]
+
+    @property
+    def replicas(self) -> list[str]:
+        """The replicas that have had to do with the job."""
+        return list(self._views)
+
+    def stop_clock(self) -> None:
+        """Generation has ended."""
+        self._ended_s = self._ended_s or monotonic_s()
+
+    async def end(self, finish: FinishJob) -> None:
+        """Write down how it ended, unless it may go on or others are to say."""
+        self.stop_clock()
+        state: JobEnd = finish.state
+        reason = finish.reason
+        # A run that never had a replica may fail for reasons of its own, while another goes on.
+        if state in ("completed", "completed_with_errors", "cancelled") or (
+            state == "failed" and self._first_ready_s
+        ):
+            try:
+                manifest = await asyncio.to_thread(self._finalise, finish)
+            except ClusterError as error:
+                state, reason = "failed", "; ".join(filter(None, [reason, str(error)]))
+            else:  # attempts that lost to another run's, say, were not counted here
+                self._committed_images, self._energy = manifest.images, manifest.energy
+        self._status, self._reason, self._set_aside = state, reason, finish.set_aside
+        self.over.set()
+
+    def _finalise(self, finish: FinishJob) -> Manifest:
+        """Write how the job ended. That it is complete overrules another run's failure."""
+        job_id, state = self.workload.job_id, _JOB_STATES[finish.state]
+        aside = tuple(
+            SetAsideRecord(shard=s.shard, attempts=s.attempts, reason=s.reason)
+            for s in finish.set_aside
+        )
+        while True:
+            if state == "failed" and newest(self._store, job_id) != self.epoch:
+                raise ClusterError("a newer run has taken the job over, and will say how it ends")
+            manifest = finalise(
+                self._store,
+                job_id,
+                state,
+                shards=self.workload.num_shards,
+                overhead=self._overhead,
+                set_aside=aside,
+            )
+            if state != "completed" or manifest.state == "completed":
+                return manifest
+            reopen(self._store, job_id)
+
+    def _count(self, record: CommitRecord) -> None:
+        self._committed_images += record.rows
+        self._energy = sum_energy([self._energy, record.energy])
+
+    def snapshot(self) -> Snapshot:
+        """The job now."""
+        now_s = self._ended_s or monotonic_s()
+        ready_s = self._first_ready_s or now_s
+        open_images = dict.fromkeys(self._views, 0)
+        for (replica_id, _), images in self.in_flight.items():
+            open_images[replica_id] = open_images.get(replica_id, 0) + images
+        return Snapshot(
+            job_id=self.workload.job_id,
+            state=self._status,
+            total_images=self.workload.count,
+            committed_images=self._committed_images,
+            run_images=self._run_images,
+            open_images=sum(open_images.values()),
+            startup_s=ready_s - self._began_s,
+            run_s=now_s - ready_s,
+            energy=self._energy if self._committed_images else MISSING_ENERGY,
+            overhead=self._overhead if self._first_ready_s else MISSING_ENERGY,
+            generate_share=self._generate_s / self._window_s if self._window_s else None,
+            replicas=tuple(
+                replace(view, open_images=open_images[view.replica_id])
+                for view in self._views.values()
+            ),
+            reason=self._reason,
+            retries=self.retries,
+            note=self.note,
+            set_aside=self._set_aside,
+        )
+
+
+_JOB_STATES: dict[JobEnd, JobState] = {
+    "completed": "completed",
+    "completed_with_errors": "completed_with_errors",
+    "cancelled": "cancelled",
+    "failed": "failed",
+}
+
+
+def _ranges(shards: list[int]) -> tuple[tuple[int, int], ...]:
+    """Sorted numbers as ranges (first, stop)."""
+    ranges: list[tuple[int, int]] = []
+    for shard in shards:
+        if ranges and ranges[-1][1] == shard:
+            ranges[-1] = (ranges[-1][0], shard + 1)
+        else:
+            ranges.append((shard, shard + 1))
+    return tuple(ranges)

@@ -1,0 +1,201 @@
+"""Jobs: which shards are open, leased, done or set aside. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+from cluster.scheduler.ranges import Ranges
+from cluster.scheduler.terms import JobTerms, OperatingPoint, SetAside
+
+SUSPECTS_LOOKED_AT = 32  # for one to run, so that many of them cost little
+
+
+@dataclass
+class Lease:
+    """Shards that a replica was told to run. ``open``: those it has not answered for.
+
+    began_s: when the replica could begin with it. predicted_*: of the whole lease.
+    """
+
+    lease_id: int
+    replica_id: str
+    job_id: str
+    open: Ranges
+    point: OperatingPoint
+    began_s: float
+    predicted_s: float
+    predicted_j: float
+    power_mw: int
+    shards: int
+    probe: bool = False
+    speculative: bool = False
+    twin: bool = False  # another lease holds shards of it too: it or the other is speculative
+    revoked: bool = False
+
+    @property
+    def open_share(self) -> float:
+        return self.open.size / self.shards
+
+    @property
+    def reserved_j(self) -> float:
+        """What its open shards are expected to take still."""
+        return self.predicted_j * self.open_share
+
+
+@dataclass
+class Job:
+    """One job's shards. Every shard is waiting, in a lease, done or set aside.
+
+    suspects: waiting shards of which an attempt failed; they are leased alone, so that it is
+    plain which one is to blame.
+    """
+
+    terms: JobTerms
+    number: int  # in order of submission
+    waiting: Ranges = field(default_factory=Ranges)
+    done: Ranges = field(default_factory=Ranges)
+    suspects: Ranges = field(default_factory=Ranges)
+    attempts: dict[int, int] = field(default_factory=dict)
+    failed_on: dict[int, str] = field(default_factory=dict)  # the hardware of the last attempt
+    set_aside: dict[int, SetAside] = field(default_factory=dict)
+    leases: dict[int, Lease] = field(default_factory=dict)
+    twins: int = 0  # leases made beside others, ever
+    spent_j: float = 0.0
+    reserved_j: float = 0.0  # by its leases
+    done_images: int = 0
+    waiting_images: int = 0
+    stopping: str = ""  # the state to end with
+    alone_s: float | None = None  # since when there has been no replica that can run it
+    told: str = ""  # the last reason for standing still that the user was told
+
+    @staticmethod
+    def of(terms: JobTerms, number: int, done: tuple[tuple[int, int], ...]) -> Job:
+        job = Job(terms, number)
+        job.put_back(0, terms.shards)
+        for first, stop in done:
+            job.finish(first, stop)
+        return job
+
+    @property
+    def images_left(self) -> int:
+        """Images neither done nor set aside."""
+        aside = sum(self.terms.images_in(shard, shard + 1) for shard in self.set_aside)
+        return self.terms.images - self.done_images - aside
+
+    @property
+    def shards_left(self) -> int:
+        return self.terms.shards - self.done.size - len(self.set_aside)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.waiting) or bool(self.suspects)
+
+    def missed(self, now_s: float) -> bool:
+        """Whether its deadline is over."""
+        return self.terms.deadline_s is not None and now_s > self.terms.deadline_s
+
+    @property
+    def has_budget(self) -> bool:
+        return self.terms.energy_budget_j is not None
+
+    def take(self, most: int, hardware: str) -> tuple[int, int]:
+        """The next shards to lease, at most so many. A suspect comes alone: first where it has not
+        failed yet, last on hardware where it has."""
+        suspects = islice((s for run in self.suspects for s in range(*run)), SUSPECTS_LOOKED_AT)
+        fresh = next((s for s in suspects if self.failed_on.get(s) != hardware), None)
+        if fresh is not None:
+            first, stop = fresh, fresh + 1
+            self.suspects.remove(first, stop)
+        elif self.waiting:
+            first, stop = self.waiting.take(most)
+        else:
+            first, stop = self.suspects.take(1)
+        self.waiting_images -= self.terms.images_in(first, stop)
+        return first, stop
+
+    def put_back(self, first: int, stop: int) -> None:
+        """These shards wait again, unless they are done, set aside or in another lease."""
+        for begin, end in self.done.missing(first, stop):
+            for shard in self._free(begin, end):
+                where = self.suspects if shard[0] in self.attempts else self.waiting
+                added = where.add(*shard)
+                assert added == shard[1] - shard[0], "a shard waits twice"
+                self.waiting_images += self.terms.images_in(*shard)
+
+    def finish(self, first: int, stop: int) -> None:
+        """These shards are done."""
+        for begin, end in self.done.missing(first, stop):
+            for part in (self.waiting, self.suspects):
+                for run in _overlap(part, begin, end):
+                    part.remove(*run)
+                    self.waiting_images -= self.terms.images_in(*run)
+            for shard in [s for s in self.set_aside if begin <= s < end]:
+                del self.set_aside[shard]
+            self.done.add(begin, end)
+            self.done_images += self.terms.images_in(begin, end)
+        if self.attempts:
+            for shard in [s for s in self.attempts if first <= s < stop]:
+                del self.attempts[shard], self.failed_on[shard]
+
+    def has_twin(self, lease: Lease) -> bool:
+        """Whether another lease holds shards of this one, too."""
+        if not lease.twin:
+            return False
+        others = [o for o in self.leases.values() if o.twin and o is not lease]
+        return any(_overlap(o.open, *run) for o in others for run in lease.open)
+
+    def blame(self, shard: int, reason: str, hardware: str, most: int) -> bool:
+        """Count a failed attempt at the shard; True if that sets it aside."""
+        self.attempts[shard] = self.attempts.get(shard, 0) + 1
+        self.failed_on[shard] = hardware
+        if self.attempts[shard] < most or shard in self.done:
+            return False
+        self.set_aside[shard] = SetAside(shard, self.attempts[shard], reason)
+        return True
+
+    def _free(self, first: int, stop: int) -> Iterator[tuple[int, int]]:
+        """The parts of the range that are neither set aside nor leased, suspects one by one."""
+        taken = Ranges()
+        twins = [lease.open for lease in self.leases.values() if lease.twin] if self.twins else []
+        for part in (self.waiting, self.suspects, *twins):
+            for begin, end in _overlap(part, first, stop):
+                taken.add(begin, end)
+        odd = [s for s in (*self.attempts, *self.set_aside) if first <= s < stop]
+        for shard in odd:
+            if shard not in self.set_aside and shard not in taken:
+                yield shard, shard + 1
+            taken.add(shard, shard + 1)
+        yield from taken.missing(first, stop)
+
+    def validate(self) -> None:
+        """Raise AssertionError if a shard is lost, or in two places."""
+        leased = Ranges()
+        for lease in self.leases.values():
+            for first, stop in lease.open:
+                fresh = leased.add(first, stop)
+                assert fresh == stop - first or lease.twin, "a shard is leased twice"
+        for name, part in (("waiting", self.waiting), ("suspect", self.suspects)):
+            for first, stop in part:
+                assert not _overlap(self.done, first, stop), f"done, {name}"
+                assert not _overlap(leased, first, stop), f"leased, {name}"
+                assert not any(first <= s < stop for s in self.set_aside), f"aside, {name}"
+        known = Ranges()
+        for part in (self.waiting, self.suspects, self.done, leased):
+            for first, stop in part:
+                known.add(first, stop)
+        for shard in self.set_aside:
+            assert shard not in self.done, "a done shard is set aside"
+            known.add(shard, shard + 1)
+        assert known.size == self.terms.shards, "a shard is lost"
+        waiting = sum(
+            self.terms.images_in(*run) for p in (self.waiting, self.suspects) for run in p
+        )
+        assert waiting == self.waiting_images
+        assert self.done_images == sum(self.terms.images_in(*run) for run in self.done)
+
+
+def _overlap(ranges: Ranges, first: int, stop: int) -> list[tuple[int, int]]:
+    """The parts of the set that lie in first .. stop - 1."""
+    return Ranges(ranges.missing(first, stop)).missing(first, stop)

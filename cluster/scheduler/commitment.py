@@ -1,0 +1,241 @@
+"""Unit commitment: make the plan, wake what it wants, park what it does not, hold, probe. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+
+from cluster.scheduler.backlog import Job
+from cluster.scheduler.commands import ParkReplica, TellUser, WakeReplica
+from cluster.scheduler.core import Core
+from cluster.scheduler.dispatch import (
+    feed,
+    feed_all,
+    probe_images,
+    probe_point,
+    room_to_probe_j,
+    work_to_probe,
+)
+from cluster.scheduler.fleet import Replica
+from cluster.scheduler.merit import make_plan
+from cluster.scheduler.need import Standby, by_urgency, demands, hold_until_s
+from cluster.scheduler.steps import Demand, Offer, power_mw
+from cluster.scheduler.terms import Performance
+
+REPLAN_AT_LEAST_S = 0.05  # however much happens
+
+
+def replan(core: Core) -> None:
+    """Make a plan for what is known now and act on it. Linear in jobs and kinds of hardware."""
+    core.stale = False
+    core.planned_s, core.plan_at_s = core.now_s, math.inf
+    open_jobs = [job for job in core.jobs.values() if not job.stopping]
+    models = {job.terms.model for job in open_jobs}
+    offers = {model: core.offers(model) for model in models}
+    standby = {model: _standby(own) for model, own in offers.items()}
+    needs = demands(open_jobs, core.now_s, standby, core.policy)
+    before = core.plan
+    core.plan = make_plan(needs, offers, core.policy, core.cap_mw)
+    if core.plan != before:
+        core.plan_number += 1
+        for key, rivals in core.plan.rivals.items():
+            core.note("plan", f"{key[0]} for {key[1]}", rivals=rivals)
+    fair = bool(core.plan.shortfall)
+    core.order = defaultdict(dict)
+    for job in by_urgency(open_jobs, core.served_j, fair=fair):
+        if job.has_work:
+            core.order[job.terms.model][job.terms.job_id] = job
+    _wake_and_switch(core)
+    _make_room(core)
+    feed_all(core)
+    _probe(core, needs)
+    _tell(core, needs, offers, standby)
+    if open_jobs:
+        core.plan_by(core.now_s + core.policy.replan_s)
+
+
+def _standby(offers: list[Offer]) -> Standby:
+    return Standby(
+        sum(o.up * max((p.images_per_s for p in o.profile.curve), default=0.0) for o in offers),
+        max((o.profile.standing.load_s for o in offers), default=0.0),
+    )
+
+
+def _wake_and_switch(core: Core) -> None:
+    """Wake replicas where the plan wants more than are up; park idle ones with another model."""
+    wanted: dict[tuple[str, str], Performance] = {}
+    for (model, _), grants in core.plan.grants.items():
+        for hardware, grant in grants.items():
+            wanted.setdefault((hardware, model), grant.performance)
+    for (hardware, model), performance in wanted.items():
+        group = core.fleet.groups[hardware]
+        lacking = core.plan.nodes(hardware, model) - group.up_with(model)
+        for replica in core.fleet.parked(hardware, lacking):
+            if not wake(core, replica, model, performance):
+                break
+            lacking -= 1
+        for other in list(group.up):
+            surplus = group.up_with(other) - core.plan.nodes(hardware, other)
+            for replica in core.fleet.with_leases(hardware, other, 0, min(surplus, lacking)):
+                park(core, replica, f"makes room for {model}")
+                lacking -= 1
+
+
+def wake(core: Core, replica: Replica, model: str, performance: Performance) -> bool:
+    """Have the model loaded there; False if the power cap has no room for it."""
+    draw_mw = power_mw(performance)
+    if core.cap_mw is not None and core.fleet.power_mw + draw_mw > core.cap_mw:
+        return False
+    core.learn_gap(replica)
+    core.fleet.lift(replica)
+    replica.state, replica.model, replica.point = "waking", model, performance.point
+    replica.power_mw, replica.since_s = draw_mw, core.now_s
+    replica.why = "the plan wants it"
+    core.fleet.place(replica)
+    core.note("wake", replica.why, replica)
+    core.out.append(WakeReplica(replica.replica_id, model, performance.point))
+    return True
+
+
+def park(core: Core, replica: Replica, why: str) -> None:
+    """Have an idle replica let go of its model. It counts as drawing power until it has."""
+    core.fleet.lift(replica)
+    replica.state, replica.why = "parking", why
+    core.fleet.place(replica)
+    core.note("park", why, replica)
+    core.out.append(ParkReplica(replica.replica_id))
+
+
+def park_if_idle(core: Core, replica: Replica) -> None:
+    """Its patience is over: park it, unless there is work for it after all."""
+    replica.look_s = -1.0
+    if not replica.idle:
+        return
+    due_s = replica.since_s + core.patience_s(replica)
+    if core.now_s < due_s - 1e-9:  # it was idle before, and is again
+        core.rest(replica)
+        return
+    if feed(core, replica):
+        return
+    waiting = any(job.has_work for job in core.jobs.values() if job.terms.model == replica.model)
+    park(core, replica, "cheaper hardware suffices" if waiting else "no work for its model")
+
+
+def _make_room(core: Core) -> None:
+    """Under a cap: idle replicas that the plan does not count on park if it needs their power. Over
+    it: idle ones that it counts on go to their slowest point, from which they can go up again."""
+    if core.cap_mw is None:
+        return
+    surplus: list[Replica] = []
+    for hardware, group in core.fleet.groups.items():
+        for model in list(group.up):
+            most = group.up_with(model) - core.plan.nodes(hardware, model)
+            surplus += core.fleet.with_leases(hardware, model, 0, most)
+    if core.plan.power_mw + sum(replica.power_mw for replica in surplus) > core.cap_mw:
+        for replica in surplus:
+            park(core, replica, "its power is needed elsewhere")
+    if core.fleet.power_mw <= core.cap_mw:
+        return
+    for (model, _), grants in core.plan.grants.items():
+        for hardware, grant in grants.items():
+            profile = core.book.profile(hardware, model)
+            slowest_mw = [power_mw(p) for p in profile.curve] if profile else []
+            for replica in core.fleet.with_leases(hardware, model, 0, grant.nodes):
+                core.fleet.lift(replica)
+                replica.power_mw = min(replica.power_mw, *slowest_mw)
+                core.fleet.place(replica)
+
+
+def _probe(core: Core, needs: list[Demand]) -> None:
+    """Find out what hardware of which nothing was measured takes, if it may be the cheapest.
+
+    Only with work that can wait, one replica at a time, and for at most a small share of all
+    energy spent.
+    """
+    probing = core.fleet.replicas.get(core.probing)
+    if probing is not None and (probing.probe or any(held.probe for held in probing.leases)):
+        return
+    for need in needs:
+        grants = core.plan.grants.get(need.key)
+        job = work_to_probe(core, need.model)
+        if need.objective != "energy" or not need.relaxed or need.key in core.plan.shortfall:
+            continue
+        if not grants or job is None:
+            continue
+        best = min(grant.cost for grant in grants.values())
+        for offer in core.offers(need.model):
+            for point in _hopeful(offer, best, granted=offer.profile.hardware in grants):
+                takes_j = probe_images(core, job, point) * point.energy_per_image_j
+                if _probe_on(core, offer, point, takes_j):
+                    return
+
+
+def _hopeful(offer: Offer, best_j: float, *, granted: bool) -> list[Performance]:
+    """Points of which nothing is known that may make an image for less than the best one."""
+    if granted and len(offer.profile.curve) == 1:
+        return []  # its work will tell
+    return [
+        point
+        for point in offer.profile.curve
+        if not point.samples
+        and (point.energy_per_image_j / 2 if point.low_j is None else point.low_j) < best_j
+    ]
+
+
+def _probe_on(core: Core, offer: Offer, point: Performance, takes_j: float) -> bool:
+    """Probe an idle replica, or wake one to be probed when it is up."""
+    hardware, model = offer.profile.hardware, offer.profile.model
+    for replica in core.fleet.with_leases(hardware, model, 0):
+        return probe_point(core, replica, point.point)
+    load_j = offer.profile.standing.load_j
+    if offer.up or takes_j + load_j > room_to_probe_j(core):
+        return False
+    for replica in core.fleet.parked(hardware):
+        if wake(core, replica, model, point):
+            replica.probe, core.probing = True, replica.replica_id
+            core.probed_j += load_j
+            return True
+    return False
+
+
+def _tell(
+    core: Core,
+    needs: list[Demand],
+    offers: dict[str, list[Offer]],
+    standby: dict[str, Standby],
+) -> None:
+    """Tell users why their jobs stand still, and when to look again."""
+    held_s: dict[tuple[str, str], float] = {}
+    for need in needs:
+        rate = core.plan.hold_rate.get(need.key)
+        if rate is not None:
+            margin_s = core.policy.lease_s + standby[need.model].load_s
+            until_s = hold_until_s(core.jobs.values(), need.key, rate, margin_s, core.policy)
+            held_s[need.key] = max(0.0, until_s - core.now_s)
+            core.plan_by(max(until_s, core.now_s + REPLAN_AT_LEAST_S))
+    for job in core.jobs.values():
+        if job.stopping:
+            continue
+        if offers[job.terms.model]:
+            job.alone_s = None
+        elif job.alone_s is None:
+            job.alone_s = core.now_s
+        _say(core, job, held_s.get((job.terms.model, job.terms.objective)))
+
+
+def _say(core: Core, job: Job, held_s: float | None) -> None:
+    reason = ""
+    if held_s is not None:
+        reason = "held, so that one start-up serves more images"
+    elif not job.leases:
+        if job.alone_s is not None:
+            reason = f"no live replica can run {job.terms.model}"
+        elif not core.plan.grants.get((job.terms.model, job.terms.objective)):
+            reason = "higher-ranked jobs or the power cap leave no replica for it"
+    if reason == job.told:
+        return
+    job.told = reason
+    core.out.append(TellUser(job.terms.job_id, reason))
+    if held_s is not None:
+        why = f"for up to {held_s:.0f} s, while deadlines allow"
+        core.note("hold", why, job_id=job.terms.job_id)

@@ -1,0 +1,184 @@
+"""What the parts of the scheduler share: the facts, the plan, and the commands of this call."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cluster.scheduler.backlog import Job, Lease
+from cluster.scheduler.commands import Command, RevokeLease
+from cluster.scheduler.explain import Decision, Diary, Kind
+from cluster.scheduler.fleet import Fleet, Replica
+from cluster.scheduler.merit import Plan
+from cluster.scheduler.policy import Policy
+from cluster.scheduler.profiles import ProfileBook
+from cluster.scheduler.steps import Offer, frontier
+from cluster.scheduler.terms import Objective, Performance
+
+TimerKind = Literal["plan", "idle", "late"]
+
+
+@dataclass
+class Core:
+    """order: of jobs to lease from, by model. barred: hardware that cannot run a model, and why.
+    losses: in a row, of hardware with a model, and how many of them bar it.
+
+    served_j: predicted energy leased to each owner, relative to the least served one. spent_j: all
+    energy that came to be known; probed_j: spent on finding out.
+    """
+
+    book: ProfileBook
+    policy: Policy
+    fleet: Fleet
+    cap_mw: int | None = None
+    now_s: float = 0.0
+    jobs: dict[str, Job] = field(default_factory=dict)
+    order: dict[str, dict[str, Job]] = field(default_factory=dict)
+    plan: Plan = field(default_factory=Plan)
+    plan_number: int = 0
+    planned_s: float = -math.inf
+    plan_at_s: float = math.inf
+    stale: bool = False
+    touched: dict[str, None] = field(default_factory=dict)  # jobs that may be over now
+    served_j: dict[str, float] = field(default_factory=dict)
+    spent_j: float = 0.0
+    probed_j: float = 0.0
+    probing: str = ""  # the replica that was probed last
+    barred: dict[tuple[str, str], str] = field(default_factory=dict)
+    losses: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    last_loss: dict[str, str] = field(default_factory=dict)  # by model
+    idle_gap_s: dict[str, float] = field(default_factory=dict)  # by hardware
+    diary: Diary = field(default_factory=Diary)
+    out: list[Command] = field(default_factory=list)
+    _timers: list[tuple[float, int, TimerKind, str]] = field(default_factory=list)
+    _timer_count: int = 0
+    _leases: int = 0
+
+    def remind(self, at_s: float, kind: TimerKind, name: str = "") -> None:
+        """Come back to this at that time."""
+        self._timer_count += 1
+        heapq.heappush(self._timers, (at_s, self._timer_count, kind, name))
+
+    def plan_by(self, at_s: float) -> None:
+        """Make the next plan at that time at the latest."""
+        if at_s < self.plan_at_s:
+            self.plan_at_s = at_s
+            self.remind(at_s, "plan")
+
+    def due(self) -> tuple[TimerKind, str] | None:
+        """The next timer whose time has come."""
+        if not self._timers or self._timers[0][0] > self.now_s:
+            return None
+        _, _, kind, name = heapq.heappop(self._timers)
+        return kind, name
+
+    @property
+    def next_timer_s(self) -> float | None:
+        return self._timers[0][0] if self._timers else None
+
+    def touch(self, *job_ids: str) -> None:
+        """Look whether these jobs are over."""
+        self.touched.update(dict.fromkeys(job_ids))
+
+    def next_lease_id(self) -> int:
+        self._leases += 1
+        return self._leases
+
+    def note(self, kind: Kind, why: str, replica: Replica | None = None, **facts: object) -> None:
+        """Write the decision down."""
+        if replica is not None:
+            facts |= {"replica_id": replica.replica_id, "hardware": replica.hardware}
+        decision = Decision(kind, self.now_s, self.plan_number, why, **facts)  # type: ignore[arg-type]
+        self.diary.note(decision)
+
+    def offers(self, model: str) -> list[Offer]:
+        """The hardware that can run the model now."""
+        found = []
+        for hardware, group in self.fleet.groups.items():
+            profile = self.book.profile(hardware, model)
+            nodes = group.total()
+            if profile is not None and nodes and (hardware, model) not in self.barred:
+                found.append(Offer(profile, nodes, group.up_with(model)))
+        return found
+
+    def can_run(self, model: str) -> bool:
+        """Whether there is any hardware that can run the model now."""
+        return any(
+            (hardware, model) not in self.barred
+            and self.book.profile(hardware, model) is not None
+            and group.total()
+            for hardware, group in self.fleet.groups.items()
+        )
+
+    def planned_point(self, hardware: str, model: str, objective: Objective) -> Performance | None:
+        """How such work runs on this hardware by the plan; None if it does not.
+
+        What nothing is left for gets what others leave idle.
+        """
+        grants = self.plan.grants.get((model, objective))
+        if grants or (model, objective) in self.plan.hold_rate:
+            grant = (grants or {}).get(hardware)
+            return None if grant is None else grant.performance
+        profile = self.book.profile(hardware, model)
+        if profile is None or not self.plan.nodes(hardware, model):
+            return None
+        return frontier(profile, objective)[0]
+
+    def drop_lease(self, lease: Lease) -> None:
+        """Forget a lease; its open shards are the caller's business."""
+        job = self.jobs.get(lease.job_id)
+        if job is not None and job.leases.pop(lease.lease_id, None) is not None:
+            job.reserved_j = job.reserved_j - lease.reserved_j if job.leases else 0.0
+        replica = self.fleet.replicas.get(lease.replica_id)
+        if replica is None or lease not in replica.leases:
+            return
+        self.fleet.lift(replica)
+        was_first = replica.leases[0] is lease
+        replica.leases.remove(lease)
+        if replica.leases:
+            replica.power_mw = max(held.power_mw for held in replica.leases)
+        else:
+            replica.since_s = self.now_s
+        self.fleet.place(replica)
+        if was_first and replica.leases:
+            self.begin(replica.leases[0])
+        elif not replica.leases:
+            self.rest(replica)
+
+    def begin(self, lease: Lease) -> None:
+        """The replica gets to the lease now."""
+        lease.began_s = self.now_s
+        self.remind(self.now_s + self.policy.late * lease.predicted_s + 1.0, "late",
+                    f"{lease.job_id}/{lease.lease_id}")  # fmt: skip
+
+    def revoke(self, lease: Lease) -> None:
+        """Take the lease back: what is not generated yet need not be."""
+        if not lease.revoked:
+            lease.revoked = True
+            self.out.append(RevokeLease(lease.lease_id, lease.replica_id, lease.job_id))
+
+    def rest(self, replica: Replica) -> None:
+        """The replica is idle: park it when idling has cost as much as loading again would, or at
+        once where such pauses have been longer than that (ski rental with a forecast)."""
+        at_s = self.now_s + self.patience_s(replica)
+        if not self.now_s <= replica.look_s <= at_s:  # one timer is enough: it sets the next
+            replica.look_s = at_s
+            self.remind(at_s, "idle", replica.replica_id)
+
+    def patience_s(self, replica: Replica) -> float:
+        """How long the replica may idle before it is parked."""
+        profile = self.book.profile(replica.hardware, replica.model)
+        patience_s = self.policy.longest_idle_s
+        if profile is not None and profile.standing.idle_w > 0:
+            patience_s = min(patience_s, profile.standing.load_j / profile.standing.idle_w)
+        return 0.0 if self.idle_gap_s.get(replica.hardware, 0.0) > 2 * patience_s else patience_s
+
+    def learn_gap(self, replica: Replica) -> None:
+        """The replica had nothing to do until now."""
+        gap_s = self.now_s - replica.since_s
+        if gap_s <= 0:
+            return
+        before_s = self.idle_gap_s.get(replica.hardware, gap_s)
+        self.idle_gap_s[replica.hardware] = 0.8 * before_s + 0.2 * gap_s

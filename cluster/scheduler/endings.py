@@ -1,0 +1,53 @@
+"""Whether a job is over, and how it ended. Pure."""
+
+from __future__ import annotations
+
+from cluster.scheduler.backlog import Job
+from cluster.scheduler.core import Core
+from cluster.scheduler.dispatch import broke
+from cluster.scheduler.terms import JobEnd
+
+BUDGET_SPENT = "its energy budget has no room for another shard"
+
+
+def ending(core: Core, job: Job) -> tuple[JobEnd, str] | None:
+    """The state the job ends in now, and why; None if it goes on."""
+    policy, aside = core.policy, job.set_aside
+    if not job.shards_left:
+        if not job.done_images:
+            return "failed", f"no shard could be made; {_last(job)}"
+        return ("completed_with_errors" if aside else "completed"), _last(job)
+    if job.stopping:
+        state: JobEnd = "cancelled" if job.stopping == "cancelled" else "stopped"
+        return None if job.leases else (state, f"{state} on request")
+    if len(aside) > max(policy.max_set_aside, policy.set_aside_share * job.terms.shards):
+        return "failed", f"{len(aside)} shards were set aside; {_last(job)}"
+    if broke(core, job):
+        budget_j = job.terms.energy_budget_j
+        return "paused", f"{BUDGET_SPENT}: {job.spent_j:.1f} J of {budget_j:.1f} J are spent"
+    if not job.leases and not core.can_run(job.terms.model):
+        return _without_replicas(core, job)
+    return None
+
+
+def may_be_over(job: Job) -> bool:
+    """Whether a new plan, or time alone, may end the job."""
+    return job.has_budget or (job.alone_s is not None and not job.leases)
+
+
+def _without_replicas(core: Core, job: Job) -> tuple[JobEnd, str] | None:
+    """Nobody can run it: that is final where hardware is barred, else after a while."""
+    model = job.terms.model
+    barred = [why for (_, of_model), why in core.barred.items() if of_model == model]
+    deserted = job.alone_s is not None and core.now_s >= job.alone_s + core.policy.desert_s
+    if not barred and not deserted:
+        return None
+    why = barred[-1] if barred else core.last_loss.get(model, "none has joined")
+    return "failed", f"no replica is left; the last loss: {why}"
+
+
+def _last(job: Job) -> str:
+    if not job.set_aside:
+        return ""
+    last = list(job.set_aside.values())[-1]
+    return f"shard {last.shard} failed {last.attempts} times; the last: {last.reason}"

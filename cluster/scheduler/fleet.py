@@ -1,0 +1,151 @@
+"""The fleet's replicas: which are parked, waking, awake, idle. Pure.
+
+Counts are kept per kind of hardware, so that no decision looks at every node.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal
+
+from cluster.scheduler.backlog import Lease
+from cluster.scheduler.terms import OperatingPoint
+
+State = Literal["parked", "waking", "awake", "parking"]
+
+
+@dataclass
+class Replica:
+    """One device that can hold a model. why: what it is in this state for, in words."""
+
+    replica_id: str
+    node_id: str
+    hardware: str
+    state: State = "parked"
+    model: str = ""
+    point: OperatingPoint | None = None
+    power_mw: int = 0  # that it may draw now, as far as was decided
+    leases: list[Lease] = field(default_factory=list)  # oldest first
+    since_s: float = 0.0  # in this state, or idle
+    look_s: float = -1.0  # when its idleness is looked at next
+    probe: bool = False  # it was woken only to be probed
+    draining: bool = False
+    drain_until_s: float | None = None
+    why: str = "has joined"
+
+    @property
+    def up(self) -> bool:
+        return self.state in ("waking", "awake")
+
+    @property
+    def idle(self) -> bool:
+        return self.state == "awake" and not self.leases
+
+
+@dataclass
+class Group:
+    """The replicas of one hardware that may get work, by what they do. Ordered: first in, first
+    out."""
+
+    parked: dict[str, None] = field(default_factory=dict)
+    up: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))  # by model
+    hungry: dict[str, list[dict[str, None]]] = field(default_factory=dict)
+    others: int = 0  # parking
+
+    def total(self) -> int:
+        return len(self.parked) + self.others + sum(map(len, self.up.values()))
+
+    def up_with(self, model: str) -> int:
+        return len(self.up.get(model, ()))
+
+
+class Fleet:
+    """All replicas. Change one only between ``lift`` and ``place``, which keep the counts."""
+
+    def __init__(self, leases_per_replica: int) -> None:
+        self._leases_per_replica = leases_per_replica
+        self.replicas: dict[str, Replica] = {}
+        self.nodes: dict[str, dict[str, None]] = defaultdict(dict)
+        self.groups: dict[str, Group] = defaultdict(Group)
+        self.power_mw = 0  # exact: what is added is taken off again
+
+    def join(self, replica: Replica) -> None:
+        self.replicas[replica.replica_id] = replica
+        self.nodes[replica.node_id][replica.replica_id] = None
+        self.place(replica)
+
+    def leave(self, replica: Replica) -> None:
+        """Forget a replica whose room is gone."""
+        self.lift(replica)
+        del self.replicas[replica.replica_id]
+        del self.nodes[replica.node_id][replica.replica_id]
+        if not self.nodes[replica.node_id]:
+            del self.nodes[replica.node_id]
+
+    def lift(self, replica: Replica) -> None:
+        """Take it out of the counts, to change it."""
+        group = self.groups[replica.hardware]
+        self.power_mw -= replica.power_mw
+        if replica.draining:
+            return
+        if replica.state == "parked":
+            group.parked.pop(replica.replica_id, None)
+        elif replica.state == "parking":
+            group.others -= 1
+        else:
+            group.up[replica.model].pop(replica.replica_id, None)
+            for waiting in group.hungry.get(replica.model, ()):
+                waiting.pop(replica.replica_id, None)
+
+    def place(self, replica: Replica) -> None:
+        """Put it back into the counts."""
+        group = self.groups[replica.hardware]
+        self.power_mw += replica.power_mw
+        if replica.draining:
+            return
+        if replica.state == "parked":
+            group.parked[replica.replica_id] = None
+        elif replica.state == "parking":
+            group.others += 1
+        else:
+            group.up[replica.model][replica.replica_id] = None
+            if replica.state == "awake" and len(replica.leases) < self._leases_per_replica:
+                self._hungry(group, replica.model)[len(replica.leases)][replica.replica_id] = None
+
+    def hungry(self, hardware: str, model: str, leases: int) -> Iterator[Replica]:
+        """Awake replicas that have so many leases and take more; last come first, so that those
+        that have been idle for long stay so. Give each one a lease before asking for the next."""
+        waiting = self._hungry(self.groups[hardware], model)[leases]
+        while waiting:
+            yield self.replicas[next(reversed(waiting))]
+
+    def with_leases(self, hardware: str, model: str, leases: int, most: int = 1) -> list[Replica]:
+        """At most so many awake replicas that have so many leases and take more."""
+        waiting = self._hungry(self.groups[hardware], model)[leases]
+        return [self.replicas[name] for name in islice(waiting, max(0, most))]
+
+    def parked(self, hardware: str, most: int = 1) -> list[Replica]:
+        """At most so many parked replicas of this hardware, the longest there first."""
+        names = islice(self.groups[hardware].parked, max(0, most))
+        return [self.replicas[name] for name in names]
+
+    def _hungry(self, group: Group, model: str) -> list[dict[str, None]]:
+        if model not in group.hungry:
+            group.hungry[model] = [{} for _ in range(self._leases_per_replica)]
+        return group.hungry[model]
+
+    def validate(self) -> None:
+        """Raise AssertionError if the counts are not those of the replicas."""
+        for hardware, group in self.groups.items():
+            able = [r for r in self.replicas.values() if r.hardware == hardware and not r.draining]
+            assert group.total() == len(able), "a replica is not counted"
+            assert set(group.parked) == {r.replica_id for r in able if r.state == "parked"}
+            for model, names in group.up.items():
+                assert set(names) == {r.replica_id for r in able if r.up and r.model == model}
+        for replica in self.replicas.values():
+            assert replica.state == "awake" or not replica.leases, "a lease of a sleeping replica"
+            assert len(replica.leases) <= self._leases_per_replica, "too many leases"
+        assert self.power_mw == sum(r.power_mw for r in self.replicas.values())

@@ -1,0 +1,73 @@
+"""Lost replicas and failed shards: whose fault it was, and what may be tried again. Pure."""
+
+from __future__ import annotations
+
+from cluster.scheduler.backlog import Job, Lease
+from cluster.scheduler.core import Core
+from cluster.scheduler.fleet import Replica
+
+
+def count_loss(core: Core, replica: Replica, reason: str, *, fatal: bool) -> None:
+    """The replica died at work or while loading; its leases are still there."""
+    core.last_loss[replica.model] = reason
+    if replica.leases and not fatal:
+        lease = replica.leases[0]
+        shard = next(iter(lease.open), (-1, 0))[0]
+        if lease.revoked or shard in core.jobs[lease.job_id].attempts:
+            return  # a shard that did this before says nothing about the hardware
+    _count(core, replica, reason, fatal=fatal)
+
+
+def drop_leases(core: Core, replica: Replica, reason: str) -> None:
+    """Its leases are lost: the shard it was at is suspected, the others just wait again."""
+    for number, lease in enumerate(list(replica.leases)):
+        job = core.jobs[lease.job_id]
+        runs = list(lease.open)
+        job.spent_j += _lost_j(core, lease) if not number else 0.0
+        core.drop_lease(lease)
+        if not number and runs and not lease.revoked:
+            blame(core, job, runs[0][0], replica, reason)
+        for run in runs:
+            job.put_back(*run)
+        core.touch(job.terms.job_id)
+    core.stale = True
+
+
+def shard_failed(core: Core, job: Job, shard: int, replica: Replica, reason: str) -> None:
+    """An attempt failed and left the replica alive. That is the hardware's fault if others do well
+    meanwhile; what fails everywhere, a full disk say, is not."""
+    if shard not in job.attempts:
+        model = replica.model
+        rivals = [o.profile.hardware for o in core.offers(model)]
+        if any(r != replica.hardware and (r, model) not in core.losses for r in rivals):
+            _count(core, replica, reason, fatal=False)
+    blame(core, job, shard, replica, reason)
+
+
+def blame(core: Core, job: Job, shard: int, replica: Replica, reason: str) -> None:
+    """Count a failed attempt; after too many the shard is set aside."""
+    if job.stopping or shard in job.done:
+        return
+    if job.blame(shard, reason, replica.hardware, core.policy.max_attempts):
+        core.note("set_aside", reason, job_id=job.terms.job_id, first=shard, stop=shard + 1)
+
+
+def _count(core: Core, replica: Replica, reason: str, *, fatal: bool) -> None:
+    """Hardware that does nothing but fail with a model is barred from it."""
+    key = replica.hardware, replica.model
+    # Each of its replicas may fail once, however few are left by now
+    most = max(core.policy.max_fruitless, core.fleet.groups[replica.hardware].total())
+    count, most = core.losses.get(key, (0, most))
+    core.losses[key] = count + 1, most
+    if fatal or count + 1 > most:
+        core.barred[key] = reason
+        del core.losses[key]
+        core.stale = True
+        core.touch(*core.jobs)
+
+
+def _lost_j(core: Core, lease: Lease) -> float:
+    """What a lost lease took beyond its commits, by prediction: nobody reports it."""
+    spent_s = core.now_s - lease.began_s
+    share = 1.0 if lease.predicted_s <= 0 else min(1.0, spent_s / lease.predicted_s)
+    return max(0.0, share - (1 - lease.open_share)) * lease.predicted_j

@@ -1,0 +1,228 @@
+"""The merit order: which hardware, how many of it and at which point, for the rates needed. Pure.
+
+As in a power grid: capacity is committed in order of what an image costs on it until the need is
+met; then committed devices are run faster, cheapest marginal joule first. The order of both kinds
+of steps is one. Costs are joules, or what the objective counts instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from cluster.scheduler.policy import Policy
+from cluster.scheduler.steps import Demand, Offer, Step, merit_order, power_mw, start_cost
+from cluster.scheduler.terms import Objective, Performance
+
+
+@dataclass(frozen=True)
+class Grant:
+    """So many replicas of this hardware work for the demand, at this point. cost: of an image
+    there, without start-up, in the objective's unit."""
+
+    hardware: str
+    nodes: int
+    performance: Performance
+    cost: float
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Hardware that was considered: what an image would cost there, start-up included, and what
+    was decided."""
+
+    hardware: str
+    cost: float
+    samples: int
+    verdict: str
+
+
+@dataclass
+class Plan:
+    """Grants by demand and hardware. hold_rate: of demands that wait until their need reaches it.
+
+    shortfall: images/s that no hardware is left for.
+    """
+
+    grants: dict[tuple[str, Objective], dict[str, Grant]] = field(default_factory=dict)
+    hold_rate: dict[tuple[str, Objective], float] = field(default_factory=dict)
+    shortfall: dict[tuple[str, Objective], float] = field(default_factory=dict)
+    rivals: dict[tuple[str, Objective], tuple[Rival, ...]] = field(default_factory=dict)
+
+    @property
+    def power_mw(self) -> int:
+        """What all that is granted may draw."""
+        return sum(
+            grant.nodes * power_mw(grant.performance)
+            for grants in self.grants.values()
+            for grant in grants.values()
+        )
+
+    def nodes(self, hardware: str, model: str) -> int:
+        """Replicas of this hardware that the plan wants up with the model."""
+        return sum(
+            grants[hardware].nodes
+            for (of_model, _), grants in self.grants.items()
+            if of_model == model and hardware in grants
+        )
+
+
+@dataclass
+class _Room:
+    """What is left to grant: nodes by hardware, and power."""
+
+    free: dict[str, int]
+    left_mw: float
+
+    def grant(self, hardware: str, most: int, each_mw: int) -> int:
+        """Take up to so many nodes; how many there was room for."""
+        nodes = max(0, min(most, self.free[hardware]))
+        if self.left_mw != math.inf and each_mw > 0:
+            nodes = min(nodes, int(max(0.0, self.left_mw) // each_mw))
+        self.free[hardware] -= nodes
+        self.left_mw -= nodes * each_mw
+        return nodes
+
+
+def make_plan(
+    demands: Sequence[Demand],
+    offers: Mapping[str, Sequence[Offer]],
+    policy: Policy,
+    cap_mw: int | None = None,
+) -> Plan:
+    """Serve the demands in this order from the offers, by model. cap_mw bounds all grants' power.
+
+    Work grows with demands x hardware x points, not with nodes, shards or jobs.
+    """
+    plan = Plan()
+    free = {o.profile.hardware: o.nodes for own in offers.values() for o in own}
+    room = _Room(free, math.inf if cap_mw is None else float(cap_mw))
+    steps_of: dict[tuple[str, Objective], list[Step]] = {}
+    for demand in demands:
+        own = _within(room, offers.get(demand.model, ()))
+        steps = steps_of[demand.key] = merit_order(demand, own)
+        held = _hold(demand, own, steps, policy)
+        if held is not None:
+            plan.hold_rate[demand.key] = held
+        else:
+            plan.grants[demand.key] = _serve(demand, steps, room, policy)
+    for demand in demands:  # only when all have what they need
+        grants = plan.grants.get(demand.key)
+        if grants is not None:
+            _widen(demand, offers.get(demand.model, ()), grants, room, policy)
+            missing = _shortfall(demand, steps_of[demand.key], grants, room)
+            if missing > 0:
+                plan.shortfall[demand.key] = missing
+        plan.rivals[demand.key] = _rivals(steps_of[demand.key], grants)
+    return plan
+
+
+def _within(room: _Room, offers: Sequence[Offer]) -> list[Offer]:
+    """The offers with those of their points that the power left allows on one replica."""
+    fitting: list[Offer] = []
+    for offer in offers:
+        curve = tuple(p for p in offer.profile.curve if power_mw(p) <= room.left_mw)
+        if curve:
+            fitting.append(replace(offer, profile=replace(offer.profile, curve=curve)))
+    return fitting
+
+
+def _hold(
+    demand: Demand, offers: Sequence[Offer], steps: Sequence[Step], policy: Policy
+) -> float | None:
+    """The rate up to which the demand had better wait; None if it is to be served now."""
+    if not demand.patient or not steps or any(offer.up for offer in offers):
+        return None
+    first = steps[0]
+    threshold = policy.hold_fill * first.performance.images_per_s
+    standing = next(o.profile.standing for o in offers if o.profile.hardware == first.hardware)
+    start = start_cost(standing, demand.objective)
+    if demand.rate >= threshold or start <= policy.start_share * demand.images * first.cost:
+        return None
+    return threshold
+
+
+def _serve(demand: Demand, steps: Sequence[Step], room: _Room, policy: Policy) -> dict[str, Grant]:
+    """Grants in merit order until the rate is met."""
+    grants: dict[str, Grant] = {}
+    need, shards = demand.rate, demand.shards
+    for step in steps:
+        if grants and need <= 0:
+            break
+        held = grants.get(step.hardware)
+        if step.upgrade:
+            if held is not None:
+                before, after = held.performance, step.performance
+                extra_mw = held.nodes * (power_mw(after) - power_mw(before))
+                if extra_mw <= room.left_mw:
+                    room.left_mw -= extra_mw
+                    need -= held.nodes * (after.images_per_s - before.images_per_s)
+                    grants[step.hardware] = replace(held, performance=after, cost=step.cost)
+            continue
+        run = held or Grant(step.hardware, 0, step.performance, step.cost)  # all at one point
+        rate = run.performance.images_per_s
+        wanted = min(step.nodes, shards)
+        if need < math.inf:
+            wanted = min(
+                wanted, max(0 if grants else 1, math.ceil(need / rate - policy.round_down))
+            )
+        nodes = room.grant(step.hardware, wanted, power_mw(run.performance))
+        if nodes > 0:
+            need -= nodes * rate
+            shards -= nodes
+            grants[step.hardware] = replace(run, nodes=run.nodes + nodes)
+    return grants
+
+
+def _widen(
+    demand: Demand,
+    offers: Sequence[Offer],
+    grants: dict[str, Grant],
+    room: _Room,
+    policy: Policy,
+) -> None:
+    """More replicas of what is granted anyway, as far as their start-up is a trifle: done sooner,
+    later work has the cheap hardware to itself."""
+    shards = demand.shards - sum(grant.nodes for grant in grants.values())
+    for offer in offers:
+        grant = grants.get(offer.profile.hardware)
+        if grant is None:
+            continue
+        start = start_cost(offer.profile.standing, demand.objective)
+        budget = policy.start_share * demand.images * grant.cost
+        worth = offer.nodes if start <= 0 else int(min(offer.nodes, budget / start))
+        wanted = min(max(worth, offer.up) - grant.nodes, shards)
+        more = room.grant(grant.hardware, wanted, power_mw(grant.performance))
+        if more > 0:
+            shards -= more
+            grants[grant.hardware] = replace(grant, nodes=grant.nodes + more)
+
+
+def _shortfall(
+    demand: Demand, steps: Sequence[Step], grants: Mapping[str, Grant], room: _Room
+) -> float:
+    """Images/s of the demand that no hardware is left for; 0 if some is left, or all it could use
+    is granted."""
+    made = sum(g.nodes * g.performance.images_per_s for g in grants.values())
+    if not made < demand.rate < math.inf:
+        return 0.0
+    if sum(grant.nodes for grant in grants.values()) >= demand.shards:
+        return 0.0
+    for step in steps:
+        each_mw = power_mw(step.performance)
+        if not step.upgrade and room.free[step.hardware] > 0 and each_mw <= room.left_mw:
+            return 0.0
+    return demand.rate - made
+
+
+def _rivals(steps: Sequence[Step], grants: Mapping[str, Grant] | None) -> tuple[Rival, ...]:
+    """Every hardware once, cheapest first, with what was decided of it; grants: None if held."""
+    rivals: dict[str, Rival] = {}
+    for step in steps:
+        if step.upgrade or step.hardware in rivals:
+            continue
+        grant = None if grants is None else grants.get(step.hardware)
+        verdict = f"{grant.nodes} used" if grant else "held" if grants is None else "not needed"
+        rivals[step.hardware] = Rival(step.hardware, step.order, step.performance.samples, verdict)
+    return tuple(rivals.values())

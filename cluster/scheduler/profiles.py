@@ -1,0 +1,195 @@
+"""What is believed of each (hardware, model, operating point), and how work changes it. Pure.
+
+A belief starts as a prior: another fleet's measurement, or arithmetic from data sheets. Work moves
+it; the more work behind it, the less each piece moves it, down to a share that lets it follow slow
+change. A run of surprises on one side (CUSUM) is a drift: then what was learned before counts no
+more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from cluster.scheduler.terms import OperatingPoint, Performance, Standing, Usage, joules
+from cluster.types import EnergyQuality
+
+MIN_WINDOW_S = 2.0  # counters tick: shorter windows say little about joules (docs/energy.md)
+PRIOR_WEIGHT = 1.0  # of a prior, in windows
+MOST_WEIGHT = 50.0  # of what was learned: a belief follows change within about so many windows
+USUAL_SURPRISE = 0.05  # windows of one and the same hardware differ by this much anyway
+MOST_SURPRISE = 3.0  # that one window is worth: a single one may be a hiccup
+DRIFT = 8.0  # surprises that add up to this are no accident
+QUALITIES: tuple[EnergyQuality, ...] = (
+    "measured_counter",
+    "measured_power",
+    "estimated",
+    "missing",
+)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One kind of hardware with one model: what it costs to have ready, and to run."""
+
+    hardware: str
+    model: str
+    standing: Standing
+    curve: tuple[Performance, ...]
+
+
+@dataclass
+class _Window:
+    """Work at one point that is not learned from yet."""
+
+    images: int = 0
+    duration_s: float = 0.0
+    energy_j: float | None = 0.0
+    quality: EnergyQuality = "measured_counter"  # the worst of it
+
+    def add(self, usage: Usage) -> None:
+        self.images += usage.images
+        self.duration_s += usage.duration_s
+        known = None if usage.quality == "missing" else joules(usage)
+        self.energy_j = None if known is None or self.energy_j is None else self.energy_j + known
+        self.quality = max(self.quality, usage.quality, key=QUALITIES.index)
+
+
+@dataclass
+class _Belief:
+    """One point. rate and power are posterior means of logarithms; weights are in windows."""
+
+    performance: Performance
+    rate_weight: float = PRIOR_WEIGHT
+    power_weight: float = PRIOR_WEIGHT
+    surprise: float = 0.0
+    window: _Window = field(default_factory=_Window)
+
+
+class ProfileBook:
+    """The beliefs the scheduler works with. ``observe`` is the only way work changes them."""
+
+    def __init__(self, profiles: Iterable[Profile] = ()) -> None:
+        self._profiles: dict[tuple[str, str], Profile] = {}
+        self._beliefs: dict[tuple[str, str, OperatingPoint], _Belief] = {}
+        self.drifts = 0
+        self._changed: dict[tuple[str, str], None] = {}
+        for profile in profiles:
+            self.put(profile)
+
+    def put(self, profile: Profile) -> None:
+        """Believe this of its hardware and model from now on."""
+        self._profiles[profile.hardware, profile.model] = profile
+        for performance in profile.curve:
+            weight = max(PRIOR_WEIGHT, min(float(performance.samples), MOST_WEIGHT))
+            key = profile.hardware, profile.model, performance.point
+            self._beliefs[key] = _Belief(performance, weight, weight)
+
+    def profile(self, hardware: str, model: str) -> Profile | None:
+        """What is believed of this hardware; None if nothing is."""
+        return self._profiles.get((hardware, model))
+
+    def observe(self, hardware: str, model: str, point: OperatingPoint, usage: Usage) -> None:
+        """Learn from finished work. Nothing is learned of points that were never believed in."""
+        belief = self._beliefs.get((hardware, model, point))
+        if belief is None or usage.images <= 0 or usage.duration_s <= 0:
+            return
+        belief.window.add(usage)
+        if belief.window.duration_s < MIN_WINDOW_S:
+            return
+        before = belief.performance
+        self.drifts += _learn(belief)
+        belief.window = _Window()
+        profile = self._profiles[hardware, model]
+        faster = belief.performance.images_per_s / before.images_per_s
+        hotter = belief.performance.power_w / before.power_w
+        curve = tuple(
+            belief.performance if p.point == point else _like(p, faster, hotter)
+            for p in profile.curve
+        )
+        for performance in curve:
+            self._beliefs[hardware, model, performance.point].performance = performance
+        self._profiles[hardware, model] = replace(profile, curve=curve)
+        self._changed[hardware, model] = None
+
+    def changed(self) -> list[Profile]:
+        """The profiles that work has changed since the last call."""
+        changed, self._changed = self._changed, {}
+        return [self._profiles[key] for key in changed]
+
+    def observe_load(self, hardware: str, model: str, usage: Usage) -> None:
+        """Learn what loading takes: half of what was believed, half of what was seen."""
+        profile = self._profiles.get((hardware, model))
+        if profile is None or usage.duration_s <= 0:
+            return
+        standing = profile.standing
+        load_j = standing.load_j
+        seen_j = joules(usage)
+        if seen_j is not None:
+            load_j = (load_j + seen_j) / 2
+        standing = replace(standing, load_s=(standing.load_s + usage.duration_s) / 2, load_j=load_j)
+        self._profiles[hardware, model] = replace(profile, standing=standing)
+
+
+def _learn(belief: _Belief) -> bool:
+    """Take a full window in; whether it showed a drift."""
+    window, old = belief.window, belief.performance
+    rate = window.images / window.duration_s
+    drifts = bool(old.samples) and _drifts(belief, rate)
+    if drifts:
+        belief.surprise, belief.rate_weight, belief.power_weight = 0.0, 0.0, 0.0
+    new_rate = _mean(old.images_per_s, belief.rate_weight, rate)
+    belief.rate_weight = min(belief.rate_weight + 1, MOST_WEIGHT)
+    power_w, quality = old.power_w, old.quality
+    if _tells(window, old.quality) and window.energy_j:
+        power_w = _mean(old.power_w, belief.power_weight, window.energy_j / window.duration_s)
+        belief.power_weight = min(belief.power_weight + 1, MOST_WEIGHT)
+        quality = window.quality
+    low_j, high_j = (old.low_j, old.high_j) if quality == "estimated" else (None, None)
+    ratio = power_w / new_rate / old.energy_per_image_j
+    belief.performance = Performance(
+        old.point,
+        new_rate,
+        power_w,
+        quality,
+        None if low_j is None else low_j * ratio,
+        None if high_j is None else high_j * ratio,
+        old.samples + 1,
+    )
+    return drifts
+
+
+def _drifts(belief: _Belief, rate: float) -> bool:
+    """Whether the belief about the rate has been off on one side for too long."""
+    off = math.log(rate / belief.performance.images_per_s) / USUAL_SURPRISE
+    if abs(off) < 1:
+        belief.surprise /= 2
+    else:
+        belief.surprise += min(max(off, -MOST_SURPRISE), MOST_SURPRISE)
+    return abs(belief.surprise) > DRIFT
+
+
+def _tells(window: _Window, believed: EnergyQuality) -> bool:
+    """Whether its joules are known as well as those believed: an estimate never moves what was
+    measured."""
+    return window.quality in QUALITIES[:2] or window.quality == believed == "estimated"
+
+
+def _mean(old: float, weight: float, seen: float) -> float:
+    """The geometric mean of a belief of so many windows and one more window."""
+    return math.exp((weight * math.log(old) + math.log(seen)) / (weight + 1))
+
+
+def _like(performance: Performance, faster: float, hotter: float) -> Performance:
+    """A point that nothing was measured at goes where its measured neighbour went."""
+    if performance.samples:
+        return performance
+    ratio = hotter / faster
+    return replace(
+        performance,
+        images_per_s=performance.images_per_s * faster,
+        power_w=performance.power_w * hotter,
+        low_j=None if performance.low_j is None else performance.low_j * ratio,
+        high_j=None if performance.high_j is None else performance.high_j * ratio,
+    )

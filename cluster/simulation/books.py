@@ -1,0 +1,153 @@
+"""What a simulated world knows of its jobs: enough to catch a scheduler that breaks the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cluster.errors import Fatal
+from cluster.scheduler.commands import Command, FinishJob, RunLease
+from cluster.scheduler.events import Event
+from cluster.scheduler.ranges import Ranges
+from cluster.scheduler.terms import JobTerms
+
+
+class Scheduler(Protocol):
+    """Whatever decides: told what happened, it answers with what to do."""
+
+    def handle(self, event: Event) -> list[Command]:
+        """The commands that this event calls for, in order."""
+
+
+class InvalidCommand(Fatal):
+    """The scheduler asked for something that cannot be."""
+
+
+class SimulationStuck(Fatal):
+    """Jobs are unfinished, and nothing will ever happen again."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A job, and when it is submitted. Its deadline is on the same clock."""
+
+    at_s: float
+    job: JobTerms
+
+
+@dataclass
+class JobBook:
+    """One job: its shards that are committed and that are leased, and how it ended."""
+
+    arrival: Arrival
+    committed: Ranges = field(default_factory=Ranges)
+    leased: Ranges = field(default_factory=Ranges)
+    done_s: float | None = None
+    finish: FinishJob | None = None
+
+    @property
+    def terms(self) -> JobTerms:
+        return self.arrival.job
+
+    @property
+    def missed(self) -> bool:
+        """It has a deadline, and was not complete by then."""
+        deadline_s = self.terms.deadline_s
+        return deadline_s is not None and (self.done_s is None or self.done_s > deadline_s + 1e-6)
+
+    def lease(self, lease: RunLease) -> None:
+        """The scheduler hands out shards of it. Raises InvalidCommand."""
+        if self.finish is not None:
+            raise InvalidCommand(f"{lease} of a job that is finished")
+        if not 0 <= lease.first < lease.stop <= self.terms.shards:
+            raise InvalidCommand(f"{lease}: the job has shards 0 to {self.terms.shards - 1}")
+        if self.committed.missing(lease.first, lease.stop) != [(lease.first, lease.stop)]:
+            raise InvalidCommand(f"{lease} has shards that are committed already")
+        taken = self.leased.missing(lease.first, lease.stop) != [(lease.first, lease.stop)]
+        if taken and not lease.speculative:
+            raise InvalidCommand(f"{lease} has shards that another lease has")
+        self.leased.add(lease.first, lease.stop)
+
+    def end_lease(self, lease: RunLease) -> None:
+        """The lease is answered or lost. A twin of it, if it has one, is not looked after."""
+        self.leased.remove(lease.first, lease.stop)
+
+    def commit(self, first: int, stop: int, now_s: float) -> int:
+        """These shards have commit records; returns the images that are new by it."""
+        fresh = self.committed.missing(first, stop)
+        self.committed.add(first, stop)
+        if self.committed.size == self.terms.shards and self.done_s is None:
+            self.done_s = now_s
+        return sum(self.terms.images_in(*part) for part in fresh)
+
+    def end(self, command: FinishJob) -> None:
+        """The scheduler says that it is over. Raises InvalidCommand."""
+        if self.finish is not None:
+            raise InvalidCommand(f"{command}: it is finished already")
+        accounted = Ranges(self.committed)
+        for lost in command.set_aside:
+            accounted.add(lost.shard, lost.shard + 1)
+        whole = accounted.size == self.terms.shards
+        if command.state.startswith("completed") and not whole:
+            missing = accounted.missing(0, self.terms.shards)
+            raise InvalidCommand(f"{command}, but shards {missing} are not committed")
+        self.finish = command
+
+
+@dataclass(frozen=True)
+class SimulationResult:
+    """What became of a day. Energy is marginal: above what parked devices draw.
+
+    metered_j: the same from the power over time, kept apart from the buckets. parked_j: what the
+    devices would have drawn parked, in addition. watts: mean power of each bin_s. busy_s,
+    present_s: device-seconds of generating, and in all.
+    """
+
+    jobs: Sequence[JobBook]
+    energy_by_hardware_j: dict[str, dict[str, float]]
+    parked_j: float
+    metered_j: float
+    watts: list[float]
+    bin_s: float
+    peak_w: float
+    end_s: float
+    busy_s: float
+    present_s: float
+    probed_images: int
+    events: int
+    leases: int
+    wakes: int
+
+    def bucket_j(self, bucket: str) -> float:
+        return sum(parts[bucket] for parts in self.energy_by_hardware_j.values())
+
+    @property
+    def energy_j(self) -> float:
+        return sum(sum(parts.values()) for parts in self.energy_by_hardware_j.values())
+
+    @property
+    def images(self) -> int:
+        """Committed, each once."""
+        return sum(book.terms.images_in(*part) for book in self.jobs for part in book.committed)
+
+    @property
+    def missed(self) -> int:
+        return sum(book.missed for book in self.jobs)
+
+    @property
+    def miss_rate(self) -> float:
+        """Of the jobs that have a deadline."""
+        due = sum(book.terms.deadline_s is not None for book in self.jobs)
+        return self.missed / due if due else 0.0
+
+    @property
+    def makespan_s(self) -> float:
+        """From the first arrival to the last commit."""
+        done = [book.done_s for book in self.jobs if book.done_s is not None]
+        return max(done) - min(book.arrival.at_s for book in self.jobs) if done else 0.0
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the devices' time that they generated."""
+        return self.busy_s / self.present_s if self.present_s else 0.0

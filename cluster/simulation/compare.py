@@ -1,0 +1,81 @@
+"""One scheduler's day next to the least energy possible, and where the difference is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cluster.errors import UserError
+from cluster.scheduler.profiles import ProfileBook
+from cluster.scheduler.state import SchedulerState
+from cluster.simulation.baselines import BASELINES
+from cluster.simulation.books import Arrival, Scheduler, SimulationResult
+from cluster.simulation.bound import Bound, lower_bound
+from cluster.simulation.faults import believed
+from cluster.simulation.fleet import FleetSpec
+from cluster.simulation.simulator import simulate
+from cluster.simulation.workload import WorkloadSpec
+
+GAP_PARTS = ("dispatch", "idle", "load", "retry", "exploration")
+Maker = Callable[[ProfileBook, tuple[str, ...]], Scheduler]
+
+SCHEDULERS: dict[str, Maker] = {"merit": lambda book, _: SchedulerState(book), **BASELINES}
+
+
+@dataclass(frozen=True)
+class Day:
+    """The jobs of one seed on a fleet, and the bound for them."""
+
+    fleet: FleetSpec
+    workload: WorkloadSpec
+    seed: int
+    arrivals: Sequence[Arrival]
+    bound: Bound
+
+    def run(self, maker: Maker) -> SimulationResult:
+        """Let a scheduler do it, with beliefs as far off the truth as the workload says."""
+        faults = self.workload.faults
+        profiles = believed(self.fleet.profiles(), faults.profile_error, self.seed)
+        scheduler = maker(ProfileBook(profiles), tuple(self.workload.models))
+        horizon_s = self.workload.horizon_s(self.arrivals)
+        return simulate(
+            self.fleet,
+            self.arrivals,
+            scheduler,
+            faults=faults,
+            seed=self.seed,
+            horizon_s=horizon_s,
+        )
+
+
+def make_day(fleet: FleetSpec, workload: WorkloadSpec, seed: int) -> Day:
+    """The day of this seed. Slots are short beside the slack, lest the bound give away too much."""
+    arrivals = workload.jobs(fleet, seed)
+    slack_s = workload.slack_s or 3600.0
+    bound = lower_bound(fleet, arrivals, slot_s=min(300.0, slack_s / 6))
+    return Day(fleet, workload, seed, arrivals, bound)
+
+
+def scheduler_named(name: str) -> Maker:
+    """Ours or a baseline. Raises UserError."""
+    if name not in SCHEDULERS:
+        raise UserError(f"policy {name!r} is not known; choose one of {', '.join(SCHEDULERS)}")
+    return SCHEDULERS[name]
+
+
+def gap_j(result: SimulationResult, bound: Bound) -> dict[str, float]:
+    """What was spent above the bound, in parts that add up to all of it.
+
+    dispatch: images made in dearer ways than in the bound; idle, load: the same of being warm and
+    of loading; retry: attempts that were lost; exploration: what probes cost above the bound's
+    joules per image.
+    """
+    each_j = bound.dispatch_j / bound.images
+    probes_j = each_j * result.probed_images
+    return {
+        "dispatch": result.bucket_j("dispatch") + probes_j - bound.dispatch_j,
+        "idle": result.bucket_j("idle") - bound.idle_j,
+        "load": result.bucket_j("load") - bound.load_j,
+        "retry": result.bucket_j("wasted"),
+        "exploration": result.bucket_j("exploration") - probes_j,
+    }

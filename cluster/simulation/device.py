@@ -1,0 +1,74 @@
+"""One simulated device: what it is doing, what it draws, and the leases in front of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cluster.scheduler.commands import RunLease
+from cluster.scheduler.profiles import Profile
+from cluster.scheduler.terms import OperatingPoint, Performance, Standing
+
+Phase = Literal["parked", "waking", "awake", "parking", "silent"]
+NOTHING = Standing(idle_w=0.0, load_s=0.0, load_j=0.0)
+
+
+class Truth:
+    """What devices really do, whatever the scheduler believes."""
+
+    def __init__(self, profiles: Iterable[Profile]) -> None:
+        self._profiles = {(p.hardware, p.model): p for p in profiles}
+        self._points = {
+            (*key, performance.point): performance
+            for key, profile in self._profiles.items()
+            for performance in profile.curve
+        }
+
+    def profile(self, hardware: str, model: str) -> Profile | None:
+        return self._profiles.get((hardware, model))
+
+    def performance(self, hardware: str, model: str, point: OperatingPoint) -> Performance | None:
+        return self._points.get((hardware, model, point))
+
+
+@dataclass
+class Running:
+    """The lease that a device is working on."""
+
+    lease: RunLease
+    shard_images: int
+    images: int
+    started_s: float
+    images_per_s: float
+
+    def made_shards(self, now_s: float) -> int:
+        """Whole shards made so far."""
+        made = (now_s - self.started_s) * self.images_per_s * (1 + 1e-9)
+        shards = self.lease.stop - self.lease.first
+        return shards if made >= self.images else min(int(made / self.shard_images), shards - 1)
+
+
+@dataclass
+class Device:
+    """A device with room for one replica. epoch: changes whenever pending timers are void."""
+
+    replica_id: str
+    node_id: str
+    hardware: str
+    joined_s: float
+    phase: Phase = "parked"
+    model: str = ""
+    standing: Standing = NOTHING
+    epoch: int = 0
+    watts: float = 0.0
+    since_s: float = 0.0
+    queue: deque[RunLease] = field(default_factory=deque)
+    running: Running | None = None
+
+    def spend(self, now_s: float) -> float:
+        """Joules since the last call."""
+        energy_j = self.watts * (now_s - self.since_s)
+        self.since_s = now_s
+        return energy_j

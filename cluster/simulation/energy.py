@@ -1,0 +1,64 @@
+"""Where a simulated fleet's joules went, and its power over time: two books, kept apart."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Literal
+
+Bucket = Literal["dispatch", "idle", "load", "wasted", "exploration"]
+BUCKETS: tuple[Bucket, ...] = ("dispatch", "idle", "load", "wasted", "exploration")
+
+
+class Buckets:
+    """Joules by hardware and by what for, added up as each stretch of constant power ends."""
+
+    def __init__(self) -> None:
+        self.by_hardware: dict[str, dict[Bucket, float]] = defaultdict(
+            lambda: dict.fromkeys(BUCKETS, 0.0)
+        )
+
+    def add(self, hardware: str, bucket: Bucket, energy_j: float) -> None:
+        self.by_hardware[hardware][bucket] += energy_j
+
+    def total(self, bucket: Bucket) -> float:
+        return sum(parts[bucket] for parts in self.by_hardware.values())
+
+
+@dataclass
+class PowerTimeline:
+    """The fleet's power, integrated over time as it changes: knows nothing of buckets."""
+
+    bin_s: float
+    watts: float = 0.0
+    at_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.bins_j: list[float] = []
+
+    def change(self, watts: float) -> None:
+        """The fleet draws so much more from now on."""
+        self.watts += watts
+
+    def advance(self, now_s: float) -> None:
+        """Time has passed at the present power."""
+        while self.at_s < now_s:
+            at = int(self.at_s / self.bin_s + 1e-9)
+            end_s = min(now_s, (at + 1) * self.bin_s)
+            self.bins_j.extend([0.0] * (at + 1 - len(self.bins_j)))
+            self.bins_j[at] += self.watts * (end_s - self.at_s)
+            self.at_s = end_s
+
+    @property
+    def energy_j(self) -> float:
+        return sum(self.bins_j)
+
+    def watts_by_bin(self) -> list[float]:
+        """Mean power of each bin; the last one may not be full."""
+        spans = [self.bin_s] * len(self.bins_j)
+        if spans:
+            spans[-1] = self.at_s - (len(spans) - 1) * self.bin_s
+        return [
+            energy_j / span_s if span_s > 0 else 0.0
+            for energy_j, span_s in zip(self.bins_j, spans, strict=True)
+        ]

@@ -1,0 +1,328 @@
+"""The simulated devices: they load, work, idle and fail on a virtual clock, and draw power."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Mapping
+from itertools import count
+
+from cluster.scheduler import events
+from cluster.scheduler.commands import RunLease
+from cluster.scheduler.terms import Usage
+from cluster.simulation.books import InvalidCommand, JobBook
+from cluster.simulation.device import Device, Running, Truth
+from cluster.simulation.energy import Bucket, Buckets, PowerTimeline
+from cluster.simulation.faults import FaultKind, Faults
+from cluster.simulation.fleet import FleetSpec
+
+Tell = Callable[[events.Event], None]
+
+
+class Calendar:
+    """What will happen when. ``now_s`` is the virtual clock."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+
+    def at(self, at_s: float, action: Callable[[], None]) -> None:
+        """Do this then; what is put in first comes first at equal times."""
+        heapq.heappush(self._heap, (at_s, next(self._order), action))
+
+    def next_s(self) -> float | None:
+        """When the next thing happens; None if nothing ever will."""
+        return self._heap[0][0] if self._heap else None
+
+    def pop(self) -> Callable[[], None]:
+        """The next thing to happen."""
+        return heapq.heappop(self._heap)[2]
+
+
+class World:
+    """Devices and their energy. ``tell`` gets the events that a real shell would send."""
+
+    def __init__(
+        self,
+        fleet: FleetSpec,
+        jobs: Mapping[str, JobBook],
+        faults: Faults,
+        seed: int,
+        bin_s: float,
+        tell: Tell,
+    ) -> None:
+        self.calendar = Calendar()
+        self.buckets, self.power = Buckets(), PowerTimeline(bin_s)
+        self.peak_w = 0.0
+        self.probed_images = self.wakes = self.leases = 0
+        self.busy_s = self.present_s = self.parked_j = 0.0
+        self._tell, self._jobs, self._faults, self._seed = tell, jobs, faults, seed
+        self._truth = Truth(fleet.profiles())
+        self._hardware = {hardware.name: hardware for hardware in fleet.hardware}
+        self._devices: dict[str, Device] = {}
+        self._on_node: dict[str, Device] = {}
+        self._holder: dict[int, Device] = {}
+        self._lives = count()
+        self._stragglers = random.Random(f"{seed} stragglers")
+
+    # What the scheduler asks for
+
+    def wake(self, replica_id: str, model: str) -> None:
+        """Load the model on a parked device. Raises InvalidCommand."""
+        device = self._device(replica_id)
+        if device.phase == "silent":
+            return
+        profile = self._truth.profile(device.hardware, model)
+        if device.phase != "parked" or profile is None:
+            raise InvalidCommand(f"wake {replica_id} with {model}: {device.phase}, or not for it")
+        device.phase, device.model, device.standing = "waking", model, profile.standing
+        self.wakes += 1
+        load_s = max(profile.standing.load_s, 1e-3)
+        self._draw(device, profile.standing.load_j / load_s)
+        self._later(device, load_s, self._awake)
+
+    def park(self, replica_id: str) -> None:
+        """Let an idle device go of its model. Raises InvalidCommand."""
+        device = self._device(replica_id)
+        if device.phase == "silent":
+            return
+        if device.phase != "awake" or device.running is not None:
+            raise InvalidCommand(f"park {replica_id}: it is {device.phase}, or has a lease")
+        device.phase = "parking"
+        self._later(device, self._hardware[device.hardware].park_s, self._parked)
+
+    def run(self, lease: RunLease) -> None:
+        """Put a lease behind the device's others. Raises InvalidCommand."""
+        device = self._device(lease.replica_id)
+        model = self._jobs[lease.job_id].terms.model
+        if lease.lease_id in self._holder:
+            raise InvalidCommand(f"{lease}: that lease id is taken")
+        self.leases += 1
+        self._holder[lease.lease_id] = device
+        if device.phase != "silent":
+            known = self._truth.performance(device.hardware, model, lease.point)
+            if device.phase != "awake" or device.model != model or known is None:
+                raise InvalidCommand(
+                    f"{lease}: the replica is {device.phase} with model {device.model!r}, "
+                    "or has no such operating point"
+                )
+        device.queue.append(lease)
+        if device.phase == "awake" and device.running is None:
+            self._start(device)
+
+    def revoke(self, lease_id: int) -> None:
+        """Give up what of a lease is not made; one that is answered is left in peace."""
+        device = self._holder.get(lease_id)
+        if device is None or device.phase == "silent":
+            return
+        running = device.running
+        if running is not None and running.lease.lease_id == lease_id:
+            lease, first = running.lease, running.lease.first + running.made_shards(self._now_s)
+            done = self._close(device)
+            self._go_on(device)
+            if done is not None:
+                self._tell(done)
+        else:
+            lease = next(waiting for waiting in device.queue if waiting.lease_id == lease_id)
+            first = lease.first
+            device.queue.remove(lease)
+            self._forget(lease)
+        for shard in range(first, lease.stop):
+            self._tell(_revoked(self._now_s, lease, shard))
+
+    # What devices do
+
+    def join(self, node_id: str, hardware: str) -> None:
+        """A node with one device is there."""
+        replica_id = f"{node_id}/{next(self._lives)}"
+        device = Device(replica_id, node_id, hardware, joined_s=self._now_s)
+        self._devices[replica_id] = self._on_node[node_id] = device
+        self._tell(events.ReplicaJoined(self._now_s, replica_id, node_id, hardware))
+
+    def _awake(self, device: Device) -> None:
+        load_j, load_s = self._settle(device, "load"), device.standing.load_s
+        device.phase = "awake"
+        self._draw(device, device.standing.idle_w)
+        usage = Usage(0, load_s, int(1e3 * load_j), "measured_counter")
+        self._tell(events.ReplicaAwake(self._now_s, device.replica_id, device.model, usage))
+
+    def _parked(self, device: Device) -> None:
+        self._settle(device, "idle")
+        self._let_go(device)
+        self._tell(events.ReplicaParked(self._now_s, device.replica_id))
+
+    def _let_go(self, device: Device) -> None:
+        device.phase, device.model = "parked", ""
+        device.epoch += 1
+        self._draw(device, 0.0)
+
+    def _start(self, device: Device) -> None:
+        """Take up the next lease."""
+        self._settle(device, "idle")
+        lease = device.queue.popleft()
+        terms = self._jobs[lease.job_id].terms
+        performance = self._truth.performance(device.hardware, terms.model, lease.point)
+        assert performance is not None  # the lease was checked
+        rate = performance.images_per_s
+        rate *= self._faults.pace(device.hardware, self._now_s, self._seed)
+        share = self._faults.straggler_share
+        if share and self._stragglers.random() < share:
+            rate /= self._faults.straggler_factor
+        images = terms.images_in(lease.first, lease.stop)
+        device.running = Running(lease, terms.shard_images, images, self._now_s, rate)
+        self._draw(device, performance.power_w)
+        self._later(device, images / rate, self._ended)
+
+    def _ended(self, device: Device) -> None:
+        done = self._close(device, whole=True)
+        self._go_on(device)
+        assert done is not None
+        self._tell(done)
+
+    def _go_on(self, device: Device) -> None:
+        """The next lease, or none."""
+        if device.queue:
+            self._start(device)
+        else:
+            self._draw(device, device.standing.idle_w)
+
+    def _close(self, device: Device, whole: bool = False) -> events.ShardsCommitted | None:
+        """Account for the lease in hand up to now: the event for its finished shards, if any.
+
+        whole: it has come to its end, whatever the last digits of the clock say.
+        """
+        running = device.running
+        assert running is not None
+        device.running, lease = None, running.lease
+        device.epoch += 1
+        energy_j, spent_s = device.spend(self._now_s), self._now_s - running.started_s
+        self.busy_s += spent_s
+        self._forget(lease)
+        stop = lease.stop if whole else lease.first + running.made_shards(self._now_s)
+        book = self._jobs[lease.job_id]
+        images = book.terms.images_in(lease.first, stop) if stop > lease.first else 0
+        fresh = book.commit(lease.first, stop, self._now_s) if images else 0
+        made = float(images) if whole else max(spent_s * running.images_per_s, float(images))
+        useful_j = energy_j * (fresh / made) if fresh else 0.0
+        self.buckets.add(device.hardware, "exploration" if lease.probe else "dispatch", useful_j)
+        self.buckets.add(device.hardware, "wasted", energy_j - useful_j)
+        self.probed_images += fresh if lease.probe else 0
+        if not images:
+            return None
+        part = images / made
+        usage = Usage(images, part * spent_s, int(1e3 * part * energy_j), "measured_counter")
+        return events.ShardsCommitted(
+            self._now_s,
+            device.replica_id,
+            lease.lease_id,
+            lease.job_id,
+            lease.first,
+            stop,
+            usage,
+        )
+
+    # What goes wrong
+
+    def fault(self, kind: FaultKind, node_id: str) -> None:
+        """It happens to the device of this node, if it is there and has something to lose."""
+        device = self._on_node.get(node_id)
+        if device is None:
+            return
+        if kind == "node":
+            del self._on_node[node_id]
+            self._fall_silent(device)
+            self._lose(device)
+            self._leave(device)
+            self.calendar.at(
+                self._now_s + self._faults.repair_s, lambda: self.join(node_id, device.hardware)
+            )
+            self._tell(events.NodeLost(self._now_s, node_id, "node lost"))
+        elif device.phase in ("waking", "awake"):
+            self._fall_silent(device)
+            self._later(device, 0.0 if kind == "crash" else self._faults.silent_s, self._give_up)
+
+    def _fall_silent(self, device: Device) -> None:
+        """It stops working: what is committed is told, what it draws from now on is lost."""
+        was, device.phase = device.phase, "silent"
+        device.epoch += 1
+        done = None
+        if device.running is not None:
+            done = self._close(device)
+        else:
+            self._settle(device, "wasted" if was == "waking" else "idle")
+        if was != "parked":
+            self._draw(device, device.standing.idle_w)
+        if done is not None:
+            self._tell(done)
+
+    def _give_up(self, device: Device) -> None:
+        self._lose(device)
+        self._tell(events.ReplicaLost(self._now_s, device.replica_id, "replica lost"))
+
+    def _lose(self, device: Device) -> None:
+        self._settle(device, "wasted")
+        for lease in device.queue:
+            self._forget(lease)
+        device.queue.clear()
+        self._let_go(device)
+
+    # Books
+
+    @property
+    def _now_s(self) -> float:
+        return self.calendar.now_s
+
+    def advance(self, now_s: float) -> None:
+        """It is later."""
+        self.power.advance(now_s)
+        self.calendar.now_s = max(now_s, self.calendar.now_s)
+
+    def close(self) -> None:
+        """It is over: account for everything up to now."""
+        last: dict[str, Bucket] = {"waking": "load", "silent": "wasted"}
+        for device in list(self._devices.values()):
+            if device.running is not None:
+                self._close(device)
+            self._settle(device, last.get(device.phase, "idle"))
+            self._leave(device)
+
+    def _leave(self, device: Device) -> None:
+        present_s = self._now_s - device.joined_s
+        self.present_s += present_s
+        self.parked_j += present_s * self._hardware[device.hardware].parked_w
+        del self._devices[device.replica_id]
+
+    def _device(self, replica_id: str) -> Device:
+        if replica_id not in self._devices:
+            raise InvalidCommand(f"there is no replica {replica_id!r}")
+        return self._devices[replica_id]
+
+    def _forget(self, lease: RunLease) -> None:
+        self._holder.pop(lease.lease_id, None)
+        self._jobs[lease.job_id].end_lease(lease)
+
+    def _later(self, device: Device, delay_s: float, action: Callable[[Device], None]) -> None:
+        """Do this with the device then, unless something else happens to it first."""
+        device.epoch += 1
+        epoch = device.epoch
+        self.calendar.at(
+            self._now_s + delay_s, lambda: action(device) if device.epoch == epoch else None
+        )
+
+    def _draw(self, device: Device, watts: float) -> None:
+        """It draws so much from now on; what it drew until now has been accounted for."""
+        self.power.change(watts - device.watts)
+        device.watts, device.since_s = watts, self._now_s
+        self.peak_w = max(self.peak_w, self.power.watts)
+
+    def _settle(self, device: Device, bucket: Bucket) -> float:
+        energy_j = device.spend(self._now_s)
+        self.buckets.add(device.hardware, bucket, energy_j)
+        return energy_j
+
+
+def _revoked(at_s: float, lease: RunLease, shard: int) -> events.ShardFailed:
+    return events.ShardFailed(
+        at_s, lease.replica_id, lease.lease_id, lease.job_id, shard, "revoked", revoked=True
+    )
