@@ -8,9 +8,7 @@ storage.
 from __future__ import annotations
 
 import hashlib
-import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 
 from cluster.clock import monotonic_s, utc_now
 from cluster.errors import Retryable
+from cluster.metering.hardware import host_name
 from cluster.metering.usage import Work
 from cluster.storage.backoff import Backoff
 from cluster.storage.commit import Outcome, commit
@@ -137,6 +136,7 @@ class ShardRunner:
         self._lane = lane or Lane()
         self._given_up: set[str] = set()  # attempts
         self._give_up_all = False
+        self._asked = threading.Condition()  # to give something up
         self.clock = GenerateClock()
         self.trouble = ""  # what keeps the store from taking images, while something does
 
@@ -163,10 +163,12 @@ class ShardRunner:
     def abandon(self, attempt_ids: Collection[str] | None = None) -> None:
         """Give up what of these attempts, or of all, is not generated yet, at the next tile.
         Attempts past that still commit, unless the store is away."""
-        if attempt_ids is None:
-            self._give_up_all = True
-        else:
-            self._given_up.update(attempt_ids)
+        with self._asked:
+            if attempt_ids is None:
+                self._give_up_all = True
+            else:
+                self._given_up.update(attempt_ids)
+            self._asked.notify_all()
 
     def _abandoned(self, attempt_id: str) -> bool:
         return self._give_up_all or attempt_id in self._given_up
@@ -235,7 +237,7 @@ class ShardRunner:
             energy=energy,
             model_rev=self._workload.model_rev,
             hardware=self._meter.hardware,
-            host_name=socket.gethostname(),
+            host_name=host_name(),
             generate_s=generate_s,
             committed_at=utc_now(),
         )
@@ -257,9 +259,9 @@ class ShardRunner:
                 self.trouble = str(error)
                 if monotonic_s() > until_s:
                     raise
-                time.sleep(RETRY_S)
-                if self._abandoned(attempt_id):
-                    raise Abandoned from error
+                with self._asked:
+                    if self._asked.wait_for(lambda: self._abandoned(attempt_id), RETRY_S):
+                        raise Abandoned from error
             else:
                 self.trouble = ""
                 return result

@@ -13,6 +13,9 @@ import typer
 from cluster.errors import ClusterError, UserError
 from jobs import (
     cli_bench,
+    cli_calibrate,
+    cli_explain,
+    cli_fleet,
     cli_meters,
     cli_models,
     cli_report,
@@ -62,6 +65,16 @@ def generate_command(
     encoding: Annotated[str | None, typer.Option(help="png, webp, jpeg or raw.")] = None,
     shard_images: Annotated[int | None, typer.Option(help="Images per commit.")] = None,
     deadline: Annotated[str | None, typer.Option(help="Watched: 90s, 15m, 2h30m.")] = None,
+    priority: Annotated[
+        int | None, typer.Option(help="-100 to 100; higher goes first. Default 0.")
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(help="energy (default), deadline, throughput, cost or carbon."),
+    ] = None,
+    energy_budget: Annotated[
+        str | None, typer.Option(help="The job pauses before it takes more: 500 J, 2 kJ, 1.5 kWh.")
+    ] = None,
     owner: Annotated[str | None, typer.Option(help="Whom to report the energy to.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, repeatable.")] = None,
     spec: Annotated[Path | None, typer.Option(help="YAML or JSON; flags override.")] = None,
@@ -82,6 +95,9 @@ def generate_command(
         "encoding": encoding,
         "shard_images": shard_images,
         "deadline": deadline,
+        "priority": priority,
+        "objective": objective,
+        "energy_budget": energy_budget,
         "owner": owner,
         "labels": _split_labels(label),
     }
@@ -151,6 +167,9 @@ cli_store.add_to(app)
 cli_models.add_to(app)
 cli_meters.add_to(app)
 cli_bench.add_to(app)
+cli_calibrate.add_to(app)
+cli_fleet.add_to(app)
+cli_explain.add_to(app)
 cli_report.add_to(app)
 cli_train.add_to(app)
 cli_simulate.add_to(app)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import typer
 from rich.table import Table
 
+from cluster.metering.hardware import host_name
 from cluster.metering.period import update_period_s
 from cluster.metering.reading import Source
 from cluster.metering.select import Choice, MachineMeters, Refusal, choose_machine
@@ -32,7 +32,7 @@ def meters_command(as_json: Json = False) -> None:
         meters.close()
     if as_json:
         notes = [asdict(note) for note in meters.notes]
-        show_json({"host_name": socket.gethostname(), "devices": rows, "notes": notes})
+        show_json({"host_name": host_name(), "devices": rows, "notes": notes})
         return
     _show(meters, rows)
 

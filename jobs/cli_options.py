@@ -62,6 +62,14 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def plain_table(*columns: str) -> Table:
+    """A table without lines, of left-aligned columns."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
 def show_table(table: Table) -> None:
     """Print a table, never cut short where the output is not a terminal."""
     console = Console()

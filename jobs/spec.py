@@ -18,10 +18,13 @@ from pydantic import (
 
 from cluster.documents import read_mapping
 from cluster.errors import UserError
+from cluster.scheduler.terms import Objective
 from cluster.types import ImageEncoding, Precision
 
 MAX_COUNT = 2**40
 _DURATION = re.compile("".join(rf"(?:(\d+(?:\.\d+)?){unit})?" for unit in "dhms"))
+_ENERGY = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*([a-z]*)", re.IGNORECASE)
+_JOULES = {"": 1.0, "j": 1.0, "kj": 1e3, "mj": 1e6, "wh": 3.6e3, "kwh": 3.6e6}
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -42,6 +45,19 @@ def parse_duration_s(value: Any) -> Any:
         ) from None
 
 
+def parse_energy_j(value: Any) -> Any:
+    """Joules of ``500``, ``500 J``, ``2 kJ``, ``3 MJ``, ``20 Wh`` or ``1.5 kWh``; anything else is
+    an error. ``mJ`` is refused: nobody budgets millijoules, and MJ is one key away."""
+    if not isinstance(value, str):
+        return value
+    match = _ENERGY.fullmatch(value.strip())
+    unit = match[2] if match else "?"
+    if match is None or unit.lower() not in _JOULES or unit == "mJ":
+        raise ValueError("not an energy; write joules, or for example 500 J, 2 kJ, 1.5 kWh")
+    return float(match[1]) * _JOULES[unit.lower()]
+
+
+Joules = Annotated[float, BeforeValidator(parse_energy_j), Field(gt=0, allow_inf_nan=False)]
 Duration = Annotated[float, BeforeValidator(parse_duration_s), Field(gt=0, allow_inf_nan=False)]
 ClassName = int | str
 
@@ -53,6 +69,9 @@ class JobSpec(BaseModel):
     count: images. seed: 0..2**64-1; image i depends on (model, seed, i, its class) only.
     classes: class ids or names dealt out in turn, or a mapping from them to weights; None is all.
     deadline: seconds, or for example ``2h30m``, from submission. It is watched and reported.
+    priority: -100..100; higher goes first. objective: what the scheduler minimises: joules, the
+        risk of lateness, time, money or grams of CO2e; it never changes an image.
+    energy_budget: joules, or for example ``2 kJ``; the job pauses before it exceeds it.
     shard_images: images per commit; None picks 16-64 MB of output, at least 16 shards a job.
     owner, labels: recorded with the job, to report energy by.
     """
@@ -68,6 +87,9 @@ class JobSpec(BaseModel):
     encoding: ImageEncoding = "png"
     shard_images: PositiveInt | None = None
     deadline: Duration | None = None
+    priority: int = Field(default=0, ge=-100, le=100)
+    objective: Objective = "energy"
+    energy_budget: Joules | None = None
     job_id: str | None = None
     owner: str | None = Field(default=None, min_length=1)
     labels: dict[str, str] = Field(default_factory=dict)

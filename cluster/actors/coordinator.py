@@ -17,11 +17,12 @@ from cluster.actors.options import FleetOptions, RunPlan
 from cluster.progress import FleetView, Snapshot
 
 logger = logging.getLogger(__name__)
+HEAD = "node:__internal_head__"  # elsewhere it would go, with all jobs, when its node goes
 SNAPSHOT_S = 0.25
 ALONE_S = 60.0  # a shared coordinator that nobody has needed for so long ends
 
 
-@ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)
+@ray.remote(num_cpus=0, resources={HEAD: 0.001}, max_restarts=0, max_task_retries=0)
 class Coordinator:
     """Runs jobs on a fleet. ``run`` streams a job's snapshots; ``stop`` ends it early, leaving it
     resumable. A run that finds its job running already follows it."""

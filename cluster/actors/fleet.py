@@ -188,6 +188,9 @@ class Fleet:
 
     def _handle(self, event: Event) -> None:
         commands = self._state.handle(event)
+        if isinstance(event, NodeLost):  # not before: earlier events' commands may name its seats
+            for seat in self._seats_on(event.node_id):
+                del self._seats[seat.replica_id]
         self._decisions.append(self._state.take_decisions())
         for command in commands:
             self._carry_out(command)
@@ -236,33 +239,38 @@ class Fleet:
     async def _discover(self) -> None:
         """Find nodes that have come and gone, for ever."""
         while True:
-            nodes = await asyncio.to_thread(ray.nodes)
-            alive = {str(node["NodeID"]): node for node in nodes if node["Alive"]}
-            for node_id in self._nodes.keys() - alive.keys():
-                self._node_gone(node_id)
-            for node_id in alive.keys() - self._nodes.keys():
-                facts = await facts_of(node_id)
-                if facts is None:
-                    continue
-                self._nodes[node_id] = view_of(alive[node_id], facts)
-                places = places_on(alive[node_id], facts, self._options, len(self._seats))
-                for place in places:
-                    self._seats[place.replica_id] = Seat(place)
-                    for key in self._loads:
-                        self._believe(place, key)
-                    self._put(
-                        ReplicaJoined(monotonic_s(), place.replica_id, node_id, place.hardware)
-                    )
+            try:
+                await self._look_around()
+            except Exception:  # a look that failed must not be the last one
+                logger.exception("the cluster's nodes could not be looked at")
             await asyncio.sleep(DISCOVER_S)
+
+    async def _look_around(self) -> None:
+        nodes = await asyncio.to_thread(ray.nodes)
+        alive = {str(node["NodeID"]): node for node in nodes if node["Alive"]}
+        for node_id in self._nodes.keys() - alive.keys():
+            self._node_gone(node_id)
+        new = sorted(alive.keys() - self._nodes.keys())
+        for node_id, facts in zip(new, await asyncio.gather(*map(facts_of, new)), strict=True):
+            if facts is None:
+                continue
+            self._nodes[node_id] = view_of(alive[node_id], facts)
+            for place in places_on(alive[node_id], facts, self._options, len(self._seats)):
+                self._seats[place.replica_id] = Seat(place)
+                for key in self._loads:
+                    self._believe(place, key)
+                self._put(ReplicaJoined(monotonic_s(), place.replica_id, node_id, place.hardware))
 
     def _node_gone(self, node_id: str) -> None:
         del self._nodes[node_id]
         self._meters.pop(node_id, None)
-        for seat in [s for s in self._seats.values() if s.place.node_id == node_id]:
+        for seat in self._seats_on(node_id):
             self._mark_lost(seat, "its node is gone")
             seat.vacate()
-            del self._seats[seat.replica_id]
         self._put(NodeLost(monotonic_s(), node_id, "its node is gone"))
+
+    def _seats_on(self, node_id: str) -> list[Seat]:
+        return [seat for seat in self._seats.values() if seat.place.node_id == node_id]
 
     def _believe(self, place: Place, key: str) -> None:
         """Have a belief of the hardware: the fleet's own, or one from data sheets."""
@@ -299,7 +307,8 @@ class Fleet:
             seat.meter = self._meters[node_id] = meter
             ready: Ready | Failure = await asyncio.wait_for(actor.start.remote(meter), START_S)
         except (RayError, TimeoutError) as error:
-            return self._lose(seat, _reason(error, f"not ready within {START_S:.0f} s"), life=life)
+            reason = _reason(error, f"not ready within {START_S:.0f} s")
+            return await self._give_up(seat, reason, life)
         if isinstance(ready, Failure):
             return self._lose(seat, ready.reason, fatal=ready.fatal, life=life)
         if seat.life != life or seat.actor is None:
@@ -376,7 +385,7 @@ class Fleet:
                     job.update(seat.replica_id, note=outcome.trouble)
         except (RayError, TimeoutError) as error:
             reason = _reason(error, f"silent for {SILENCE_S:.0f} s")
-            return self._lose(seat, reason, life=life)
+            return await self._give_up(seat, reason, life)
         finally:
             job.in_flight.pop(flight, None)
             seat.running.pop(attempt_id, None)
@@ -434,6 +443,16 @@ class Fleet:
         if attempts and seat.actor is not None:
             seat.actor.abandon.remote(job_id, attempts)
         self._pump(seat)
+
+    async def _give_up(self, seat: Seat, reason: str, life: int) -> None:
+        """A replica does not answer: it is lost, or all of its node, which is no fault of the
+        hardware that others are of too."""
+        node_id = seat.place.node_id
+        nodes = await asyncio.to_thread(ray.nodes)
+        if any(node["NodeID"] == node_id and node["Alive"] for node in nodes):
+            self._lose(seat, reason, life=life)
+        elif node_id in self._nodes:
+            self._node_gone(node_id)
 
     def _lose(
         self, seat: Seat, reason: str, *, fatal: bool = False, life: int | None = None

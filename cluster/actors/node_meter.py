@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import logging
 import os
-import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.actors.metrics import EnergyMetrics
 from cluster.clock import monotonic_ns, monotonic_s, utc_now
 from cluster.errors import ClusterError
+from cluster.metering.hardware import host_name
 from cluster.metering.node import NodeMeter
 from cluster.metering.reading import Device
 from cluster.metering.seat import Seat
@@ -95,7 +95,7 @@ class NodeMeterActor:
 
     def _open(self) -> NodeMeter:
         opened = open_store(self._store, probe=False)
-        host, now = socket.gethostname(), utc_now()
+        host, now = host_name(), utc_now()
         try:
             ends = open_ends(opened, host, self._cluster_id, now)
         except ClusterError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import uuid
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from cluster.actors.options import ReplicaOptions
 from cluster.clock import monotonic_s
 from cluster.errors import Fatal, Retryable, UserError
 from cluster.execution import PATIENCE_S, Abandoned, Attempt, Lane, ShardRunner
+from cluster.metering.hardware import host_name
 from cluster.metering.seat import device_of
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
@@ -118,7 +118,7 @@ class Replica:
         )
         if self._sampler.model_rev != load.model_rev:
             raise UserError(
-                f"model {load.model!r} on {socket.gethostname()} has revision "
+                f"model {load.model!r} on {host_name()} has revision "
                 f"{self._sampler.model_rev[:12]}, but the job was submitted with "
                 f"{load.model_rev[:12]}; put the same file on every node"
             )
@@ -127,7 +127,7 @@ class Replica:
         self._store = open_store(self._store_config, probe=False)
         self._lane = Lane()
         return Ready(
-            socket.gethostname(),
+            host_name(),
             meter.hardware,
             meter.provider,
             meter.end(loading),

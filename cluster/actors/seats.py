@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.actors.options import FleetOptions, ReplicaOptions
-from cluster.metering.hardware import cpu_name, hardware_class
+from cluster.metering.hardware import cpu_name, hardware_class, host_name
 from cluster.metering.nvml import NvmlDevice, list_gpus
 from cluster.metering.reading import Refused
 from cluster.progress import NodeView
@@ -47,7 +46,7 @@ class NodeFacts:
 @ray.remote(num_cpus=0, max_retries=1)  # type: ignore[untyped-decorator]
 def describe_node() -> NodeFacts:
     """The facts of the node it runs on."""
-    return NodeFacts(socket.gethostname(), cpu_name(), _gpus())
+    return NodeFacts(host_name(), cpu_name(), _gpus())
 
 
 def _gpus() -> tuple[tuple[str, str], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,12 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def host_name() -> str:
+    """What this node is called: ``UN0_HOST_NAME``, for several nodes on one machine, else its own
+    name."""
+    return os.environ.get("UN0_HOST_NAME") or socket.gethostname()
 
 
 def hardware_class(gpu_name: str | None, threads: int, cpu: str | None = None) -> str:
@@ -51,13 +58,39 @@ def cpu_times(pids: Sequence[int]) -> CpuTimes:
     return CpuTimes(machine_s, processes)
 
 
+def process_tree(root: int) -> dict[int, float]:
+    """Busy CPU seconds of a process and all that descend from it, by process."""
+    processes = {pid: stat for pid in _all_pids() if (stat := _process_stat(pid)) is not None}
+    children: dict[int, list[int]] = {}
+    for pid, (parent, _) in processes.items():
+        children.setdefault(parent, []).append(pid)
+    found: dict[int, float] = {}
+    waiting = [root]
+    while waiting:
+        pid = waiting.pop()
+        if pid in processes and pid not in found:
+            found[pid] = processes[pid][1]
+            waiting += children.get(pid, [])
+    return found
+
+
+def _all_pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+
+
 def _process_cpu_s(pid: int) -> float | None:
+    stat = _process_stat(pid)
+    return None if stat is None else stat[1]
+
+
+def _process_stat(pid: int) -> tuple[int, float] | None:
+    """(parent, busy CPU seconds) of a process; None if it is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    user, system = stat.rpartition(")")[2].split()[11:13]  # after the name, which may hold blanks
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    fields = stat.rpartition(")")[2].split()  # after the name, which may hold blanks
+    return int(fields[1]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def machine_cpu_s(stat: Path = Path("/proc/stat")) -> tuple[float, float]:

@@ -16,9 +16,11 @@ from datetime import datetime
 
 from cluster.clock import monotonic_ns
 from cluster.energy import sum_energy
-from cluster.metering.hardware import CpuTimes, cpu_times
+from cluster.metering.hardware import CpuTimes
+from cluster.metering.hardware import cpu_times as machine_cpu_times
 from cluster.metering.ledger import Ledger
 from cluster.metering.reading import ClockNs, Device, Source, missing
+from cluster.metering.replay_node import ReplayNode
 from cluster.metering.seat import Seat, Taken, gpu_source, host_sources
 from cluster.metering.strangers import Strangers, Watcher
 from cluster.metering.usage import EnergyRow, Outcome, Use
@@ -55,25 +57,28 @@ class NodeMeter:
         *,
         hosts: Callable[[], Sequence[Source]] = host_sources,
         gpu: Callable[[Seat], Source] = gpu_source,
-        cpu_times: Callable[[Sequence[int]], CpuTimes] = cpu_times,
+        cpu_times: Callable[[Sequence[int]], CpuTimes] | None = None,
         clock_ns: ClockNs = monotonic_ns,
     ) -> None:
         self._log = log
         self._first_epoch = first_epoch
         self._open_ends = dict(open_ends or {})
         self._gpu = gpu
-        self._cpu_times = cpu_times
+        opened = hosts()
+        own = [source.cpu_times for source in opened if isinstance(source, ReplayNode)]
+        self._cpu_times = cpu_times or (own[0] if own else machine_cpu_times)
         self._clock_ns = clock_ns
         self._lock = threading.Lock()
         self._running: dict[str, Use] = {}  # by attempt, as announced
         self._cut_ns = clock_ns()
-        self._cpu = cpu_times(())
+        self._cpu = self._cpu_times(())
+        self._seen_s: dict[int, float] = {}  # CPU seconds of who sits here, when last alive
         self._sources: dict[str, Source] = {}
         self._ledgers: dict[str, Ledger] = {}
         self._strangers: defaultdict[str, Strangers] = defaultdict(Strangers)  # by hw_id
         self._seats: dict[str, Taken] = {}
         self._closed = False
-        self._hosts = [self._open(source) for source in hosts()]
+        self._hosts = [self._open(source) for source in opened]
 
     def sit(self, seat: Seat) -> Device:
         """A replica takes its seat; the device whose energy its images will carry.
@@ -87,8 +92,9 @@ class NodeMeter:
             if seat.gpu_uuid is not None:
                 hw_id = self._open(self._gpu(seat))
             self._cut()
-            self._cpu = self._cpu_times([*self._pids(), seat.pid])
-            self._seats[seat.replica_id] = Taken(seat, hw_id, seat.pid in self._cpu.process_s)
+            alive = self._look(seat.pid)
+            self._cpu = self._last_seen(alive)
+            self._seats[seat.replica_id] = Taken(seat, hw_id, seat.pid in alive.process_s)
             return self._sources[hw_id or self._hosts[0]].device
 
     def provider(self, device: Device) -> str:
@@ -198,7 +204,7 @@ class NodeMeter:
 
     def _lose_the_dead(self) -> None:
         """Free the seats whose processes are gone: where a whole run was killed nobody says so."""
-        alive = self._cpu_times(self._pids()).process_s
+        alive = self._look().process_s
         for replica_id, taken in list(self._seats.items()):
             if taken.watched and taken.seat.pid not in alive:
                 self._lose(replica_id)
@@ -245,7 +251,7 @@ class NodeMeter:
 
         ended: an attempt that is over with this cut; its images count on its own device.
         """
-        now_ns, cpu = self._clock_ns(), self._cpu_times(self._pids())
+        now_ns, cpu = self._clock_ns(), self._last_seen(self._look())
         shares = self._cpu_shares(cpu)
         for attempt_id, use in self._running.items():
             over = ended is not None and ended.attempt_id == attempt_id
@@ -285,8 +291,17 @@ class NodeMeter:
             for replica_id, attempts in working.items()
         }
 
-    def _pids(self) -> list[int]:
-        return [taken.seat.pid for taken in self._seats.values()]
+    def _look(self, *newcomers: int) -> CpuTimes:
+        """CPU times of those who sit here and are alive."""
+        pids = [*(taken.seat.pid for taken in self._seats.values()), *newcomers]
+        cpu = self._cpu_times(pids)
+        seen_s = self._seen_s | dict(cpu.process_s)
+        self._seen_s = {pid: seen_s[pid] for pid in pids if pid in seen_s}
+        return cpu
+
+    def _last_seen(self, cpu: CpuTimes) -> CpuTimes:
+        """The same with those who have died: what they used till then is theirs."""
+        return CpuTimes(cpu.machine_s, self._seen_s)
 
     def _read(self, hw_ids: Sequence[str]) -> None:
         for hw_id in hw_ids:

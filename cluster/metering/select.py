@@ -1,11 +1,12 @@
 """Choose the best provider for each device, and say why the better ones were refused.
 
 GPU: NVML's counter, its power integrated, zeus, an estimate, missing.
-CPU: RAPL, zeus, an estimate, missing.
+CPU: RAPL, zeus, an estimate, missing; or what stands in for them (replay_node).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from cluster.metering.nvml import NvmlDevice, list_gpus
 from cluster.metering.nvml_sources import NvmlCounter, NvmlPower
 from cluster.metering.rapl import POWERCAP, open_rapl
 from cluster.metering.reading import Device, Refused, Source
+from cluster.metering.replay_node import REPLAY_ENV, ReplayNode
 from cluster.metering.zeus import PREFIX, ZeusSource, open_zeus, open_zeus_gpu, zeus_hardware
 
 
@@ -68,7 +70,13 @@ def choose_gpu(uuid: str, name: str = "GPU") -> Choice:
 
 
 def choose_cpu(powercap: Path = POWERCAP) -> tuple[Choice, ...]:
-    """The sources of the machine's CPUs: every package and its memory, or one for them all."""
+    """The sources of the machine's CPUs: every package and its memory, or one for them all.
+
+    With ``UN0_METER_REPLAY`` the stand-in alone: missing rather than another's joules.
+    """
+    if replay := os.environ.get(REPLAY_ENV):
+        stand_in = [(ReplayNode.provider, lambda: ReplayNode(Path(replay)))]
+        return (_first(stand_in, Device("cpu", "cpu", cpu_name(), "host")),)
     try:
         return tuple(Choice(source) for source in open_rapl(powercap))
     except Refused as refused:

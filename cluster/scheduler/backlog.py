@@ -36,7 +36,7 @@ class Lease:
 
     @property
     def open_share(self) -> float:
-        return len(self.open) / self.shards
+        return self.open.size / self.shards
 
     @property
     def reserved_j(self) -> float:
@@ -86,11 +86,15 @@ class Job:
 
     @property
     def shards_left(self) -> int:
-        return self.terms.shards - len(self.done) - len(self.set_aside)
+        return self.terms.shards - self.done.size - len(self.set_aside)
 
     @property
     def has_work(self) -> bool:
         return bool(self.waiting) or bool(self.suspects)
+
+    def missed(self, now_s: float) -> bool:
+        """Whether its deadline is over."""
+        return self.terms.deadline_s is not None and now_s > self.terms.deadline_s
 
     @property
     def has_budget(self) -> bool:
@@ -184,7 +188,7 @@ class Job:
         for shard in self.set_aside:
             assert shard not in self.done, "a done shard is set aside"
             known.add(shard, shard + 1)
-        assert len(known) == self.terms.shards, "a shard is lost"
+        assert known.size == self.terms.shards, "a shard is lost"
         waiting = sum(
             self.terms.images_in(*run) for p in (self.waiting, self.suspects) for run in p
         )

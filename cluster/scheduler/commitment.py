@@ -123,7 +123,7 @@ def park_if_idle(core: Core, replica: Replica) -> None:
 
 def _make_room(core: Core) -> None:
     """Under a cap: idle replicas that the plan does not count on park if it needs their power. Over
-    it: idle ones that it counts on may draw what is planned now, not what they drew before."""
+    it: idle ones that it counts on go to their slowest point, from which they can go up again."""
     if core.cap_mw is None:
         return
     surplus: list[Replica] = []
@@ -138,9 +138,11 @@ def _make_room(core: Core) -> None:
         return
     for (model, _), grants in core.plan.grants.items():
         for hardware, grant in grants.items():
+            profile = core.book.profile(hardware, model)
+            slowest_mw = [power_mw(p) for p in profile.curve] if profile else []
             for replica in core.fleet.with_leases(hardware, model, 0, grant.nodes):
                 core.fleet.lift(replica)
-                replica.power_mw = min(replica.power_mw, power_mw(grant.performance))
+                replica.power_mw = min(replica.power_mw, *slowest_mw)
                 core.fleet.place(replica)
 
 
@@ -204,14 +206,13 @@ def _tell(
 ) -> None:
     """Tell users why their jobs stand still, and when to look again."""
     held_s: dict[tuple[str, str], float] = {}
-    soon_s = core.now_s + REPLAN_AT_LEAST_S
     for need in needs:
         rate = core.plan.hold_rate.get(need.key)
         if rate is not None:
             margin_s = core.policy.lease_s + standby[need.model].load_s
             until_s = hold_until_s(core.jobs.values(), need.key, rate, margin_s, core.policy)
             held_s[need.key] = max(0.0, until_s - core.now_s)
-            core.plan_by(max(until_s, soon_s))
+            core.plan_by(max(until_s, core.now_s + REPLAN_AT_LEAST_S))
     for job in core.jobs.values():
         if job.stopping:
             continue
@@ -219,8 +220,6 @@ def _tell(
             job.alone_s = None
         elif job.alone_s is None:
             job.alone_s = core.now_s
-        if job.alone_s is not None and not job.leases:
-            core.plan_by(max(job.alone_s + core.policy.desert_s, soon_s))
         _say(core, job, held_s.get((job.terms.model, job.terms.objective)))
 
 

@@ -11,11 +11,11 @@ from cluster.scheduler.backlog import Job, Lease
 from cluster.scheduler.commands import Command, RevokeLease
 from cluster.scheduler.explain import Decision, Diary, Kind
 from cluster.scheduler.fleet import Fleet, Replica
-from cluster.scheduler.merit import Grant, Plan
+from cluster.scheduler.merit import Plan
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import ProfileBook
-from cluster.scheduler.steps import Offer
-from cluster.scheduler.terms import Objective
+from cluster.scheduler.steps import Offer, frontier
+from cluster.scheduler.terms import Objective, Performance
 
 TimerKind = Literal["plan", "idle", "late"]
 
@@ -112,9 +112,19 @@ class Core:
             for hardware, group in self.fleet.groups.items()
         )
 
-    def grant(self, hardware: str, model: str, objective: Objective) -> Grant | None:
-        """What the plan gives this hardware to do."""
-        return self.plan.grants.get((model, objective), {}).get(hardware)
+    def planned_point(self, hardware: str, model: str, objective: Objective) -> Performance | None:
+        """How such work runs on this hardware by the plan; None if it does not.
+
+        What nothing is left for gets what others leave idle.
+        """
+        grants = self.plan.grants.get((model, objective))
+        if grants or (model, objective) in self.plan.hold_rate:
+            grant = (grants or {}).get(hardware)
+            return None if grant is None else grant.performance
+        profile = self.book.profile(hardware, model)
+        if profile is None or not self.plan.nodes(hardware, model):
+            return None
+        return frontier(profile, objective)[0]
 
     def drop_lease(self, lease: Lease) -> None:
         """Forget a lease; its open shards are the caller's business."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 
 from cluster.scheduler.backlog import Job, Lease
 from cluster.scheduler.commands import RunLease
@@ -47,20 +46,24 @@ def _takes_work(core: Core, replica: Replica) -> bool:
 
 
 def _next_lease(core: Core, replica: Replica) -> Lease | None:
+    """Lease it the most pressing work that it is good for; else what is late already, which must
+    not keep slow hardware from work that it can do in time."""
+    return _lease_of(core, replica, missed=False) or _lease_of(core, replica, missed=True)
+
+
+def _lease_of(core: Core, replica: Replica, *, missed: bool) -> Lease | None:
+    """A lease of any job in order; or, with ``missed``, of those whose deadline is over."""
     order = core.order.get(replica.model, {})
     spent: list[str] = []
-    ahead: dict[Objective, int] = defaultdict(int)  # images that go first on other replicas
     lease = None
     for job_id, job in order.items():
         if job.stopping or not job.has_work:
             spent.append(job_id)
             continue
-        objective = job.terms.objective
-        performance = _point_now(core, replica, objective)
-        if performance is None:
+        performance = _point_now(core, replica, job.terms.objective)
+        if performance is None or (missed and not job.missed(core.now_s)):
             continue
-        ahead[objective] += job.waiting_images
-        shards = _size(core, job, replica, performance, ahead[objective])
+        shards = _size(core, job, replica, performance, missed=missed)
         if shards:
             first, stop = job.take(shards, replica.hardware)
             lease = lease_out(core, job, replica, first, stop, performance)
@@ -73,9 +76,9 @@ def _next_lease(core: Core, replica: Replica) -> Lease | None:
 def _point_now(core: Core, replica: Replica, objective: Objective) -> Performance | None:
     """How the plan runs such work there; slower while others still draw the power for that; None
     if it has none for it."""
-    grant = core.grant(replica.hardware, replica.model, objective)
-    if grant is None or _within_cap(core, replica, grant.performance):
-        return None if grant is None else grant.performance
+    planned = core.planned_point(replica.hardware, replica.model, objective)
+    if planned is None or _within_cap(core, replica, planned):
+        return planned
     profile = core.book.profile(replica.hardware, replica.model)
     fitting = [p for p in profile.curve if _within_cap(core, replica, p)] if profile else []
     return max(fitting, key=lambda p: p.images_per_s, default=None)
@@ -86,34 +89,31 @@ def _within_cap(core: Core, replica: Replica, performance: Performance) -> bool:
     return core.cap_mw is None or more_mw <= 0 or core.fleet.power_mw + more_mw <= core.cap_mw
 
 
-def _size(
-    core: Core, job: Job, replica: Replica, performance: Performance, ahead_images: int
-) -> int:
+def _size(core: Core, job: Job, replica: Replica, performance: Performance, *, missed: bool) -> int:
     """Shards for the replica's next lease; 0 if others had better run them.
 
     Seconds of work, not shards, are what leases have in common; near the end they get shorter. A
-    replica so slow that the rest would wait for it is left out. ahead_images: that wait, its own
-    included.
+    replica so slow that the rest would wait for it is left out; so is one that would end after a
+    deadline, unless it is missed anyway.
     """
     policy, terms = core.policy, job.terms
     room = _affordable(core, job, performance)
     if not room:
         return 0
     shard_s = terms.shard_images / performance.images_per_s
-    grants = core.plan.grants[terms.model, terms.objective].values()
+    grants = core.plan.grants.get((terms.model, terms.objective), {}).values()
     able = [g for g in grants if _affordable(core, job, g.performance)]
     together = sum(g.nodes * g.performance.images_per_s for g in able) or performance.images_per_s
     fastest_s = min([shard_s, *(terms.shard_images / g.performance.images_per_s for g in able)])
+    waiting_s = job.waiting_images / together
     if shard_s > fastest_s:
-        waiting_s = ahead_images / together
         ends_s = _queue_s(core, replica) + shard_s
         tail = ends_s > waiting_s + 2 * policy.lease_s + fastest_s
         left_s = math.inf if terms.deadline_s is None else terms.deadline_s - core.now_s
-        late = ends_s > left_s >= waiting_s + fastest_s  # which the others would not be
+        late = ends_s > left_s and not missed
         if tail or late:
             return 0
-    own_s = job.waiting_images / together
-    wanted = int(min(policy.lease_s, max(own_s / 2, fastest_s)) / shard_s)
+    wanted = int(min(policy.lease_s, max(waiting_s / 2, fastest_s)) / shard_s)
     return min(max(1, wanted), room)
 
 
@@ -215,7 +215,7 @@ def _why(probe: bool, twin_of: Lease | None) -> str:
 
 
 def second_attempt(core: Core, lease: Lease) -> None:
-    """Run a late lease's shards elsewhere too, if that saves the deadline.
+    """Run a late lease elsewhere too, and those that wait behind it, if that saves the deadline.
 
     It is done at the last moment at which another replica would be in time: until then the late
     one may still come. Without a deadline that can be met, it is done after so long that the
@@ -228,22 +228,36 @@ def second_attempt(core: Core, lease: Lease) -> None:
     if late.leases[0] is not lease:
         return  # it is not its turn yet
     again_s = core.now_s + core.policy.lease_s
-    other = None if job.stopping or lease.revoked else _other(core, job, late)
-    if other is not None and not job.has_twin(lease):
-        replica, performance = other
-        images = sum(job.terms.images_in(*run) for run in lease.open)
-        needs_s = images / performance.images_per_s
+    other = _other(core, job, late)
+    if other is not None:
+        needs_s = sum(_images(core, held) for held in late.leases) / other[1].images_per_s
         latest_s = lease.began_s + core.policy.late_alone_s
         if job.terms.deadline_s is not None and core.now_s + needs_s <= job.terms.deadline_s:
             latest_s = job.terms.deadline_s - 2 * needs_s - core.policy.lease_s
-        first, stop = next(iter(lease.open))
         if core.now_s < latest_s:
             again_s = latest_s
-        elif stop - first <= _affordable(core, job, performance):
-            lease.twin = True
-            job.twins += 1
-            lease_out(core, job, replica, first, stop, performance, twin_of=lease)
+        else:
+            for held in list(late.leases):
+                _twin(core, held, late)
     core.remind(again_s, "late", f"{job.terms.job_id}/{lease.lease_id}")
+
+
+def _images(core: Core, lease: Lease) -> int:
+    return sum(core.jobs[lease.job_id].terms.images_in(*run) for run in lease.open)
+
+
+def _twin(core: Core, lease: Lease, late: Replica) -> None:
+    """Lease its first open shards to another replica as well, if there is one and it may be."""
+    job = core.jobs[lease.job_id]
+    other = _other(core, job, late)
+    if other is None or job.stopping or lease.revoked or job.has_twin(lease):
+        return
+    replica, performance = other
+    first, stop = next(iter(lease.open))
+    if stop - first <= _affordable(core, job, performance):
+        lease.twin = True
+        job.twins += 1
+        lease_out(core, job, replica, first, stop, performance, twin_of=lease)
 
 
 def _other(core: Core, job: Job, late: Replica) -> tuple[Replica, Performance] | None:

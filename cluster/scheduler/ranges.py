@@ -19,11 +19,16 @@ class Ranges:
     def __repr__(self) -> str:
         return f"Ranges({list(self)})"
 
-    def __len__(self) -> int:
-        return self._size
+    def __bool__(self) -> bool:
+        return self._size > 0
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(list(zip(self._firsts, self._stops, strict=True)))
+
+    @property
+    def size(self) -> int:
+        """How many numbers are in. Not its length: it iterates over ranges."""
+        return self._size
 
     def __contains__(self, number: int) -> bool:
         at = bisect_right(self._firsts, number) - 1

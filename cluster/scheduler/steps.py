@@ -83,7 +83,7 @@ def _chain(demand: Demand, offer: Offer) -> list[Step]:
     if offer.nodes > offer.up:
         served = demand.images
         if 0 < demand.rate < math.inf:  # until the deadline that sets the rate
-            served = min(served, int(demand.images * best.images_per_s / demand.rate))
+            served = int(min(served, demand.images * best.images_per_s / demand.rate))
         start = start_cost(standing, demand.objective) / max(1, served)
         chain.append(Step(cost + start, hardware, best, cost, offer.nodes - offer.up))
     slower = best

@@ -77,7 +77,7 @@ class JobBook:
         """These shards have commit records; returns the images that are new by it."""
         fresh = self.committed.missing(first, stop)
         self.committed.add(first, stop)
-        if len(self.committed) == self.terms.shards and self.done_s is None:
+        if self.committed.size == self.terms.shards and self.done_s is None:
             self.done_s = now_s
         return sum(self.terms.images_in(*part) for part in fresh)
 
@@ -88,7 +88,7 @@ class JobBook:
         accounted = Ranges(self.committed)
         for lost in command.set_aside:
             accounted.add(lost.shard, lost.shard + 1)
-        whole = len(accounted) == self.terms.shards
+        whole = accounted.size == self.terms.shards
         if command.state.startswith("completed") and not whole:
             missing = accounted.missing(0, self.terms.shards)
             raise InvalidCommand(f"{command}, but shards {missing} are not committed")

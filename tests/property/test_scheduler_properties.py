@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -24,8 +26,11 @@ PROFILES = [
     profile("fast", 1000, 500, idle_w=50, load_s=5, load_j=500, faster=((1200, 800),)),
     profile("thrifty", 300, 60, idle_w=10, load_s=3, load_j=100),
     profile("edge", 10, 15, idle_w=1, load_s=1, load_j=20),
-]
-HARDWARE = st.sampled_from(["fast", "thrifty", "edge"])
+    profile("new", 200, 90, load_j=20, samples=0, quality="estimated", bounds_j=(0.1, 0.9),
+            faster=((250, 300),)),
+]  # fmt: skip
+PROFILES += [replace(found, model="n") for found in PROFILES]
+HARDWARE = st.sampled_from(["fast", "thrifty", "edge", "new"])
 
 
 class Fleet(RuleBasedStateMachine):
@@ -53,13 +58,16 @@ class Fleet(RuleBasedStateMachine):
         objective=st.sampled_from(["energy", "deadline", "throughput", "cost", "carbon"]),
         budget_j=st.one_of(st.none(), st.floats(0, 3000)),
         done=st.booleans(),
+        model=st.sampled_from("mn"),
     )
-    def submit(self, images, shard_images, deadline_s, priority, owner, objective, budget_j, done):  # type: ignore[no-untyped-def]
+    def submit(  # type: ignore[no-untyped-def]
+        self, images, shard_images, deadline_s, priority, owner, objective, budget_j, done, model
+    ):
         if len(self.world.state.jobs) >= 4:
             return
         at_s = self.world.now_s
         terms = JobTerms(
-            f"j{len(self.jobs)}", "m", images, shard_images, owner, priority,
+            f"j{len(self.jobs)}", model, images, shard_images, owner, priority,
             None if deadline_s is None else at_s + deadline_s, objective, budget_j,
         )  # fmt: skip
         self.jobs[terms.job_id] = terms

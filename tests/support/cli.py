@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,13 @@ def un0_json(*args: str) -> Any:
 class Running:
     """``un0 ARGS`` under way."""
 
-    def __init__(self, *args: str) -> None:
+    def __init__(self, *args: str, under: Sequence[str] = ()) -> None:
         self._directory = tempfile.TemporaryDirectory()
         self._out = Path(self._directory.name, "out")
         self._err = Path(self._directory.name, "err")
         with self._out.open("w") as out, self._err.open("w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jobs.cli", *args],
+                [*under, sys.executable, "-m", "jobs.cli", *args],
                 stdout=out,
                 stderr=err,
                 stdin=subprocess.DEVNULL,
@@ -98,9 +98,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(*args: str) -> Iterator[Running]:
-    """``un0 ARGS`` under way; nothing of it is left afterwards."""
-    command = Running(*args)
+def running(*args: str, under: Sequence[str] = ()) -> Iterator[Running]:
+    """``un0 ARGS`` under way; nothing of it is left afterwards. under: a command to run it by."""
+    command = Running(*args, under=under)
     try:
         yield command
     finally:

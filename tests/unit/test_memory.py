@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,8 @@ def test_a_tile_is_halved_until_it_fits() -> None:
     assert (nothing.tile, nothing.fits) == (1, False)
 
 
-def test_a_cpu_keeps_its_tile() -> None:
+def test_a_cpu_keeps_its_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no tile was measured here yet
     sampler = Sampler(random_model(), device="cpu")
     found = sampler.plan()
     assert found.tile == found.default_tile == sampler.tile

@@ -34,13 +34,15 @@ class World:
     now_ns: int = 10**12
     busy: bool | None = False  # whether others work on the GPUs
     cpu_s: dict[int, float] = field(default_factory=lambda: {1: 0.0, 2: 0.0, 99: 0.0})
+    dead: set[int] = field(default_factory=set)
 
     def clock(self) -> int:
         return self.now_ns
 
     def cpu(self, pids: Sequence[int]) -> CpuTimes:
         return CpuTimes(
-            sum(self.cpu_s.values()), {p: self.cpu_s[p] for p in pids if p in self.cpu_s}
+            sum(self.cpu_s.values()),
+            {p: self.cpu_s[p] for p in pids if p in self.cpu_s and p not in self.dead},
         )
 
     def run(self, seconds: float, **busy: float) -> None:
@@ -337,3 +339,20 @@ def test_a_closed_meter_can_be_closed_again_until_the_store_takes_it(
     assert meter.sample() == []
     assert meter.close()
     assert total_j(store) == HOST_W * 5
+
+
+def test_what_a_process_used_until_it_was_killed_is_wasted_not_a_stranger_s(
+    world: World, store: ObjectStore
+) -> None:
+    meter = node(world, store)
+    meter.sit(Seat("r0", 1))
+    meter.begin(attempt(world, "r0", "a"))
+    for _ in range(8):  # less than the time from one cut to the next
+        world.run(1, p1=1)
+        meter.sample()
+    world.dead.add(1)
+    meter.sample()
+    assert meter.deserted
+    assert meter.close()
+    assert total_j(store, bucket="wasted") == 8 * HOST_W
+    assert total_j(store, bucket="foreign") == 0

@@ -16,7 +16,7 @@ from cluster.scheduler.terms import OperatingPoint, Performance, Standing, Usage
 from cluster.types import Precision, model_key
 from un0 import DEFAULT_MODEL, load_model
 from un0.config import ModelConfig
-from un0.work import gflop_per_image
+from un0.work import images_flops
 
 GPU_NAMES = [
     "NVIDIA B200", "NVIDIA H200", "NVIDIA H200 NVL", "NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe",
@@ -89,16 +89,17 @@ def test_a_cpu_counts_by_its_threads() -> None:
 
 
 def test_unknown_hardware_is_used_when_it_is_all_there_is_and_learned_from() -> None:
-    book = ProfileBook([prior("the machines in the basement")])
     hardware = "the machines in the basement"
-    (known,) = book.all()
+    known = prior(hardware)
+    book = ProfileBook([known])
     offers = {known.model: [Offer(known, 3, 0)]}
     demand = Demand(known.model, "energy", 1.0, 1000, patient=False)
     plan = make_plan([demand], offers, Policy())
     assert plan.nodes(hardware, known.model) >= 1
     point = known.curve[0].point
     book.observe(hardware, known.model, point, Usage(500, 5.0, 20_000, "measured_counter"))
-    learned = book.all()[0].curve[0]
+    (profile,) = book.changed()
+    learned = profile.curve[0]
     assert learned.quality == "measured_counter"
     assert learned.samples == 1
 
@@ -124,8 +125,8 @@ def test_the_work_of_an_image_is_that_of_its_products_and_convolutions() -> None
         parameterization="standard", relativization="absolute", encoding="sin_cos",
     )  # fmt: skip
     # 0.672 of the dynamics and 0.683 of the decoder
-    assert gflop_per_image(config) == pytest.approx(1.355, rel=0.01)
-    assert 0 < gflop_per_image(load_model(DEFAULT_MODEL).config) < 1
+    assert images_flops(config).plain / 1e9 == pytest.approx(1.355, rel=0.01)
+    assert 0 < images_flops(load_model(DEFAULT_MODEL).config).plain / 1e9 < 1
 
 
 def test_a_model_key_tells_revision_and_precision() -> None:

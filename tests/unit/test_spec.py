@@ -30,6 +30,20 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"count": 1, "deadline": "5 parsecs"}, "deadline: '5 parsecs': not a duration"),
     ({"count": 1, "deadline": "-2h"}, "deadline: '-2h'"),
     ({"count": 1, "deadline": "inf"}, "deadline: 'inf'"),
+    ({"count": 1, "priority": 101}, "priority: 101"),
+    ({"count": 1, "priority": -101}, "priority: -101"),
+    ({"count": 1, "priority": 1.5}, "priority: 1.5"),
+    ({"count": 1, "priority": True}, "priority: True"),
+    ({"count": 1, "objective": "speed"}, "objective: 'speed'"),
+    ({"count": 1, "energy_budget": 0}, "energy_budget: 0"),
+    ({"count": 1, "energy_budget": "0 kJ"}, "energy_budget: '0 kJ'"),
+    ({"count": 1, "energy_budget": "-5 J"}, "energy_budget: '-5 J': not an energy"),
+    ({"count": 1, "energy_budget": "5 mJ"}, "energy_budget: '5 mJ': not an energy"),
+    ({"count": 1, "energy_budget": "3 horses"}, "energy_budget: '3 horses': not an energy"),
+    ({"count": 1, "energy_budget": "kWh"}, "energy_budget: 'kWh': not an energy"),
+    ({"count": 1, "energy_budget": "1e400 J"}, "energy_budget: '1e400 J'"),
+    ({"count": 1, "energy_budget": float("nan")}, "energy_budget: nan"),
+    ({"count": 1, "energy_budget": [5]}, "energy_budget: [5]"),
     ({"count": 1, "job_id": "../escape"}, "job_id: '../escape'"),
     ({"count": 1, "job_id": ""}, "job_id: ''"),
     ({"count": 1, "model": ""}, "model: ''"),
@@ -53,6 +67,26 @@ def test_every_problem_is_named_at_once() -> None:
     lines = str(refusal.value).splitlines()
     assert lines[0] == "job spec job.yaml is not usable:"
     assert len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "joules"),
+    [
+        (500, 500), ("500", 500), ("500 J", 500), ("2kJ", 2000), ("2 kj", 2000), ("3 MJ", 3e6),
+        ("20 Wh", 72_000), ("1.5 kWh", 5.4e6), ("1e3 J", 1000), (" 2 KWH ", 7.2e6),
+    ],
+)  # fmt: skip
+def test_energy_budgets_are_read_in_joules(value: object, joules: float) -> None:
+    assert parse_spec({"count": 1, "energy_budget": value}).energy_budget == joules
+
+
+def test_what_the_scheduler_heeds_is_in_the_record_and_left_out_is_the_default() -> None:
+    spec = parse_spec({"count": 1, "priority": -7, "objective": "cost", "energy_budget": "2 kJ"})
+    record = spec.model_dump(mode="json", exclude_none=True)
+    assert (record["priority"], record["objective"], record["energy_budget"]) == (-7, "cost", 2e3)
+    plain = JobSpec(count=1).model_dump(mode="json", exclude_none=True)
+    assert (plain["priority"], plain["objective"]) == (0, "energy")
+    assert "energy_budget" not in plain
 
 
 @pytest.mark.parametrize(

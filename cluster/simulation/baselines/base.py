@@ -178,7 +178,7 @@ class Baseline:
             del device.sent[event.lease_id]
             device.work_s -= piece.work_s
             device.idle_since_s = self.now_s
-        if len(job.committed) == job.terms.shards:
+        if job.committed.size == job.terms.shards:
             del self._jobs[event.job_id]
             self._out.append(commands.FinishJob(event.job_id, "completed"))
 
@@ -187,7 +187,7 @@ class Baseline:
     def _hand_out(self) -> None:
         full: set[str] = set()  # models for which there is no room, whatever the job
         for job in sorted(self._waiting.values(), key=lambda job: job.urgency):
-            while len(job.waiting) and job.terms.model not in full:
+            while job.waiting and job.terms.model not in full:
                 choice = self.choose(job)
                 if choice is None:
                     full.add(job.terms.model)
@@ -197,7 +197,7 @@ class Baseline:
                 work_s = job.terms.images_in(first, stop) / performance.images_per_s
                 device.backlog.append(Piece(job, first, stop, performance.point, work_s))
                 device.work_s += work_s
-            if not len(job.waiting):
+            if not job.waiting:
                 del self._waiting[job.terms.job_id]
 
     def _see_to(self, device: Device) -> None:

@@ -1,0 +1,272 @@
+"""What this machine does with a model, measured: images/s and joules by batch and precision.
+
+The energy of a window is what the node's meter would charge a replica for the same work. An image
+belongs to its batch: the batch is fixed for a model and a kind of device, so that every machine
+makes the same bytes (docs/adr/0002-tiles.md). The sweep shows what other batches would do; the
+profile holds the one that is used.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from cluster.clock import monotonic_s
+from cluster.energy import sum_energy
+from cluster.errors import UserError
+from cluster.metering.bench import BenchMeter, Idle, bench_meter
+from cluster.metering.hardware import hardware_class
+from cluster.scheduler.priors import prior_profile
+from cluster.scheduler.profiles import Profile
+from cluster.scheduler.terms import OperatingPoint, Performance, Standing
+from cluster.types import Energy, EnergyQuality, Precision, model_key
+from un0 import Sampler, Un0Model, load_model
+
+MIN_WINDOW_S = 2.0  # counters tick: a shorter window says little about joules (docs/energy.md)
+IDLE_S = 3.0
+ROUNDS = 3
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+CPU_BATCHES, GPU_BATCHES = (8, 16, 32, 64, 128), (64, 128, 256, 512, 1024)
+KEEP_BYTES = 2 * 2**30  # of weights: up to this all samplers stay, and windows are interleaved
+MOST_THREADS = 4
+
+OnStep = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Images made without a pause, what it took, and what the meter says of it."""
+
+    images: int
+    duration_s: float
+    energy: Energy
+
+
+@dataclass(frozen=True)
+class Point:
+    """One batch at one precision. used: the batch that the project uses on this kind of device."""
+
+    precision: Precision
+    batch_size: int
+    used: bool
+    windows: tuple[Window, ...] = ()
+
+    @property
+    def images_per_s(self) -> float:
+        """The median window's."""
+        return statistics.median(w.images / w.duration_s for w in self.windows)
+
+    @property
+    def energy_per_image_j(self) -> float | None:
+        """The median window's; None if one is not known."""
+        return self._per_image([w.energy.energy_mj for w in self.windows])
+
+    @property
+    def bounds_j(self) -> tuple[float | None, float | None]:
+        """Low and high of an image's joules where they are an estimate."""
+        return (
+            self._per_image([w.energy.low_mj for w in self.windows]),
+            self._per_image([w.energy.high_mj for w in self.windows]),
+        )
+
+    @property
+    def quality(self) -> EnergyQuality:
+        """That of the least sure window."""
+        return sum_energy(w.energy for w in self.windows).quality
+
+    def performance(self) -> Performance | None:
+        """The point as the scheduler knows it; None without joules."""
+        energy_j = self.energy_per_image_j
+        if not energy_j:
+            return None
+        power_w = energy_j * self.images_per_s
+        point = OperatingPoint(self.batch_size)
+        return Performance(
+            point, self.images_per_s, power_w, self.quality, *self.bounds_j, len(self.windows)
+        )
+
+    def _per_image(self, values_mj: Sequence[int | None]) -> float | None:
+        known = [
+            mj / 1e3 / window.images
+            for mj, window in zip(values_mj, self.windows, strict=True)
+            if mj is not None
+        ]
+        return statistics.median(known) if known and len(known) == len(values_mj) else None
+
+
+@dataclass(frozen=True)
+class Load:
+    """From a file to a model that is ready, in a process that has PyTorch."""
+
+    precision: Precision
+    duration_s: float
+    energy: Energy
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """All that was measured. hardware: the class by which the fleet knows this machine."""
+
+    hardware: str
+    provider: str
+    model: str
+    model_rev: str
+    threads: int
+    idle: Idle
+    loads: tuple[Load, ...]
+    points: tuple[Point, ...]
+
+    def share_of_best(self, point: Point) -> float:
+        """Its images/s over those of the fastest batch at its precision."""
+        rates = [p.images_per_s for p in self.points if p.precision == point.precision]
+        return point.images_per_s / max(rates)
+
+    def profiles(self) -> list[Profile]:
+        """One for each precision whose joules are known, with the point that is used. An idle
+        power that could not be measured is that of the prior."""
+        found = []
+        for load in self.loads:
+            used = (p for p in self.points if p.used and p.precision == load.precision)
+            performance = next((point.performance() for point in used), None)
+            if performance is None or load.energy.energy_mj is None:
+                continue
+            key = model_key(self.model_rev, load.precision)
+            idle_w = self.idle.power_w
+            if idle_w is None:
+                batch_size = performance.point.batch_size
+                guess = prior_profile(self.hardware, key, 1.0, batch_size=batch_size)
+                idle_w = guess.standing.idle_w
+            standing = Standing(idle_w, load.duration_s, load.energy.energy_mj / 1e3)
+            found.append(Profile(self.hardware, key, standing, (performance,)))
+        return found
+
+
+def usual_threads(cpus: int) -> int:
+    """Threads of a CPU replica on a machine of so many: up to four, fewest CPUs left over."""
+    return max(range(1, MOST_THREADS + 1), key=lambda t: (cpus // t * t, t))
+
+
+def calibrate(
+    model: str,
+    *,
+    precisions: Sequence[Precision] = PRECISIONS,
+    batches: Sequence[int] | None = None,
+    seconds: float = MIN_WINDOW_S,
+    rounds: int = ROUNDS,
+    on_step: OnStep = lambda _done, _total, _what: None,
+) -> Calibration:
+    """Measure this machine's GPU, or its CPUs if it has none, as one replica uses them.
+
+    batches: besides the one that is used. seconds: of each
+    window, at least two; every point gets ``rounds`` of them, interleaved between points while the
+    samplers fit in memory, so that a slow spell of the machine does not fall on one point alone.
+    Raises InputError for a precision the device cannot run, UserError for a window too short.
+    """
+    if not MIN_WINDOW_S <= seconds < math.inf:
+        raise UserError(f"--seconds {seconds:g}: joules need windows of at least {MIN_WINDOW_S:g}")
+    gpu = gpu_here()
+    threads = 2 if gpu else usual_threads(os.cpu_count() or 1)
+    cpu_share = min(1.0, threads / (os.cpu_count() or 1))
+    with bench_meter(gpu) as bench:
+        loads: list[Load] = []
+        for number, precision in enumerate(precisions):
+            on_step(number, len(precisions), f"loading in {precision}")
+            with bench.window() as metered:
+                loaded = load_model(model)
+                sampler = Sampler(loaded, precision=precision, threads=threads)
+                sampler.warm_up()
+            loads.append(Load(precision, metered.duration_s, metered.energy))
+        on_step(0, 1, "idling")
+        idle = bench.idle(IDLE_S, cpu_share)
+        used = sampler.tile
+        sizes = sorted({used, *(batches or (GPU_BATCHES if gpu else CPU_BATCHES))})
+        points = _sweep(
+            [Point(precision, size, size == used) for precision in precisions for size in sizes],
+            lambda p: _sampler(loaded, p, threads),
+            bench,
+            seconds,
+            rounds,
+            interleaved=4 * loaded.config.num_params * len(precisions) * len(sizes) <= KEEP_BYTES,
+            on_step=on_step,
+        )
+    return Calibration(
+        hardware=hardware_class(bench.hw_name if gpu else None, threads),
+        provider=bench.provider,
+        model=model,
+        model_rev=loaded.rev,
+        threads=threads,
+        idle=idle,
+        loads=tuple(loads),
+        points=tuple(points),
+    )
+
+
+def _sweep(
+    points: Sequence[Point],
+    build: Callable[[Point], Sampler | None],
+    bench: BenchMeter,
+    seconds: float,
+    rounds: int,
+    *,
+    interleaved: bool,
+    on_step: OnStep,
+) -> list[Point]:
+    """The points with their windows; those that do not fit in memory are left out."""
+    each = [p for _ in range(rounds) for p in points]
+    order = each if interleaved else sorted(each, key=points.index)
+    samplers: dict[Point, Sampler | None] = {}
+    windows: dict[Point, list[Window]] = defaultdict(list)
+    for number, point in enumerate(order):
+        on_step(number, len(order), f"{point.precision}, batches of {point.batch_size}")
+        if point not in samplers:
+            if not interleaved:
+                samplers.clear()
+            samplers[point] = build(point)
+        sampler = samplers[point]
+        if sampler is not None:
+            windows[point].append(_window(bench, sampler, seconds))
+    return [replace(p, windows=tuple(windows[p])) for p in points if windows[p]]
+
+
+def _sampler(loaded: Un0Model, point: Point, threads: int) -> Sampler | None:
+    """A warm sampler of that batch; None if the device has no room for it."""
+    try:
+        sampler = Sampler(loaded, precision=point.precision, tile=point.batch_size, threads=threads)
+        sampler.warm_up()
+    except torch.OutOfMemoryError:
+        return None
+    return sampler
+
+
+def _window(bench: BenchMeter, sampler: Sampler, seconds: float) -> Window:
+    """Images without a pause for at least so long, in whole rounds of batches."""
+    unit = sampler.tile * sampler.threads
+    made, wanted = 0, unit
+    with bench.window() as metered:
+        start_s = monotonic_s()
+        while True:
+            classes = np.arange(made, made + wanted) % sampler.config.num_classes
+            for _, images in sampler.generate_tiles(0, made, classes):
+                made += len(images)
+            spent_s = monotonic_s() - start_s
+            if spent_s >= seconds:
+                break
+            wanted = unit * math.ceil(made / spent_s * (seconds - spent_s) / unit)
+    return Window(made, metered.duration_s, metered.energy)
+
+
+def gpu_here() -> tuple[str, str] | None:
+    """Name and UUID of the GPU that PyTorch uses; None without one."""
+    if not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(0)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
+    # Of a MIG slice CUDA may tell the board's UUID.
+    return properties.name, visible if visible.startswith("MIG-") else str(properties.uuid)

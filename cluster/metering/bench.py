@@ -1,0 +1,116 @@
+"""A node's meter for a process that measures itself, outside any fleet."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+from cluster.clock import monotonic_ns
+from cluster.errors import UserError
+from cluster.metering.hardware import cpu_times
+from cluster.metering.node import NodeMeter
+from cluster.metering.reading import Source
+from cluster.metering.seat import Seat, gpu_source, host_sources
+from cluster.metering.ticker import Ticker
+from cluster.metering.usage import Use
+from cluster.storage.energy_log import EnergyLog
+from cluster.storage.open import open_store
+from cluster.types import MISSING_ENERGY, Energy, EnergyQuality
+
+IDLE_BUSY = 0.1  # of all CPU time: with more, a machine is not idle
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Power while nothing runs, and how it is known."""
+
+    power_w: float | None
+    quality: EnergyQuality
+
+
+@dataclass
+class Metered:
+    """What a window took; known once it is over."""
+
+    energy: Energy = MISSING_ENERGY
+    duration_s: float = 0.0
+
+
+class BenchMeter:
+    """Charges windows of this process as the fleet's meter would charge a replica."""
+
+    def __init__(self, meter: NodeMeter, seat: Seat) -> None:
+        self._meter, self._seat = meter, seat
+        device = meter.sit(seat)
+        self.hw_name, self.provider = device.hw_name, meter.provider(device)
+
+    @contextmanager
+    def window(self) -> Iterator[Metered]:
+        """Meter what happens inside."""
+        metered = Metered()
+        use = Use(monotonic_ns(), None, "overhead", uuid.uuid4().hex, self._seat.replica_id)
+        self._meter.begin(use)
+        try:
+            yield metered
+        finally:
+            use = replace(use, end_ns=monotonic_ns())
+            metered.energy = self._meter.end(use)
+            metered.duration_s = ((use.end_ns or 0) - use.start_ns) / 1e9
+
+    def idle(self, watch_s: float, cpu_share: float) -> Idle:
+        """The device's power over some seconds of doing nothing; of CPUs, that share of it.
+
+        Unknown where other processes keep the CPUs busy meanwhile: it would be theirs.
+        """
+        on_gpu = self._seat.gpu_uuid is not None
+        sources = [gpu_source(self._seat)] if on_gpu else host_sources()
+        try:
+            busy_s = cpu_times(()).machine_s
+            found = _power(sources, watch_s, 1.0 if on_gpu else cpu_share)
+            busy_s = cpu_times(()).machine_s - busy_s
+            others = not on_gpu and busy_s > IDLE_BUSY * watch_s * (os.cpu_count() or 1)
+            return Idle(None, "missing") if others else found
+        finally:
+            for source in sources:
+                source.close()
+
+
+@contextmanager
+def bench_meter(gpu: tuple[str, str] | None) -> Iterator[BenchMeter]:
+    """A meter of the GPU (name, UUID), or of the CPUs. Nothing of it gets into a store's energy
+    log, which the fleet's own meter may be writing for the same devices.
+
+    Raises UserError for CPUs that have no meter of their own.
+    """
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="un0-meter-"))
+        store = open_store(directory, probe=False)
+        log = EnergyLog(store, socket.gethostname(), math.inf, cluster_id="bench")
+        meter = NodeMeter(log, 0)
+        stack.callback(meter.close)
+        name, gpu_uuid = gpu or ("cpu", None)
+        try:
+            bench = BenchMeter(meter, Seat("bench", os.getpid(), gpu_uuid, name))
+        except LookupError as error:
+            raise UserError(f"this machine's CPUs cannot be measured alone: {error}") from None
+        stack.callback(Ticker(meter.sample, 1.0, "sample").close)
+        yield bench
+
+
+def _power(sources: Sequence[Source], watch_s: float, share: float) -> Idle:
+    before = [source.read() for source in sources]
+    time.sleep(watch_s)
+    after = [source.read() for source in sources]
+    power_w = 0.0
+    for first, last in zip(before, after, strict=True):
+        if first.energy_mj is None or last.energy_mj is None or first.epoch != last.epoch:
+            return Idle(None, "missing")
+        power_w += (last.energy_mj - first.energy_mj) * 1e6 / (last.at_ns - first.at_ns)
+    return Idle(share * power_w, after[-1].quality) if sources else Idle(None, "missing")

@@ -1,0 +1,213 @@
+"""Why a job, or one shard of it, was run as it was: plain values from its store. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cluster.energy import sum_energy
+from cluster.storage.decisions import DecisionRecord
+from cluster.types import CommitRecord, Energy, JobRecord, model_key
+
+COST_UNITS = {
+    "energy": "J",
+    "deadline": "J",
+    "throughput": "s",
+    "cost": "of the price's currency",
+    "carbon": "gCO2e",
+}
+_RUNS = ("lease", "probe", "speculate")  # the kinds that hand shards to a replica
+_Leased = Mapping[int, set[str]]  # the hardware that each shard was leased to
+
+
+def explain_job(
+    record: JobRecord, decisions: Sequence[DecisionRecord], commits: Sequence[CommitRecord]
+) -> dict[str, Any]:
+    """What was believed, what was done about it and why, and what came of it."""
+    plans = [d for d in decisions if d.kind == "plan" and d.why == _plan_name(record)]
+    return {
+        **_job(record, commits),
+        "decisions": dict(Counter(d.kind for d in decisions)),
+        "runs": len({d.run_id for d in decisions}),
+        "plans": len(plans),
+        "last_plan": {"at": plans[-1].at, "rivals": _rivals(plans[-1])} if plans else None,
+        "events": _events(d for d in decisions if d.kind not in ("plan", "lease")),
+        "hardware": _hardware(record, decisions, commits),
+    }
+
+
+def explain_shard(
+    record: JobRecord,
+    decisions: Sequence[DecisionRecord],
+    commit: CommitRecord | None,
+    shard: int,
+) -> dict[str, Any]:
+    """Every lease of one shard, the plan it followed, and what was really measured."""
+    part = record.workload.shard(shard)
+    about = [d for d in decisions if d.first is not None and d.first <= shard < (d.stop or 0)]
+    plans = {
+        (d.run_id, d.plan): d for d in decisions if d.kind == "plan" and d.why == _plan_name(record)
+    }
+    return {
+        **_job(record, [] if commit is None else [commit]),
+        "shard": shard,
+        "start": part.start,
+        "stop": part.stop,
+        "leases": [_lease(record, d, plans) for d in about if d.kind in _RUNS],
+        "set_aside": [{"at": d.at, "why": d.why} for d in about if d.kind == "set_aside"],
+        "measured": None if commit is None else _measured([commit]) | _where(commit),
+    }
+
+
+def _job(record: JobRecord, commits: Sequence[CommitRecord]) -> dict[str, Any]:
+    spec, workload = record.spec, record.workload
+    objective = spec.get("objective", "energy")
+    return {
+        "job_id": workload.job_id,
+        "model": workload.model,
+        "model_key": model_key(workload.model_rev, workload.precision),
+        "objective": objective,
+        "cost_unit": COST_UNITS.get(objective, "J"),
+        "priority": spec.get("priority", 0),
+        "deadline_s": spec.get("deadline"),
+        "energy_budget_j": spec.get("energy_budget"),
+        "images": workload.count,
+        "shards": workload.num_shards,
+        "committed_shards": len(commits),
+    }
+
+
+def _plan_name(record: JobRecord) -> str:
+    """How plans name the demand that the job is part of."""
+    workload = record.workload
+    key = model_key(workload.model_rev, workload.precision)
+    return f"{key} for {record.spec.get('objective', 'energy')}"
+
+
+def _rivals(plan: DecisionRecord | None) -> list[dict[str, Any]]:
+    return [] if plan is None else [rival.model_dump() for rival in plan.rivals]
+
+
+def _events(decisions: Iterable[DecisionRecord]) -> list[dict[str, Any]]:
+    """Decisions of one kind about one hardware for one reason, together; figures in the reason
+    do not make it another. In order of the first of each."""
+    groups: dict[tuple[str | None, ...], list[DecisionRecord]] = defaultdict(list)
+    for d in decisions:
+        groups[d.kind, d.hardware, re.sub(r"\d+", "#", d.why)].append(d)
+    return [
+        {
+            "kind": kind,
+            "hardware": hardware,
+            "why": group[-1].why,
+            "times": len(group),
+            "first_at": group[0].at,
+            "last_at": group[-1].at,
+            "replicas": sorted({d.replica_id for d in group if d.replica_id}),
+            "shards": [[d.first, d.stop] for d in group if d.first is not None],
+        }
+        for (kind, hardware, _), group in groups.items()
+    ]
+
+
+def _hardware(
+    record: JobRecord, decisions: Sequence[DecisionRecord], commits: Sequence[CommitRecord]
+) -> list[dict[str, Any]]:
+    """Of each hardware: what its leases were believed to take, and what its commits took."""
+    leases: dict[str, list[DecisionRecord]] = defaultdict(list)
+    leased: dict[int, set[str]] = defaultdict(set)
+    for d in decisions:
+        if d.kind in _RUNS and d.hardware is not None and d.first is not None and d.stop:
+            leases[d.hardware].append(d)
+            for shard in range(d.first, d.stop):
+                leased[shard].add(d.hardware)
+    ran: dict[str, list[CommitRecord]] = defaultdict(list)
+    for commit in commits:
+        ran[_ran_on(commit, leased)].append(commit)
+    return [
+        {
+            "hardware": hardware,
+            "leases": len(leases[hardware]),
+            "predicted": _predicted(record, leases[hardware]) if leases[hardware] else None,
+            "measured": _measured(ran[hardware]) if ran[hardware] else None,
+        }
+        for hardware in sorted({*leases, *ran})
+    ]
+
+
+def _ran_on(commit: CommitRecord, leased: _Leased) -> str:
+    """The hardware by the name that decisions have for it, where they leave no doubt."""
+    names = leased.get(commit.shard, set())
+    return next(iter(names)) if len(names) == 1 else commit.hardware
+
+
+def _lease(
+    record: JobRecord, d: DecisionRecord, plans: Mapping[tuple[str, int], DecisionRecord]
+) -> dict[str, Any]:
+    return {
+        "at": d.at,
+        "kind": d.kind,
+        "why": d.why,
+        "replica_id": d.replica_id,
+        "hardware": d.hardware,
+        "first": d.first,
+        "stop": d.stop,
+        "predicted": _predicted(record, [d]),
+        "run_id": d.run_id,
+        "plan": d.plan,
+        "rivals": _rivals(plans.get((d.run_id, d.plan))),
+    }
+
+
+def _predicted(record: JobRecord, leases: Sequence[DecisionRecord]) -> dict[str, Any]:
+    """What these leases were believed to take together."""
+    shard = record.workload.shard
+    images = sum(
+        shard(d.stop - 1).stop - shard(d.first).start
+        for d in leases
+        if d.first is not None and d.stop
+    )
+    joules = [d.predicted_j for d in leases]
+    seconds = [d.predicted_s for d in leases]
+    energy_j = _total(joules)
+    return {
+        "images": images,
+        "seconds": _total(seconds),
+        "energy_j": energy_j,
+        "energy_per_image_j": None if energy_j is None or not images else energy_j / images,
+    }
+
+
+def _total(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def _measured(commits: Sequence[CommitRecord]) -> dict[str, Any]:
+    """What these shards took, as their commit records have it."""
+    energy: Energy = sum_energy(commit.energy for commit in commits)
+    images = sum(commit.rows for commit in commits)
+    return {
+        "images": images,
+        "seconds": sum(commit.generate_s for commit in commits),
+        "energy_j": _joules(energy.energy_mj),
+        "low_j": _joules(energy.low_mj),
+        "high_j": _joules(energy.high_mj),
+        "quality": energy.quality,
+        "method": energy.method,
+        "energy_per_image_j": _joules(energy.energy_mj, images),
+    }
+
+
+def _where(commit: CommitRecord) -> dict[str, Any]:
+    return {
+        "hardware": commit.hardware,
+        "host_name": commit.host_name,
+        "attempt_id": commit.attempt_id,
+        "committed_at": commit.committed_at,
+    }
+
+
+def _joules(energy_mj: int | None, over: int = 1) -> float | None:
+    return None if energy_mj is None or not over else energy_mj / 1e3 / over

@@ -1,0 +1,77 @@
+"""A node that is cut off goes on working, and comes back: not a pixel of the job is different."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.cli import running, un0_json
+from support.netns import net_fleet, why_not
+from support.rayfleet import Kind, images_by_host
+
+from cluster.clock import utc_now
+from cluster.metering.hardware import hardware_class
+from cluster.storage.layout import JobLayout
+from cluster.storage.open import open_store
+from cluster.storage.profiles import save_profile
+
+pytestmark = pytest.mark.slow
+WAIT_S = 120.0
+COUNT = 12000
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < until_s, "waited in vain"
+        time.sleep(0.1)
+
+
+def test_a_job_completes_without_a_node_that_is_cut_off_and_its_late_work_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    store = open_store(str(tmp_path / "store"))
+    slow = Kind(
+        hardware_class(None, threads=1), cpus=1, idle_w=1, busy_w=3, images_per_s=150, power_w=4
+    )
+    save_profile(store, slow.profile(), utc_now())
+    where = ("--store", store.config.uri)
+    layout = JobLayout("job")
+
+    def attempts() -> int:
+        """Attempts that have written their images."""
+        return sum(1 for _ in store.list(layout.attempts))
+
+    with net_fleet(tmp_path, "left", "right") as fleet:
+        # a deadline that one of them is believed not to meet: both work
+        job = ("generate", "--job-id", "job", "--count", str(COUNT), "--shard-images", "256",
+               "--address", fleet.address, "--deadline", "5s", "--json")  # fmt: skip
+        with running(*job, *where, under=fleet.run("head")) as command:
+            command.until(lambda: images_by_host(store, "job").keys() == {"left", "right"})
+            fleet.cut_off("right")
+            zombies = fleet.processes("right", "ray::Replica")
+            assert zombies
+            for zombie in zombies:
+                zombie.suspend()  # in the middle of its shards
+            assert command.wait() == 0, command.stdout + command.stderr
+            assert json.loads(command.stdout)["state"] == "completed"
+        whole = un0_json("verify", "job", *where)
+        assert whole["ok"] is True
+        made, late = images_by_host(store, "job"), attempts()
+        assert sum(made.values()) == COUNT
+
+        for zombie in zombies:
+            zombie.resume()
+        wait_for(lambda: attempts() > late)  # it did not know that it was given up
+        fleet.heal("right")
+        wait_for(lambda: not any(zombie.is_running() for zombie in zombies))
+        again = un0_json("verify", "job", *where)
+        assert again["ok"] is True
+        assert again["pixel_sha256"] == whole["pixel_sha256"]
+        assert images_by_host(store, "job") == made

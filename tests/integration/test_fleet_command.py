@@ -1,0 +1,123 @@
+"""``un0 fleet``, with a coordinator and without."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from cluster.clock import utc_now
+from cluster.progress import FleetView, NodeView, SeatView
+from cluster.scheduler.priors import prior_profile
+from cluster.scheduler.profiles import Profile
+from cluster.scheduler.terms import OperatingPoint, Performance, Standing
+from cluster.storage.open import open_store
+from cluster.storage.profiles import save_profile
+from jobs.cli import main
+
+SEAT = SeatView(
+    "r-1",
+    "node-1",
+    "alpha",
+    "NVIDIA L4",
+    "parked",
+    "",
+    "no work for its model",
+    75.0,
+    0,
+    0.0,
+    False,
+)
+VIEW = FleetView(
+    epoch=3,
+    nodes=(NodeView("node-1", "alpha", {"rack": "7"}, ("NVIDIA L4 GPU-1",)),),
+    seats=(SEAT,),
+    jobs=("job-a",),
+    power_w=72.0,
+    cap_w=500.0,
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    """A store that knows one device by measurement and one by its data sheet."""
+    store = open_store(str(tmp_path / "store"))
+    at_work = Performance(OperatingPoint(256), 2000.0, 60.0, "measured_counter", samples=40)
+    measured = Profile("NVIDIA L4", "0123456789abcdef/bf16", Standing(22, 9, 300), (at_work,))
+    save_profile(store, measured, utc_now() - timedelta(days=3))
+    save_profile(store, prior_profile("Tesla T4", "rev/fp32", 1.0, batch_size=256), utc_now())
+    return str(tmp_path / "store")
+
+
+def fleet(
+    *arguments: str,
+    view: FleetView | None,
+    patch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> str:
+    launch: Any = ModuleType("cluster.actors.launch")  # no Ray needs to be started for this
+    launch.fleet_view = lambda _address, _store: view
+    patch.setitem(sys.modules, "cluster.actors.launch", launch)
+    patch.setattr(sys, "argv", ["un0", "fleet", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    out, err = capsys.readouterr()
+    assert not end.value.code, out + err
+    return out
+
+
+def test_a_running_fleet_shows_who_is_parked_and_why(
+    place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = fleet("--store", place, view=VIEW, patch=monkeypatch, capsys=capsys)
+    seat = next(line for line in shown.splitlines() if line.startswith("r-1"))
+    assert "parked" in seat
+    assert "no work for its model" in seat
+    for words in ("running job-a", "up to 72 W, of at most 500 W", "NVIDIA L4 GPU-1", "rack=7"):
+        assert words in shown
+    assert "No coordinator" not in shown
+
+
+def test_profiles_tell_how_they_are_known_and_how_old_they_are(
+    place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = fleet("--store", place, view=None, patch=monkeypatch, capsys=capsys)
+    assert "No coordinator is running there" in shown
+    known = next(line for line in shown.splitlines() if "0123456789ab/bf16" in line)
+    assert "30 mJ" in known
+    assert "measured counter" in known
+    assert "3 days ago" in known
+    guess = next(line for line in shown.splitlines() if "Tesla T4" in line)
+    assert "estimated" in guess
+    assert " to " in guess  # an estimate has its bounds
+    assert "never: a guess" in guess
+
+
+def test_scripts_get_the_same_facts(
+    place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = json.loads(
+        fleet("--store", place, "--json", view=VIEW, patch=monkeypatch, capsys=capsys)
+    )
+    assert said["fleet"]["seats"][0]["why"] == "no work for its model"
+    assert said["here"] is None
+    assert {p["hardware"] for p in said["profiles"]} == {"NVIDIA L4", "Tesla T4"}
+    said = json.loads(
+        fleet("--store", place, "--json", view=None, patch=monkeypatch, capsys=capsys)
+    )
+    assert said["fleet"] is None
+    assert any(device["hw_type"] == "cpu" for device in said["here"]["devices"])
+
+
+def test_an_empty_store_says_how_to_fill_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = str(tmp_path / "new")
+    shown = fleet("--store", place, view=None, patch=monkeypatch, capsys=capsys)
+    assert f"un0 calibrate --store {place}" in shown
+    assert not Path(place).exists()  # looking writes nothing
