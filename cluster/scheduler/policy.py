@@ -32,7 +32,7 @@ class Policy:
 
     reserve: float = 1.05
     slack_share: float = 0.97
-    round_down: float = 0.3
+    round_down: float = 0.0
     start_share: float = 0.02
     hold_fill: float = 0.8
     lease_s: float = 10.0

@@ -108,7 +108,8 @@ def test_prices_and_carbon_of_zero_are_no_trouble() -> None:
 def test_what_round_down_leaves_out_is_no_shortfall() -> None:
     """Else owners would come before deadlines though there is hardware for all."""
     demand = Demand("m", "energy", 120, 10_000_000, patient=False)
-    made = make_plan([demand], {"m": [Offer(CHEAP, 4, 0)]}, Policy(start_share=0.0))
+    policy = Policy(round_down=0.3, start_share=0.0)
+    made = make_plan([demand], {"m": [Offer(CHEAP, 4, 0)]}, policy)
     assert granted(made) == {"cheap": (1, 50)}
     assert not made.shortfall
     assert plan(401, CHEAP).shortfall == {("m", "energy"): 1}
