@@ -64,7 +64,7 @@ def generate_command(
     precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16, int8 or fp8.")] = None,
     encoding: Annotated[str | None, typer.Option(help="png, webp, jpeg or raw.")] = None,
     shard_images: Annotated[int | None, typer.Option(help="Images per commit.")] = None,
-    deadline: Annotated[str | None, typer.Option(help="Watched: 90s, 15m, 2h30m.")] = None,
+    deadline: Annotated[str | None, typer.Option(help="From submission: 90s, 15m, 2h30m.")] = None,
     priority: Annotated[
         int | None, typer.Option(help="-100 to 100; higher goes first. Default 0.")
     ] = None,

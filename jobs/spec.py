@@ -68,7 +68,8 @@ class JobSpec(BaseModel):
     model: a name from ``un0 models`` or the path of a checkpoint; None is the bundled model.
     count: images. seed: 0..2**64-1; image i depends on (model, seed, i, its class) only.
     classes: class ids or names dealt out in turn, or a mapping from them to weights; None is all.
-    deadline: seconds, or for example ``2h30m``, from submission. It is watched and reported.
+    deadline: seconds, or for example ``2h30m``, from submission. The scheduler
+        plans for it with the fewest joules, and a miss is reported.
     priority: -100..100; higher goes first. objective: what the scheduler minimises: joules, the
         risk of lateness, time, money or grams of CO2e; it never changes an image.
     energy_budget: joules, or for example ``2 kJ``; the job pauses before it exceeds it.
