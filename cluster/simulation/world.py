@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -11,33 +10,13 @@ from cluster.scheduler import events
 from cluster.scheduler.commands import RunLease
 from cluster.scheduler.terms import Usage
 from cluster.simulation.books import InvalidCommand, JobBook
+from cluster.simulation.calendar import Calendar
 from cluster.simulation.device import Device, Running, Truth
 from cluster.simulation.energy import Bucket, Buckets, PowerTimeline
 from cluster.simulation.faults import FaultKind, Faults
 from cluster.simulation.fleet import FleetSpec
 
 Tell = Callable[[events.Event], None]
-
-
-class Calendar:
-    """What will happen when. ``now_s`` is the virtual clock."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = count()
-
-    def at(self, at_s: float, action: Callable[[], None]) -> None:
-        """Do this then; what is put in first comes first at equal times."""
-        heapq.heappush(self._heap, (at_s, next(self._order), action))
-
-    def next_s(self) -> float | None:
-        """When the next thing happens; None if nothing ever will."""
-        return self._heap[0][0] if self._heap else None
-
-    def pop(self) -> Callable[[], None]:
-        """The next thing to happen."""
-        return heapq.heappop(self._heap)[2]
 
 
 class World:
