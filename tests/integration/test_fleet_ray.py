@@ -26,6 +26,10 @@ from cluster.storage.open import open_store
 from cluster.storage.profiles import load_profiles, save_profile
 
 WAIT_S = 120.0
+TIMED = pytest.mark.skipif(
+    not os.environ.get("UN0_TEST_TIMED"),
+    reason="its job may end too soon, or be taken over, on a busy machine: UN0_TEST_TIMED=1 runs it",
+)
 
 
 class World:
@@ -110,6 +114,7 @@ def test_a_deadline_that_the_cheap_node_cannot_meet_brings_in_the_dear_one(world
     assert un0_json("verify", "urgent", "--store", world.store.config.uri)["ok"] is True
 
 
+@TIMED
 @pytest.mark.slow
 def test_a_node_that_joins_gets_work_and_one_that_dies_takes_nothing_along(world: World) -> None:
     """A replica is killed too: its node's meter lives on, and writes down what it wasted."""
@@ -170,6 +175,7 @@ def write_logs(world: World) -> None:
         ray.shutdown()
 
 
+@TIMED
 @pytest.mark.slow
 def test_a_job_outlives_its_driver_beside_another_and_resume_attaches_to_it(world: World) -> None:
     count = world.images_in(15)
