@@ -28,7 +28,7 @@ from cluster.storage.profiles import load_profiles, save_profile
 WAIT_S = 120.0
 TIMED = pytest.mark.skipif(
     not os.environ.get("UN0_TEST_TIMED"),
-    reason="its job may end too soon, or be taken over, on a busy machine: UN0_TEST_TIMED=1 runs it",
+    reason="its job may end too soon on a busy machine: UN0_TEST_TIMED=1 runs it",
 )
 
 
