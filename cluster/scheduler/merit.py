@@ -15,6 +15,8 @@ from cluster.scheduler.policy import Policy
 from cluster.scheduler.steps import Demand, Offer, Step, merit_order, power_mw, start_cost
 from cluster.scheduler.terms import Objective, Performance
 
+ROUNDING = 1e-9  # of a rate: what additions leave over wakes no replica
+
 
 @dataclass(frozen=True)
 class Grant:
@@ -147,8 +149,9 @@ def _serve(demand: Demand, steps: Sequence[Step], room: _Room, policy: Policy) -
     """Grants in merit order until the rate is met."""
     grants: dict[str, Grant] = {}
     need, shards = demand.rate, demand.shards
+    met = 0.0 if need == math.inf else ROUNDING * need
     for step in steps:
-        if grants and need <= 0:
+        if grants and need <= met:
             break
         held = grants.get(step.hardware)
         if step.upgrade:
@@ -165,7 +168,8 @@ def _serve(demand: Demand, steps: Sequence[Step], room: _Room, policy: Policy) -
         wanted = min(step.nodes, shards)
         if need < math.inf:
             wanted = min(
-                wanted, max(0 if grants else 1, math.ceil(need / rate - policy.round_down))
+                wanted,
+                max(0 if grants else 1, math.ceil(need / rate - policy.round_down - ROUNDING)),
             )
         nodes = room.grant(step.hardware, wanted, power_mw(run.performance))
         if nodes > 0:
