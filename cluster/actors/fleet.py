@@ -15,12 +15,13 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.actors.job_run import JobRun
+from cluster.actors.knowledge import Knowledge
 from cluster.actors.node_meter import RunMeter, meter_on
-from cluster.actors.options import FleetOptions, ModelWork, RunPlan
+from cluster.actors.options import FleetOptions, RunPlan
 from cluster.actors.replica import Closed, Failure, Heartbeat, Load, Ready, Replica
 from cluster.actors.seat import Seat, Work
-from cluster.actors.seats import Place, facts_of, places_on, view_of
-from cluster.clock import monotonic_s, utc_now
+from cluster.actors.seats import facts_of, places_on, view_of
+from cluster.clock import monotonic_s
 from cluster.errors import ClusterError
 from cluster.execution import Attempt
 from cluster.progress import FleetView, NodeView, SeatView
@@ -50,14 +51,9 @@ from cluster.scheduler.events import (
     Tick,
 )
 from cluster.scheduler.policy import Policy
-from cluster.scheduler.priors import prior_profile
-from cluster.scheduler.profiles import Profile, ProfileBook
 from cluster.scheduler.state import SchedulerState
 from cluster.scheduler.terms import Usage
-from cluster.storage.decisions import DecisionLog
-from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
-from cluster.storage.profiles import load_profiles, save_profile
 from cluster.types import CommitRecord, Energy, model_key
 
 logger = logging.getLogger(__name__)
@@ -74,18 +70,18 @@ class Fleet:
     def __init__(self, options: FleetOptions) -> None:
         self._options = options
         self._store = open_store(options.store, probe=False)
-        self._book = ProfileBook(_known_profiles(self._store))
+        self._run_id = uuid.uuid4().hex
+        self._knowledge = Knowledge(self._store, options, self._run_id)
         # With replicas of its own a run uses all of them: whoever asked for them wants them used
         policy = Policy(start_share=math.inf) if options.own else Policy()
-        self._state = SchedulerState(self._book, policy, options.cap_w)
+        self._state = SchedulerState(
+            self._knowledge.book, policy, options.cap_w, self._knowledge.forecast
+        )
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._jobs: dict[str, JobRun] = {}
-        self._loads: dict[str, tuple[Load, ModelWork]] = {}  # by model key
         self._seats: dict[str, Seat] = {}
         self._nodes: dict[str, NodeView] = {}
         self._meters: dict[str, RunMeter] = {}  # by node
-        self._run_id = uuid.uuid4().hex
-        self._decisions = DecisionLog(self._store, self._run_id)
         self._tasks: set[asyncio.Task[None]] = set()
         self._reminder: asyncio.TimerHandle | None = None
         self._visited_s = monotonic_s()
@@ -108,13 +104,13 @@ class Fleet:
         except ClusterError as error:
             await self._end(job, FinishJob(job_id, "failed", str(error)))
             return job
-        self._decisions.begin(job_id)
+        self._knowledge.decisions.begin(job_id)
         workload = plan.workload
         key = model_key(workload.model_rev, workload.precision)
         load = Load(workload.model, workload.model_rev, workload.precision)
-        self._loads[key] = load, plan.facts
+        self._knowledge.models[key] = load, plan.facts
         for seat in self._seats.values():
-            self._believe(seat.place, key)
+            self._knowledge.believe(seat.place, key)
         terms = plan.terms
         if terms.deadline_s is not None:
             terms = replace(terms, deadline_s=monotonic_s() + terms.deadline_s)
@@ -181,7 +177,7 @@ class Fleet:
         """End every replica, leave the meters, and keep what was learned."""
         await asyncio.gather(*(self._close_seat(seat) for seat in self._seats.values()))
         await self._leave_meters()
-        await asyncio.to_thread(self._write_down)
+        await asyncio.to_thread(self._knowledge.write_down)
 
     def _put(self, event: Event) -> None:
         self._events.put_nowait(event)
@@ -191,7 +187,7 @@ class Fleet:
         if isinstance(event, NodeLost):  # not before: earlier events' commands may name its seats
             for seat in self._seats_on(event.node_id):
                 del self._seats[seat.replica_id]
-        self._decisions.append(self._state.take_decisions())
+        self._knowledge.decisions.append(self._state.take_decisions())
         for command in commands:
             self._carry_out(command)
 
@@ -257,8 +253,8 @@ class Fleet:
             self._nodes[node_id] = view_of(alive[node_id], facts)
             for place in places_on(alive[node_id], facts, self._options, len(self._seats)):
                 self._seats[place.replica_id] = Seat(place)
-                for key in self._loads:
-                    self._believe(place, key)
+                for key in self._knowledge.models:
+                    self._knowledge.believe(place, key)
                 self._put(ReplicaJoined(monotonic_s(), place.replica_id, node_id, place.hardware))
 
     def _node_gone(self, node_id: str) -> None:
@@ -272,26 +268,10 @@ class Fleet:
     def _seats_on(self, node_id: str) -> list[Seat]:
         return [seat for seat in self._seats.values() if seat.place.node_id == node_id]
 
-    def _believe(self, place: Place, key: str) -> None:
-        """Have a belief of the hardware: the fleet's own, or one from data sheets."""
-        if self._book.profile(place.hardware, key) is not None:
-            return
-        load, work = self._loads[key]
-        tile = work.cpu_tile if place.options.device == "cpu" else work.gpu_tile
-        self._book.put(
-            prior_profile(
-                place.hardware,
-                key,
-                work.gflop_per_image,
-                batch_size=tile,
-                precision=load.precision,
-            )
-        )
-
     async def _wake(self, seat: Seat, model: str) -> None:
         seat.life += 1
         life, name = seat.life, seat.name
-        load, _ = self._loads[model]
+        load, _ = self._knowledge.models[model]
         for job in self._jobs_of(model):
             job.update(seat.replica_id, state="starting")
         pinned = NodeAffinitySchedulingStrategy(seat.place.node_id, soft=False)
@@ -483,9 +463,9 @@ class Fleet:
             await self._leave_meters()
         else:
             await asyncio.gather(*(self._end_job_on(seat, job) for seat in seats))
-        explained = asyncio.wrap_future(self._decisions.end(finish.job_id))
+        explained = asyncio.wrap_future(self._knowledge.decisions.end(finish.job_id))
         await asyncio.wait([explained], timeout=CLOSE_S)
-        await asyncio.to_thread(self._write_down)
+        await asyncio.to_thread(self._knowledge.write_down)
         await job.end(finish)
         self._jobs.pop(finish.job_id, None)
 
@@ -503,24 +483,7 @@ class Fleet:
         """Write down what was learned and decided, now and then, for ever."""
         while True:
             await asyncio.sleep(KEEP_S)
-            await asyncio.to_thread(self._write_down)
-
-    def _write_down(self) -> None:
-        """Keep the beliefs that work has changed, and the decisions. Never raises."""
-        self._decisions.flush()
-        for profile in self._book.changed():
-            try:
-                save_profile(self._store, profile, utc_now())
-            except ClusterError as error:
-                logger.warning("a profile could not be kept: %s", error)
-
-
-def _known_profiles(store: ObjectStore) -> list[Profile]:
-    try:
-        return load_profiles(store)
-    except ClusterError as error:
-        logger.warning("the fleet's profiles cannot be read: %s", error)
-        return []
+            await asyncio.to_thread(self._knowledge.write_down)
 
 
 def _commit_event(seat: Seat, lease: RunLease, record: CommitRecord) -> ShardsCommitted:

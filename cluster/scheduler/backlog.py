@@ -54,6 +54,7 @@ class Job:
 
     terms: JobTerms
     number: int  # in order of submission
+    came_s: float = 0.0
     waiting: Ranges = field(default_factory=Ranges)
     done: Ranges = field(default_factory=Ranges)
     suspects: Ranges = field(default_factory=Ranges)
@@ -71,8 +72,8 @@ class Job:
     told: str = ""  # the last reason for standing still that the user was told
 
     @staticmethod
-    def of(terms: JobTerms, number: int, done: tuple[tuple[int, int], ...]) -> Job:
-        job = Job(terms, number)
+    def of(terms: JobTerms, number: int, came_s: float, done: tuple[tuple[int, int], ...]) -> Job:
+        job = Job(terms, number, came_s)
         job.put_back(0, terms.shards)
         for first, stop in done:
             job.finish(first, stop)

@@ -33,7 +33,7 @@ def replan(core: Core) -> None:
     models = {job.terms.model for job in open_jobs}
     offers = {model: core.offers(model) for model in models}
     standby = {model: _standby(own) for model, own in offers.items()}
-    needs = demands(open_jobs, core.now_s, standby, core.policy)
+    needs = demands(open_jobs, core.now_s, standby, core.policy, core.forecast)
     before = core.plan
     core.plan = make_plan(needs, offers, core.policy, core.cap_mw)
     if core.plan != before:
@@ -42,7 +42,7 @@ def replan(core: Core) -> None:
             core.note("plan", f"{key[0]} for {key[1]}", rivals=rivals)
     fair = bool(core.plan.shortfall)
     core.order = defaultdict(dict)
-    for job in by_urgency(open_jobs, core.served_j, fair=fair):
+    for job in by_urgency(open_jobs, core.served_j, core.now_s, core.policy, fair=fair):
         if job.has_work:
             core.order[job.terms.model][job.terms.job_id] = job
     _wake_and_switch(core)

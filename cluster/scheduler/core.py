@@ -11,6 +11,7 @@ from cluster.scheduler.backlog import Job, Lease
 from cluster.scheduler.commands import Command, RevokeLease
 from cluster.scheduler.explain import Decision, Diary, Kind
 from cluster.scheduler.fleet import Fleet, Replica
+from cluster.scheduler.forecast import Forecast
 from cluster.scheduler.merit import Plan
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import ProfileBook
@@ -33,6 +34,7 @@ class Core:
     policy: Policy
     fleet: Fleet
     cap_mw: int | None = None
+    forecast: Forecast = field(default_factory=Forecast)
     now_s: float = 0.0
     jobs: dict[str, Job] = field(default_factory=dict)
     order: dict[str, dict[str, Job]] = field(default_factory=dict)

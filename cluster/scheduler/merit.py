@@ -8,7 +8,8 @@ of steps is one. Costs are joules, or what the objective counts instead.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cluster.scheduler.policy import Policy
@@ -101,15 +102,20 @@ def make_plan(
     free = {o.profile.hardware: o.nodes for own in offers.values() for o in own}
     room = _Room(free, math.inf if cap_mw is None else float(cap_mw))
     steps_of: dict[tuple[str, Objective], list[Step]] = {}
+    served: list[Demand] = []
     for demand in demands:
         own = _within(room, offers.get(demand.model, ()))
         steps = steps_of[demand.key] = merit_order(demand, own)
+        if _is_scarce(demand, steps, policy):
+            worth = _speed(steps, policy.ahead_price * steps[0].order)
+            demand = replace(demand, rate=max(demand.rate, min(demand.steady, worth)))
+        served.append(demand)
         held = _hold(demand, own, steps, policy)
         if held is not None:
             plan.hold_rate[demand.key] = held
         else:
             plan.grants[demand.key] = _serve(demand, steps, room, policy)
-    for demand in demands:  # only when all have what they need
+    for demand in served:  # only when all have what they need
         grants = plan.grants.get(demand.key)
         if grants is not None:
             _widen(demand, offers.get(demand.model, ()), grants, room, policy)
@@ -179,6 +185,33 @@ def _serve(demand: Demand, steps: Sequence[Step], room: _Room, policy: Policy) -
     return grants
 
 
+def _is_scarce(demand: Demand, steps: Sequence[Step], policy: Policy) -> bool:
+    """Whether a busy spell would have to be served at a price that is worth working ahead for."""
+    if demand.steady <= demand.rate:
+        return False
+    return _price(steps, demand.busy) > policy.scarce * _price(steps, demand.steady)
+
+
+def _price(steps: Sequence[Step], rate: float) -> float:
+    """What one more image costs while all are made at this rate; inf beyond what there is."""
+    return next((order for order, speed in _speeds(steps) if speed >= rate), math.inf)
+
+
+def _speed(steps: Sequence[Step], price: float) -> float:
+    """Images/s at which no image costs more than this."""
+    return max((speed for order, speed in _speeds(steps) if order <= price), default=0.0)
+
+
+def _speeds(steps: Sequence[Step]) -> Iterator[tuple[float, float]]:
+    """The price of each step, and the images/s that it and those before it make."""
+    nodes: dict[str, int] = defaultdict(int)
+    each: dict[str, float] = {}
+    for step in steps:
+        nodes[step.hardware] += step.nodes
+        each[step.hardware] = max(each.get(step.hardware, 0.0), step.performance.images_per_s)
+        yield step.order, sum(count * each[hardware] for hardware, count in nodes.items())
+
+
 def _widen(
     demand: Demand,
     offers: Sequence[Offer],
@@ -186,12 +219,13 @@ def _widen(
     room: _Room,
     policy: Policy,
 ) -> None:
-    """More replicas of what is granted anyway, as far as their start-up is a trifle: done sooner,
-    later work has the cheap hardware to itself."""
+    """More replicas of the cheapest hardware that is granted, as far as their start-up is a trifle:
+    done sooner, later work has it to itself."""
     shards = demand.shards - sum(grant.nodes for grant in grants.values())
+    best = min((grant.cost for grant in grants.values()), default=0.0)
     for offer in offers:
         grant = grants.get(offer.profile.hardware)
-        if grant is None:
+        if grant is None or grant.cost > best:
             continue
         start = start_cost(offer.profile.standing, demand.objective)
         budget = policy.start_share * demand.images * grant.cost

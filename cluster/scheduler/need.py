@@ -6,8 +6,10 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cluster.scheduler.backlog import Job
+from cluster.scheduler.forecast import Expected, Forecast
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.steps import Demand
 from cluster.scheduler.terms import Objective
@@ -25,7 +27,9 @@ class Standby:
     load_s: float
 
 
-def by_urgency(jobs: Iterable[Job], served: Mapping[str, float], *, fair: bool) -> list[Job]:
+def by_urgency(
+    jobs: Iterable[Job], served: Mapping[str, float], now_s: float, policy: Policy, *, fair: bool
+) -> list[Job]:
     """Jobs in the order in which they get capacity.
 
     Priority first; then deadlines, and between jobs without one the owner who was served least.
@@ -33,13 +37,21 @@ def by_urgency(jobs: Iterable[Job], served: Mapping[str, float], *, fair: bool) 
     """
 
     def key(job: Job) -> tuple[float, ...]:
-        terms = job.terms
-        deadline_s = math.inf if terms.deadline_s is None else terms.deadline_s
-        owed = served.get(terms.owner, 0.0)
-        order = (owed, deadline_s) if fair else (deadline_s, owed)
-        return (-terms.priority, *order, job.number)
+        turn_s = _turn_s(job, now_s, policy)
+        owed = served.get(job.terms.owner, 0.0)
+        order = (owed, turn_s) if fair else (turn_s, owed)
+        return (-job.terms.priority, *order, job.number)
 
     return sorted(jobs, key=key)
+
+
+def _turn_s(job: Job, now_s: float, policy: Policy) -> float:
+    """By when it is its turn: the deadline; or, of a job without one, when it has waited so long
+    that those with one may go before it no more."""
+    if job.terms.deadline_s is not None:
+        return job.terms.deadline_s
+    turn_s = job.came_s + policy.turn_s
+    return turn_s if turn_s <= now_s else math.inf
 
 
 def demands(
@@ -47,11 +59,13 @@ def demands(
     now_s: float,
     standby: Mapping[str, Standby],
     policy: Policy,
+    forecast: Forecast,
 ) -> list[Demand]:
     """What every model and objective needs, most pressing first: by priority, then
     deadline, then age: no model has to wait for ever for the hardware that another one holds.
 
     standby: by model; time for loading is set aside only for what replicas that are up cannot do.
+    forecast: of the work that is to come.
     """
     groups: dict[Key, list[Job]] = defaultdict(list)
     for job in jobs:
@@ -60,11 +74,13 @@ def demands(
     found: list[tuple[float, float, int, Demand]] = []
     for (model, objective), members in groups.items():
         due = sorted((j for j in members if j.terms.deadline_s is not None), key=_deadline_s)
-        rate, in_time = _rate(due, now_s, policy.lease_s, policy)
+        ahead = forecast.ahead((model, objective), now_s) if due else []
+        pace = _pace(due, ahead, now_s, policy.lease_s, policy)
         ready = standby.get(model)
-        if ready is not None and rate > ready.images_per_s:
-            loading_s = ready.load_s * (1 - ready.images_per_s / rate)
-            rate, in_time = _rate(due, now_s, policy.lease_s + loading_s, policy)
+        if ready is not None and pace.rate > ready.images_per_s:
+            loading_s = ready.load_s * (1 - ready.images_per_s / pace.rate)
+            pace = _pace(due, ahead, now_s, policy.lease_s + loading_s, policy)
+        rate = pace.rate
         if objective == "deadline":
             rate *= DEADLINE_RESERVE
         elif objective == "throughput":
@@ -74,13 +90,15 @@ def demands(
             objective,
             rate,
             sum(job.images_left for job in members),
-            patient=in_time
+            patient=pace.in_time
             and objective in ("energy", "cost", "carbon")
             and len(due) == len(members),
             shards=sum(job.shards_left for job in members),
-            relaxed=in_time,
+            relaxed=pace.in_time,
+            steady=pace.steady,
+            busy=pace.steady * (1 + (ahead[0].unsure if ahead else 0.0)),
         )
-        first_s = _deadline_s(due[0]) if due else math.inf
+        first_s = min(_turn_s(job, now_s, policy) for job in members)
         priority, oldest = max(j.terms.priority for j in members), min(j.number for j in members)
         found.append((-priority, first_s, oldest, demand))
     found.sort(key=lambda entry: entry[:3])
@@ -100,16 +118,65 @@ def hold_until_s(
     return until_s
 
 
-def _rate(due: Sequence[Job], now_s: float, margin_s: float, policy: Policy) -> tuple[float, bool]:
-    """Images/s by which every prefix of jobs in order of deadline is done in time, with reserve;
-    and whether there is any time left to wait."""
-    prefix, rate, in_time = 0, 0.0, True
+class _Pace(NamedTuple):
+    """rate: images/s by which all that is there is done in time, with reserve. steady: with what is
+    expected too, as steadily as can be; at least the rate. in_time: there is time to wait."""
+
+    rate: float
+    steady: float
+    in_time: bool
+
+
+def _pace(
+    due: Sequence[Job],
+    ahead: Sequence[Expected],
+    now_s: float,
+    margin_s: float,
+    policy: Policy,
+) -> _Pace:
+    """What the deadlines of these jobs, in order, ask for; of all the time, margin_s is lost."""
+    goals, in_time = [], True
     for job in due:
-        prefix += job.images_left
         left_s = policy.slack_share * (_deadline_s(job) - now_s) - margin_s
         in_time = in_time and left_s > policy.lease_s
-        rate = max(rate, prefix / max(left_s, policy.lease_s))
-    return policy.reserve * rate, in_time
+        goals.append((max(left_s, policy.lease_s), float(job.images_left)))
+    rate = policy.reserve * steady_rate(0.0, [], goals)
+    if not ahead:
+        return _Pace(rate, rate, in_time)
+    there = sum(images for _, images in goals)
+    to_come = [(more.stop_s - now_s, more.images) for more in ahead]
+    for more in ahead:
+        due_s = max(more.due_s - margin_s, more.stop_s)
+        goals.append((due_s - now_s, more.images))
+    return _Pace(rate, max(rate, steady_rate(there, to_come, goals)), in_time)
+
+
+def steady_rate(
+    there: float, to_come: Sequence[tuple[float, float]], goals: Sequence[tuple[float, float]]
+) -> float:
+    """The rate to work at now, of the schedule whose rate changes least.
+
+    there: images that wait. to_come, goals: (seconds from now, images): more that come until then,
+    evenly since the time before; and what is due then, of both kinds. What is done over time has
+    to stay between two curves: what has come by then, and what is due by then. Whatever an image
+    costs, if faster is dearer, the cheapest way through is the shortest, a taut string; this is its
+    first slope (for one machine: Yao, Demers, Shenker, "A scheduling model for reduced CPU
+    energy", FOCS 1995).
+    """
+    turns = sorted([(at_s, 0, n) for at_s, n in to_come] + [(at_s, 1, n) for at_s, n in goals])
+    least, most, must, may = 0.0, math.inf, 0.0, there
+    for at_s, is_due, images in turns:
+        if not is_due:
+            may += images
+            if may / at_s < least:
+                break  # it runs along what is due until there
+            most = min(most, may / at_s)
+        else:
+            must += images
+            if must / at_s > most:
+                return most  # all that comes is worked off at once until there
+            least = max(least, must / at_s)
+    return least
 
 
 def _deadline_s(job: Job) -> float:

@@ -17,6 +17,10 @@ class Policy:
         its deadline allows, until it would keep one busy for this part of the time left.
     lease_s: work handed out at a time. leases: outstanding per replica, so that the next is there
         before the last ends. replan_s: how often the plan is made anew while nothing happens.
+    turn_s: a job without a deadline that has waited for so long goes before later deadlines of its
+        priority.
+    scarce: work is done ahead of what is expected where an image would cost this many times as
+        much in a busy spell; at no more than ahead_price times the least that an image costs.
     probe_share: of all energy that may be spent on finding out what hardware does; probe_s: work
         of one probe.
     max_attempts: of one shard before it is set aside; more than max_set_aside of them, and more
@@ -38,6 +42,9 @@ class Policy:
     lease_s: float = 10.0
     leases: int = 2
     replan_s: float = 5.0
+    turn_s: float = 86_400.0
+    scarce: float = 1.5
+    ahead_price: float = 4.0
     probe_share: float = 0.02
     probe_s: float = 5.0
     max_attempts: int = 3

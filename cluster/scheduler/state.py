@@ -40,6 +40,7 @@ from cluster.scheduler.events import (
 )
 from cluster.scheduler.explain import Decision
 from cluster.scheduler.fleet import Fleet, Replica
+from cluster.scheduler.forecast import Forecast
 from cluster.scheduler.losses import count_loss, drop_leases, shard_failed
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import ProfileBook
@@ -50,10 +51,14 @@ class SchedulerState:
     """The fleet, the jobs and the plan. ``handle`` is the only mutator."""
 
     def __init__(
-        self, book: ProfileBook, policy: Policy | None = None, cap_w: float | None = None
+        self,
+        book: ProfileBook,
+        policy: Policy | None = None,
+        cap_w: float | None = None,
+        forecast: Forecast | None = None,
     ) -> None:
         policy = policy or Policy()
-        self._core = Core(book, policy, Fleet(policy.leases), _milli(cap_w))
+        self._core = Core(book, policy, Fleet(policy.leases), _milli(cap_w), forecast or Forecast())
         self._submitted = 0
         self._reminder_s: float | None = None
         self._on: dict[type[Any], Callable[[Any], None]] = {
@@ -126,11 +131,13 @@ class SchedulerState:
         if terms.job_id in core.jobs:
             return
         self._submitted += 1
+        if not event.done:  # else it came before
+            core.forecast.observe(core.now_s, terms)
         owners = {job.terms.owner for job in core.jobs.values()}
         if terms.owner not in owners:  # it owes nothing, nor is it owed what others had meanwhile
             least_j = min((core.served_j.get(owner, 0.0) for owner in owners), default=0.0)
             core.served_j[terms.owner] = max(core.served_j.get(terms.owner, 0.0), least_j)
-        core.jobs[terms.job_id] = Job.of(terms, self._submitted, event.done)
+        core.jobs[terms.job_id] = Job.of(terms, self._submitted, core.now_s, event.done)
         for key in [key for key in core.barred if key[1] == terms.model]:
             del core.barred[key]
         core.stale = True

@@ -18,6 +18,8 @@ class Demand:
     """What the jobs of one model and objective need from now on.
 
     rate: images/s that meet all deadlines, reserve included; inf is as fast as can be.
+    steady, busy: images/s at which the work that is expected too goes most steadily, and the same
+    in a spell in which more of it comes (one standard deviation); at least the rate, or 0.
     images: left to make. patient: nothing is lost by waiting while the rate is small. shards: that
     they are in, so that no more replicas than that can be of use. relaxed: no deadline is near.
     """
@@ -29,6 +31,8 @@ class Demand:
     patient: bool
     shards: int = sys.maxsize
     relaxed: bool = True
+    steady: float = 0.0
+    busy: float = 0.0
 
     @property
     def key(self) -> tuple[str, Objective]:

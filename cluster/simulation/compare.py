@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cluster.errors import UserError
+from cluster.scheduler.forecast import Forecast
 from cluster.scheduler.profiles import ProfileBook
 from cluster.scheduler.state import SchedulerState
 from cluster.simulation.baselines import BASELINES
+from cluster.simulation.baselines.base import Baseline
 from cluster.simulation.books import Arrival, Scheduler, SimulationResult
 from cluster.simulation.bound import Bound, lower_bound
 from cluster.simulation.faults import believed
@@ -17,26 +19,37 @@ from cluster.simulation.simulator import simulate
 from cluster.simulation.workload import WorkloadSpec
 
 GAP_PARTS = ("dispatch", "idle", "load", "retry", "exploration")
-Maker = Callable[[ProfileBook, tuple[str, ...]], Scheduler]
+Maker = Callable[[ProfileBook, tuple[str, ...], Forecast], Scheduler]
 
-SCHEDULERS: dict[str, Maker] = {"merit": lambda book, _: SchedulerState(book), **BASELINES}
+
+def _plain(kind: type[Baseline]) -> Maker:
+    return lambda book, models, _: kind(book, models)
+
+
+SCHEDULERS: dict[str, Maker] = {
+    "merit": lambda book, _, forecast: SchedulerState(book, forecast=forecast),
+    **{name: _plain(kind) for name, kind in BASELINES.items()},
+}
 
 
 @dataclass(frozen=True)
 class Day:
-    """The jobs of one seed on a fleet, and the bound for them."""
+    """The jobs of one seed on a fleet, and the bound for them. past: jobs of the days before, by
+    which a scheduler may know what is usual."""
 
     fleet: FleetSpec
     workload: WorkloadSpec
     seed: int
     arrivals: Sequence[Arrival]
     bound: Bound
+    past: Sequence[Arrival] = ()
 
     def run(self, maker: Maker) -> SimulationResult:
         """Let a scheduler do it, with beliefs as far off the truth as the workload says."""
         faults = self.workload.faults
         profiles = believed(self.fleet.profiles(), faults.profile_error, self.seed)
-        scheduler = maker(ProfileBook(profiles), tuple(self.workload.models))
+        forecast = Forecast.of((arrival.at_s, arrival.job) for arrival in self.past)
+        scheduler = maker(ProfileBook(profiles), tuple(self.workload.models), forecast)
         horizon_s = self.workload.horizon_s(self.arrivals)
         return simulate(
             self.fleet,
@@ -53,7 +66,7 @@ def make_day(fleet: FleetSpec, workload: WorkloadSpec, seed: int) -> Day:
     arrivals = workload.jobs(fleet, seed)
     slack_s = workload.slack_s or 3600.0
     bound = lower_bound(fleet, arrivals, slot_s=min(300.0, slack_s / 6))
-    return Day(fleet, workload, seed, arrivals, bound)
+    return Day(fleet, workload, seed, arrivals, bound, workload.past(fleet, seed))
 
 
 def scheduler_named(name: str) -> Maker:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from cluster.documents import parse, read_mapping
 from cluster.errors import UserError
@@ -19,6 +20,7 @@ from cluster.simulation.fleet import FleetSpec
 from cluster.simulation.traces import Request, TraceSpec, in_windows, read_trace
 from cluster.types import Record
 
+PAST_SEEDS = 1_000_003  # away from the seeds of days that are simulated
 BUNDLED = Path(__file__).parent / "workloads"
 
 
@@ -66,7 +68,8 @@ class WorkloadSpec(Record):
     """load: work as a share of what the whole fleet could do from the first to the last arrival.
 
     slack_s: from arrival to deadline; null is no deadline. models: share of the work by model.
-    faults: what goes wrong meanwhile.
+    faults: what goes wrong meanwhile. past_days: days of the same kind that went before, which a
+    scheduler may have learned from; of recorded traces there are none.
     """
 
     name: str = Field(min_length=1)
@@ -76,6 +79,20 @@ class WorkloadSpec(Record):
     arrivals: Annotated[SyntheticSpec | TraceSpec, Field(discriminator="kind")]
     shard_images: PositiveInt = 16_384
     faults: Faults = Faults()
+    past_days: NonNegativeInt = 7
+
+    def past(self, fleet: FleetSpec, seed: int) -> list[Arrival]:
+        """The jobs of the days before, on the clock of this one, which begins at 0."""
+        if not isinstance(self.arrivals, SyntheticSpec):
+            return []
+        jobs = []
+        for day in range(1, self.past_days + 1):
+            ago_s = day * max(DAY_S, self.arrivals.span_s)
+            for arrival in self.jobs(fleet, seed * PAST_SEEDS + PAST_SEEDS - day):
+                due_s = arrival.job.deadline_s
+                job = replace(arrival.job, deadline_s=None if due_s is None else due_s - ago_s)
+                jobs.append(Arrival(arrival.at_s - ago_s, job))
+        return jobs
 
     def jobs(self, fleet: FleetSpec, seed: int = 0) -> list[Arrival]:
         """The jobs of this seed on this fleet. Raises UserError if it cannot run a model."""

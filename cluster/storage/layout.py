@@ -12,6 +12,7 @@ IMAGES_FILE = "images.parquet"
 JOBS = "jobs/"
 ENERGY = "energy/"
 PROFILES = "fleet/profiles/"
+ARRIVALS = "fleet/arrivals/"
 PROBES = ".probe/"  # short-lived objects by which a store's abilities are tried
 
 _COMMIT = re.compile(r"(?:^|/)commits/shard-(\d+)\.json$")
@@ -100,6 +101,11 @@ def holds_images(key: str) -> bool:
 def profile_key(hardware: str, model: str) -> str:
     """Where the fleet keeps what it knows of a hardware with a model."""
     return f"{PROFILES}{quote(hardware, safe='')}/{quote(model, safe='')}.json"
+
+
+def arrivals_key(cluster_id: str) -> str:
+    """Where a Ray cluster's fleet keeps what work it is used to."""
+    return f"{ARRIVALS}{quote(cluster_id, safe='')}.json"
 
 
 @dataclass(frozen=True, order=True)

@@ -15,14 +15,16 @@ import pytest
 from support.jobfactory import workload, write_job
 
 from cluster.clock import Anchor
-from cluster.errors import Retryable
+from cluster.errors import Fatal, Retryable
 from cluster.scheduler.explain import Decision
+from cluster.scheduler.forecast import Forecast
 from cluster.scheduler.merit import Rival
 from cluster.scheduler.profiles import Profile
-from cluster.scheduler.terms import OperatingPoint, Performance, Standing
+from cluster.scheduler.terms import JobTerms, OperatingPoint, Performance, Standing
+from cluster.storage.arrivals import load_habits, save_habits
 from cluster.storage.commit import finalise
 from cluster.storage.decisions import DecisionLog, read_decisions
-from cluster.storage.layout import PROFILES, JobLayout, profile_key
+from cluster.storage.layout import PROFILES, JobLayout, arrivals_key, profile_key
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
 from cluster.storage.profiles import load_profile_records, load_profiles, save_profile
@@ -249,3 +251,38 @@ def test_profiles_and_decisions_are_in_nobodys_way(store: ObjectStore) -> None:
     if store.config.uri.startswith("file:"):
         root = store.config.uri.removeprefix("file://")
         assert ds.dataset(f"{root}/jobs/{job.job_id}/attempts").count_rows() == job.count
+
+
+def test_what_work_a_fleet_is_used_to_outlives_its_coordinator_and_its_clock(
+    store: ObjectStore,
+) -> None:
+    at_s = NOW.timestamp()
+    today = Forecast(epoch_s=at_s)
+    for minute in range(0, 2 * 1440, 10):
+        due_s = 60.0 * minute + 1800
+        job = JobTerms("j", MODEL, 500 if minute % 1440 < 60 else 10, 10, deadline_s=due_s)
+        today.observe(60.0 * minute, job)
+    assert load_habits(store, "a:6379") is None
+    habits = today.habits
+    assert habits is not None
+    save_habits(store, "a:6379", habits)
+    assert load_habits(store, "another") is None
+    assert load_habits(store, "a:6379") == habits
+
+    reboot_s = 2 * 86_400.0
+    tomorrow = Forecast(epoch_s=at_s + reboot_s, habits=load_habits(store, "a:6379"))
+    expected = tomorrow.ahead((MODEL, "energy"), 0.0)
+    assert expected == [
+        replace(
+            e, stop_s=pytest.approx(e.stop_s - reboot_s), due_s=pytest.approx(e.due_s - reboot_s)
+        )
+        for e in today.ahead((MODEL, "energy"), reboot_s)
+    ]
+    first, later = expected[0], expected[40]
+    assert first.images > 5 * later.images
+
+
+def test_damaged_habits_name_their_object(store: ObjectStore) -> None:
+    store.put(arrivals_key("a:6379"), b'{"schema_version": 1, "open_bin": 3, "kinds": [{}]}')
+    with pytest.raises(Fatal, match=r"fleet/arrivals/a%3A6379\.json: not a ArrivalsRecord"):
+        load_habits(store, "a:6379")

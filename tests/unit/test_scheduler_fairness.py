@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from support.fleetworld import FleetWorld, profile
 
+from cluster.scheduler.policy import Policy
+
 GPU = profile("gpu", 100, 200)
 
 
@@ -67,3 +69,16 @@ def test_another_job_does_not_cost_an_owner_what_is_owed_to_it() -> None:
     owed = world.state._core.served_j["a"] - world.state._core.served_j["b"]
     world.submit("waits-too", shards=10, owner="b")
     assert world.state._core.served_j["a"] - world.state._core.served_j["b"] >= owed > 0
+
+
+def test_a_job_without_a_deadline_has_its_turn_however_many_with_one_come() -> None:
+    world = FleetWorld([GPU], Policy(turn_s=300))
+    world.join("gpu")
+    world.submit("whenever", shards=3)
+    number = 0
+    while "whenever" not in world.ended:
+        assert world.now_s < 600, "it waits for ever"
+        number += 1  # as much as the hardware can do, and more
+        world.submit(f"due-{number}", shards=20, deadline_s=world.now_s + 15)
+        world.play(world.now_s + 10)
+    assert number > 20

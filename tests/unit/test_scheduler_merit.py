@@ -132,3 +132,30 @@ def test_no_more_replicas_than_shards_are_woken() -> None:
     world.run()
     assert world.ended["j"].state == "completed"
     assert len(world.woken()) <= 2
+
+
+def ahead(rate: float, steady: float, busy: float) -> Plan:
+    """Two cheap nodes and two of 1.8 times the cost are 2,200 images/s; the last resort does 20."""
+    cheap, dear, last = profile("cheap", 100, 50), profile("dear", 1000, 900), profile("x", 10, 900)
+    demand = Demand("m", "energy", rate, 10**7, patient=False, steady=steady, busy=busy)
+    offers = [Offer(found, 2, 2) for found in (cheap, dear, last)]
+    return make_plan([demand], {"m": offers}, EXACT)
+
+
+def test_work_goes_ahead_of_a_rush_that_only_the_dearest_hardware_could_serve() -> None:
+    assert granted(ahead(50, 1200, 2210)) == {"cheap": (2, 50), "dear": (1, 900)}
+    assert granted(ahead(50, 1200, 3000))["dear"] == (1, 900)  # more than there is
+
+
+def test_a_rush_that_the_same_hardware_serves_can_come() -> None:
+    assert granted(ahead(50, 1200, 2190)) == {"cheap": (2, 50)}
+    assert granted(ahead(50, 150, 1500)) == {"cheap": (2, 50)}  # at less than twice the price
+
+
+def test_only_the_cheapest_hardware_is_widened() -> None:
+    free = Policy(round_down=0.0, start_share=math.inf)
+    offers = [Offer(CHEAP, 4, 0), Offer(DEAR, 4, 0)]
+    demand = Demand("m", "energy", 50, 10**7, patient=False)
+    assert granted(make_plan([demand], {"m": offers}, free)) == {"cheap": (4, 50)}
+    made = make_plan([replace(demand, rate=500)], {"m": offers}, free)
+    assert granted(made) == {"cheap": (4, 50), "dear": (1, 900)}

@@ -1,0 +1,73 @@
+"""What work a fleet is used to, kept in the store so that a new coordinator expects it too.
+
+One object for each Ray cluster; the last writer wins. It is a habit, not an account: what is lost
+of it is learned again.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat
+
+from cluster.errors import NotFound
+from cluster.scheduler.forecast import BINS, Bin, Habits, Kind
+from cluster.scheduler.terms import Objective
+from cluster.storage.commit import parse_record
+from cluster.storage.layout import arrivals_key
+from cluster.storage.object_store import ObjectStore
+from cluster.types import SCHEMA_VERSION, Record
+
+BinRow = tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat]
+
+
+class KindRecord(Record):
+    """One kind of work: (days, images, squares, slack) of each bin, from midnight UTC on; and of
+    the open one until now."""
+
+    model: str = Field(min_length=1)
+    objective: Objective
+    bins: Annotated[tuple[BinRow, ...], Field(min_length=BINS, max_length=BINS)]
+    today: BinRow
+
+
+class ArrivalsRecord(Record):
+    """``fleet/arrivals/<cluster>.json``. open_bin: counted since 1970."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    open_bin: int
+    kinds: tuple[KindRecord, ...]
+
+
+def save_habits(store: ObjectStore, cluster_id: str, habits: Habits) -> None:
+    """Keep them for the cluster's next coordinator. Raises what the store raises."""
+    kinds = [
+        KindRecord(
+            model=model,
+            objective=objective,
+            bins=tuple(_row(b) for b in kind.bins),
+            today=_row(kind.today),
+        )
+        for (model, objective), kind in habits.kinds.items()
+    ]
+    record = ArrivalsRecord(open_bin=habits.open_bin, kinds=tuple(kinds))
+    store.put(arrivals_key(cluster_id), record.model_dump_json().encode())
+
+
+def load_habits(store: ObjectStore, cluster_id: str) -> Habits | None:
+    """What the cluster's work was like; None if nothing is known. Raises Fatal if the record is
+    damaged, and what the store raises."""
+    key = arrivals_key(cluster_id)
+    with suppress(NotFound):
+        record = parse_record(ArrivalsRecord, key, store.get(key))
+        kinds = {
+            (kind.model, kind.objective): Kind([Bin(*row) for row in kind.bins], Bin(*kind.today))
+            for kind in record.kinds
+        }
+        return Habits(record.open_bin, kinds)
+    return None
+
+
+def _row(b: Bin) -> BinRow:
+    return b.days, b.images, b.squares, b.slack
