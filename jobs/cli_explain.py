@@ -84,8 +84,9 @@ def _show_job(facts: dict[str, Any]) -> None:
     runs, plans = _count(facts["runs"], "run"), _count(facts["plans"], "plan")
     print(f"\nThe scheduler made {plans} in {runs} of this job.")
     if facts["last_plan"]:
-        print(f"What the last one, of {_time(facts['last_plan']['at'])}, believed:")
-        _show_rivals(facts["last_plan"]["rivals"], facts["cost_unit"])
+        last = facts["last_plan"]
+        print(f"The last one, of {_time(last['at'])}: {last['why']}. What it believed:")
+        _show_rivals(last["rivals"], facts["cost_unit"])
     if facts["events"]:
         print("\nWhat it did beside handing out shards:")
         for event in facts["events"]:

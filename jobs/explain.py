@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cluster.energy import sum_energy
+from cluster.scheduler.explain import demand_name
 from cluster.storage.decisions import DecisionRecord
 from cluster.types import CommitRecord, Energy, JobRecord, model_key
 
@@ -26,13 +27,13 @@ def explain_job(
     record: JobRecord, decisions: Sequence[DecisionRecord], commits: Sequence[CommitRecord]
 ) -> dict[str, Any]:
     """What was believed, what was done about it and why, and what came of it."""
-    plans = [d for d in decisions if d.kind == "plan" and d.why == _plan_name(record)]
+    plans = [d for d in decisions if d.kind == "plan" and d.demand == _demand(record)]
     return {
         **_job(record, commits),
         "decisions": dict(Counter(d.kind for d in decisions)),
         "runs": len({d.run_id for d in decisions}),
         "plans": len(plans),
-        "last_plan": {"at": plans[-1].at, "rivals": _rivals(plans[-1])} if plans else None,
+        "last_plan": _plan(plans[-1]) if plans else None,
         "events": _events(d for d in decisions if d.kind not in ("plan", "lease")),
         "hardware": _hardware(record, decisions, commits),
     }
@@ -48,7 +49,7 @@ def explain_shard(
     part = record.workload.shard(shard)
     about = [d for d in decisions if d.first is not None and d.first <= shard < (d.stop or 0)]
     plans = {
-        (d.run_id, d.plan): d for d in decisions if d.kind == "plan" and d.why == _plan_name(record)
+        (d.run_id, d.plan): d for d in decisions if d.kind == "plan" and d.demand == _demand(record)
     }
     return {
         **_job(record, [] if commit is None else [commit]),
@@ -79,11 +80,15 @@ def _job(record: JobRecord, commits: Sequence[CommitRecord]) -> dict[str, Any]:
     }
 
 
-def _plan_name(record: JobRecord) -> str:
-    """How plans name the demand that the job is part of."""
+def _demand(record: JobRecord) -> str:
+    """The name of the demand that the job is part of."""
     workload = record.workload
     key = model_key(workload.model_rev, workload.precision)
-    return f"{key} for {record.spec.get('objective', 'energy')}"
+    return demand_name(key, record.spec.get("objective", "energy"))
+
+
+def _plan(plan: DecisionRecord) -> dict[str, Any]:
+    return {"at": plan.at, "why": plan.why, "rivals": _rivals(plan)}
 
 
 def _rivals(plan: DecisionRecord | None) -> list[dict[str, Any]]:

@@ -32,7 +32,6 @@ class Coordinator:
         self._fleet: Fleet | None = None
         self._main: asyncio.Task[None] | None = None
         self._ending = False
-        self._followers = 0
 
     async def welcome(self) -> bool:
         """Somebody comes. False if this coordinator is about to end: start another."""

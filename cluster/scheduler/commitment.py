@@ -16,6 +16,7 @@ from cluster.scheduler.dispatch import (
     room_to_probe_j,
     work_to_probe,
 )
+from cluster.scheduler.explain import demand_name
 from cluster.scheduler.fleet import Replica
 from cluster.scheduler.merit import make_plan
 from cluster.scheduler.need import Standby, by_urgency, demands, hold_until_s
@@ -38,8 +39,9 @@ def replan(core: Core) -> None:
     core.plan = make_plan(needs, offers, core.policy, core.cap_mw)
     if core.plan != before:
         core.plan_number += 1
-        for key, rivals in core.plan.rivals.items():
-            core.note("plan", f"{key[0]} for {key[1]}", rivals=rivals)
+        for need in needs:
+            name, rivals = demand_name(*need.key), core.plan.rivals[need.key]
+            core.note("plan", _purpose(core, need), demand=name, rivals=rivals)
     fair = bool(core.plan.shortfall)
     core.order = defaultdict(dict)
     for job in by_urgency(open_jobs, core.served_j, core.now_s, core.policy, fair=fair):
@@ -52,6 +54,17 @@ def replan(core: Core) -> None:
     _tell(core, needs, offers, standby)
     if open_jobs:
         core.plan_by(core.now_s + core.policy.replan_s)
+
+
+def _purpose(core: Core, need: Demand) -> str:
+    """What the plan does about a demand, in words."""
+    if need.key in core.plan.ahead:
+        return f"deadlines ask for {need.rate:.3g} images/s, and it works ahead of a rush"
+    if need.key in core.plan.hold_rate:
+        return f"deadlines ask for {need.rate:.3g} images/s, and it can wait"
+    if need.rate == math.inf:
+        return "as fast as can be"
+    return f"deadlines ask for {need.rate:.3g} images/s" if need.rate else "no deadline: cheaply"
 
 
 def _standby(offers: list[Offer]) -> Standby:

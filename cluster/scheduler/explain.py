@@ -17,7 +17,8 @@ class Decision:
     """One decision. plan: the number of the plan it follows, whose rivals are in a decision of
     that kind. predicted_*: of the whole lease, or of an image where it is a plan's.
 
-    first, stop: the shards that it is about, if any.
+    first, stop: the shards that it is about, if any. demand: what a plan's is about, as
+    ``demand_name`` has it.
     """
 
     kind: Kind
@@ -32,6 +33,12 @@ class Decision:
     predicted_s: float | None = None
     predicted_j: float | None = None
     rivals: tuple[Rival, ...] = ()
+    demand: str | None = None
+
+
+def demand_name(model: str, objective: str) -> str:
+    """What jobs that are planned for together have in common, in one word."""
+    return f"{model} for {objective}"
 
 
 class Diary:

@@ -45,13 +45,15 @@ class Rival:
 class Plan:
     """Grants by demand and hardware. hold_rate: of demands that wait until their need reaches it.
 
-    shortfall: images/s that no hardware is left for.
+    shortfall: images/s that no hardware is left for. ahead: demands that are worked on sooner than
+    deadlines ask for, because of what is expected to come.
     """
 
     grants: dict[tuple[str, Objective], dict[str, Grant]] = field(default_factory=dict)
     hold_rate: dict[tuple[str, Objective], float] = field(default_factory=dict)
     shortfall: dict[tuple[str, Objective], float] = field(default_factory=dict)
     rivals: dict[tuple[str, Objective], tuple[Rival, ...]] = field(default_factory=dict)
+    ahead: set[tuple[str, Objective]] = field(default_factory=set)
 
     @property
     def power_mw(self) -> int:
@@ -108,7 +110,9 @@ def make_plan(
         steps = steps_of[demand.key] = merit_order(demand, own)
         if _is_scarce(demand, steps, policy):
             worth = _speed(steps, policy.ahead_price * steps[0].order)
-            demand = replace(demand, rate=max(demand.rate, min(demand.steady, worth)))
+            if worth > demand.rate:
+                demand = replace(demand, rate=min(demand.steady, worth))
+                plan.ahead.add(demand.key)
         served.append(demand)
         held = _hold(demand, own, steps, policy)
         if held is not None:

@@ -56,6 +56,7 @@ class DecisionRecord(Record):
     predicted_s: float | None = None
     predicted_j: float | None = None
     rivals: tuple[RivalRecord, ...] = ()
+    demand: str | None = None
 
 
 @dataclass
@@ -168,6 +169,7 @@ class DecisionLog:
             kind=decision.kind,
             plan=decision.plan,
             why=decision.why,
+            demand=decision.demand,
             job_id=decision.job_id,
             replica_id=decision.replica_id,
             hardware=decision.hardware,

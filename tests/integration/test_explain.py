@@ -40,11 +40,12 @@ def place(tmp_path: Path) -> str:
     lease: dict[str, Any] = {"job_id": "job", "replica_id": "r-1", "hardware": "L4"}
     log.append(
         [
-            Decision("plan", 1, 1, f"{KEY} for energy", rivals=EARLY),
-            Decision("plan", 1, 1, "other/fp32 for energy", rivals=(Rival("T4", 9.0, 0, "x"),)),
+            Decision("plan", 1, 1, "it can wait", demand=f"{KEY} for energy", rivals=EARLY),
+            Decision("plan", 1, 1, "no deadline", demand="other/fp32 for energy",
+                     rivals=(Rival("T4", 9.0, 0, "x"),)),
             Decision("hold", 1, 1, "for up to 90 s more, while deadlines allow"),
             Decision("hold", 2, 1, "for up to 80 s more, while deadlines allow"),
-            Decision("plan", 3, 2, f"{KEY} for energy", rivals=LATE),
+            Decision("plan", 3, 2, "a rush is near", demand=f"{KEY} for energy", rivals=LATE),
             Decision("wake", 3, 2, "the plan wants it", replica_id="r-1", hardware="L4"),
             Decision("lease", 4, 2, "cheapest hardware in the plan with room", first=0, stop=3,
                      predicted_s=3.0, predicted_j=18.0, **lease),
@@ -79,6 +80,7 @@ def facts(*arguments: str, capsys: pytest.CaptureFixture[str]) -> Any:
 def test_a_job_is_explained_in_facts(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     told_of = facts("job", "--store", place, capsys=capsys)
     assert (told_of["plans"], told_of["runs"], told_of["committed_shards"]) == (2, 1, 2)
+    assert told_of["last_plan"]["why"] == "a rush is near"
     assert [(r["hardware"], r["cost"]) for r in told_of["last_plan"]["rivals"]] == [
         ("L4", 0.5),
         ("H100", 0.7),

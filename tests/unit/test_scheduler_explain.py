@@ -31,6 +31,13 @@ def test_a_plan_names_its_rivals_and_what_was_decided_of_them() -> None:
     ]
     cheap, dear = (rival.cost for rival in plan.rivals)
     assert 0.5 < cheap < dear
+    assert (plan.demand, plan.why) == ("m for energy", "no deadline: cheaply")
+
+
+def test_a_plan_tells_what_deadlines_ask_for() -> None:
+    world = world_of_two()
+    world.submit(shards=100, deadline_s=200.0)
+    assert decisions(world, "plan")[-1].why == "deadlines ask for 57.1 images/s"
 
 
 def test_a_lease_says_where_and_what_it_is_expected_to_take() -> None:
