@@ -35,9 +35,9 @@ def replan(core: Core) -> None:
     offers = {model: core.offers(model) for model in models}
     standby = {model: _standby(own) for model, own in offers.items()}
     needs = demands(open_jobs, core.now_s, standby, core.policy, core.forecast)
-    before = core.plan
+    before = core.plan.decided
     core.plan = make_plan(needs, offers, core.policy, core.cap_mw)
-    if core.plan != before:
+    if core.plan.decided != before:
         core.plan_number += 1
         for need in needs:
             name, rivals = demand_name(*need.key), core.plan.rivals[need.key]

@@ -56,6 +56,16 @@ class Plan:
     ahead: set[tuple[str, Objective]] = field(default_factory=set)
 
     @property
+    def decided(self) -> object:
+        """What it comes to; costs may change without it."""
+        granted = {
+            (*key, hardware): (grant.nodes, grant.performance.point)
+            for key, grants in self.grants.items()
+            for hardware, grant in grants.items()
+        }
+        return granted, set(self.hold_rate), set(self.shortfall), self.ahead, set(self.rivals)
+
+    @property
     def power_mw(self) -> int:
         """What all that is granted may draw."""
         return sum(

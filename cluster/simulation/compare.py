@@ -28,6 +28,7 @@ def _plain(kind: type[Baseline]) -> Maker:
 
 SCHEDULERS: dict[str, Maker] = {
     "merit": lambda book, _, forecast: SchedulerState(book, forecast=forecast),
+    "merit-cold": lambda book, *_: SchedulerState(book),  # has seen no other day
     **{name: _plain(kind) for name, kind in BASELINES.items()},
 }
 
