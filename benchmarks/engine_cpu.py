@@ -33,6 +33,7 @@ from cluster.clock import monotonic_s
 from un0 import Sampler, Un0Model
 from un0.engine import Precision
 from un0.engine.base import to_uint8
+from un0.errors import InputError
 from un0.testing import random_model
 from un0.work import gemm_peak_flops_per_s, images_flops
 
@@ -125,7 +126,11 @@ def measure(request: Request, names: list[str] | None, rounds: int) -> list[Row]
         if name not in known:
             sys.exit(f"engine {name!r} is not known or not installed; there are {', '.join(known)}")
         engine, precision, build = known[name]
-        running.append(Contender(engine, precision, build()))
+        try:
+            running.append(Contender(engine, precision, build()))
+        except InputError as error:  # bf16 wants a processor that has it
+            print(f"  {name} is left out: {error}", file=sys.stderr, flush=True)
+            continue
         print(f"  {name} is ready", file=sys.stderr, flush=True)
     for _ in range(rounds):
         for contender in running:

@@ -57,7 +57,8 @@ class NetFleet:
         self._in("head", "addr", "add", f"{self._ip_of('head')}/24", "dev", "bridge")
         self._in("head", "link", "set", "bridge", "up")
         self._ray("head", "--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=false")
-        self._until_listening()
+        door = (self._ip_of("head"), PORT)
+        self._until(f"import socket; socket.create_connection({door}, 1)", "head")
         for node in nodes:
             self._namespace(node)
             self._in("head", "link", "add", node, "type", "veth", "peer", "name", "eth0",
@@ -66,6 +67,10 @@ class NetFleet:
             self._in(node, "addr", "add", f"{self._ip_of(node)}/24", "dev", "eth0")
             self._in(node, "link", "set", "eth0", "up")
             self._ray(node, f"--address={self.address}", "--num-cpus=1")
+            # Nodes that start at once on one file system take the same socket, and one aborts
+            self._until(f"import ray; ray.init({self.address!r}, log_to_driver=False); "
+                        f"assert {node!r} in [n['NodeManagerHostname'] for n in ray.nodes()]",
+                        node)  # fmt: skip
 
     def cut_off(self, node: str) -> None:
         """Nothing gets from or to the node any more."""
@@ -119,14 +124,12 @@ class NetFleet:
                 stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env,
             )  # fmt: skip
 
-    def _until_listening(self) -> None:
-        """Wait until the head takes connections, as seen from its own namespace."""
-        knock = f"import socket; socket.create_connection(('{self._ip_of('head')}', {PORT}), 1)"
+    def _until(self, condition: str, node: str) -> None:
+        """Wait until this is so, as seen from the head's own namespace."""
         until_s = time.monotonic() + WAIT_S
-        while subprocess.run(
-            [*self.run("head"), sys.executable, "-c", knock], capture_output=True
-        ).returncode:
-            assert time.monotonic() < until_s, (self.directory / "head.log").read_text()
+        command = [*self.run("head"), sys.executable, "-c", condition]
+        while subprocess.run(command, capture_output=True).returncode:
+            assert time.monotonic() < until_s, (self.directory / f"{node}.log").read_text()
             time.sleep(0.2)
 
 
