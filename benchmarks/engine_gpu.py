@@ -215,9 +215,11 @@ def main() -> None:
         if device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY:
             options.precision.append("fp8")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    # Without a GPU it only checks itself: bf16 takes minutes on a CPU that does not have it
+    peak_of: Precision = "bf16" if device.type == "cuda" else "fp32"
     peaks = {
         "device": name,
-        "gemm_tflops": gemm_peak_flops_per_s(device, "bf16", torch.get_num_threads()) / 1e12,
+        "gemm_tflops": gemm_peak_flops_per_s(device, peak_of, torch.get_num_threads()) / 1e12,
         "data_sheet_tflops": data_sheet_tflops(name),
     }
     rows = [

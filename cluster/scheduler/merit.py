@@ -203,7 +203,8 @@ def _is_scarce(demand: Demand, steps: Sequence[Step], policy: Policy) -> bool:
     """Whether a busy spell would have to be served at a price that is worth working ahead for."""
     if demand.steady <= demand.rate:
         return False
-    return _price(steps, demand.busy) > policy.scarce * _price(steps, demand.steady)
+    busy = _price(steps, demand.busy)
+    return busy == math.inf or busy > policy.scarce * _price(steps, demand.steady)
 
 
 def _price(steps: Sequence[Step], rate: float) -> float:

@@ -145,6 +145,8 @@ def ahead(rate: float, steady: float, busy: float) -> Plan:
 def test_work_goes_ahead_of_a_rush_that_only_the_dearest_hardware_could_serve() -> None:
     assert granted(ahead(50, 1200, 2210)) == {"cheap": (2, 50), "dear": (1, 900)}
     assert granted(ahead(50, 1200, 3000))["dear"] == (1, 900)  # more than there is
+    # All but the last resort, if even the usual is more than there is
+    assert granted(ahead(50, 2500, 3000)) == {"cheap": (2, 50), "dear": (2, 900)}
 
 
 def test_a_rush_that_the_same_hardware_serves_can_come() -> None:
