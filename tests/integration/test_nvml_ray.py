@@ -33,7 +33,7 @@ def on_a_ray_node() -> dict[str, Any]:
     stub = NvmlStub.of_this_process()
     stub.add(*(Gpu(uuid, counter_mj=index) for index, uuid in enumerate(GPUS)))
     stub.add(Mig("MIG-x", "GPU-c", 3))
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         results: dict[str, Any] = {"node_gpus": ray.cluster_resources().get("GPU")}
         for visible in VISIBLE:

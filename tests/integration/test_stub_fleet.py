@@ -267,7 +267,7 @@ def test_a_restarted_meter_leaves_a_gap_and_opens_an_epoch(restarted: Any) -> No
 
 
 if __name__ == "__main__":
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         where = dict(argument.split("=", 1) for argument in sys.argv[1:])
         told = {name: SCENES[name](open_store(path).config) for name, path in where.items()}

@@ -64,7 +64,7 @@ def followed(work: Work) -> list[tuple[float, float]]:
         for at_s, images in sorted(work.goals):
             met = min(left, images)
             left -= met
-            if images > met:
+            if images > met + 1e-9:
                 goals.append((at_s - now_s, images - met))
         later = sorted({at_s for at_s, _ in work.to_come if at_s > now_s})
         by_then = [work.come(at_s) for at_s in [now_s, *later]]

@@ -97,6 +97,9 @@ class NetFleet:
                     process.kill()
             psutil.wait_procs(processes, timeout=WAIT_S)
             _ip("netns", "del", name)
+        noted = Path("/tmp/ray/ray_current_cluster")  # by which others would look for it
+        if noted.exists() and noted.read_text().strip() == self.address:
+            noted.unlink()
 
     def _namespace(self, node: str) -> None:
         name = f"un0-{os.getpid()}-{node}"
