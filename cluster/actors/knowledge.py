@@ -13,7 +13,7 @@ from cluster.actors.replica import Load
 from cluster.actors.seats import Place
 from cluster.clock import monotonic_s, utc_now
 from cluster.errors import ClusterError
-from cluster.scheduler.forecast import Forecast
+from cluster.scheduler.forecast import Forecast, Habits
 from cluster.scheduler.priors import prior_profile
 from cluster.scheduler.profiles import ProfileBook
 from cluster.storage.arrivals import load_habits, save_habits
@@ -65,8 +65,11 @@ class Knowledge:
             _tried("a profile", partial(save_profile, self._store, profile, utc_now()))
         habits = self.forecast.habits
         if self._shared and habits is not None and habits != self._kept:
-            _tried("its usual work", lambda: save_habits(self._store, self._cluster_id, habits))
-            self._kept = habits
+            self._kept = _tried("its usual work", lambda: self._save(habits)) or self._kept
+
+    def _save(self, habits: Habits) -> Habits:
+        save_habits(self._store, self._cluster_id, habits)
+        return habits
 
 
 def _tried(what: str, work: Callable[[], T]) -> T | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cluster.scheduler.terms import JobTerms, Objective
 
@@ -37,8 +37,7 @@ class Expected:
     unsure: float
 
 
-@dataclass
-class Bin:
+class Bin(NamedTuple):
     """A quarter of an hour of the day: sums over days, newer ones counting more.
 
     squares: of jobs' images. slack: images times seconds to their deadline.
@@ -49,23 +48,29 @@ class Bin:
     squares: float = 0.0
     slack: float = 0.0
 
-    def fold(self, today: Bin) -> None:
-        self.days = MEMORY * self.days + 1.0
-        self.images = MEMORY * self.images + today.images
-        self.squares = MEMORY * self.squares + today.squares
-        self.slack = MEMORY * self.slack + today.slack
+    def with_day(self, today: Bin) -> Bin:
+        """The sums when that day is over."""
+        return Bin(
+            MEMORY * self.days + 1.0,
+            MEMORY * self.images + today.images,
+            MEMORY * self.squares + today.squares,
+            MEMORY * self.slack + today.slack,
+        )
 
 
 @dataclass
 class Kind:
     """One kind of work: the bins of a day, from midnight UTC on, and the one that is open."""
 
-    bins: list[Bin] = field(default_factory=lambda: [Bin() for _ in range(BINS)])
+    bins: list[Bin] = field(default_factory=lambda: [Bin()] * BINS)
     today: Bin = field(default_factory=Bin)
 
     def close(self, number: int) -> None:
-        self.bins[number % BINS].fold(self.today)
+        self.bins[number % BINS] = self.bins[number % BINS].with_day(self.today)
         self.today = Bin()
+
+    def copy(self) -> Kind:
+        return Kind(list(self.bins), self.today)
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,8 @@ class Forecast:
         self._epoch_s = epoch_s
         self._caution = caution
         self._open = habits.open_bin if habits else None
-        self._kinds = dict(deepcopy(habits.kinds)) if habits else {}
+        kinds = habits.kinds.items() if habits else ()
+        self._kinds = {key: kind.copy() for key, kind in kinds}
         self._usual: dict[Key, list[Expected]] = {}  # by bin, from arrival on; until a bin closes
 
     @property
@@ -98,7 +104,8 @@ class Forecast:
         """What was learned until now; None if nothing."""
         if self._open is None:
             return None
-        return Habits(self._open, dict(deepcopy(list(self._kinds.items()))))
+        kinds = list(self._kinds.items())  # at once: the shell asks from another thread
+        return Habits(self._open, {key: kind.copy() for key, kind in kinds})
 
     @staticmethod
     def of(past: Iterable[tuple[float, JobTerms]]) -> Forecast:
@@ -112,10 +119,14 @@ class Forecast:
         """The job came then. Without a deadline it says nothing."""
         self._advance(at_s)
         if job.deadline_s is not None:
-            today = self._kinds.setdefault((job.model, job.objective), Kind()).today
-            today.images += job.images
-            today.squares += float(job.images) ** 2
-            today.slack += job.images * max(0.0, job.deadline_s - at_s)
+            kind = self._kinds.setdefault((job.model, job.objective), Kind())
+            slack_s, today = max(0.0, job.deadline_s - at_s), kind.today
+            kind.today = Bin(
+                today.days,
+                today.images + job.images,
+                today.squares + float(job.images) ** 2,
+                today.slack + job.images * slack_s,
+            )
 
     def ahead(self, key: Key, now_s: float) -> list[Expected]:
         """What the next 24 hours will bring, in order; nothing until a whole day was seen."""

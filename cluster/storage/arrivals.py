@@ -46,8 +46,8 @@ def save_habits(store: ObjectStore, cluster_id: str, habits: Habits) -> None:
         KindRecord(
             model=model,
             objective=objective,
-            bins=tuple(_row(b) for b in kind.bins),
-            today=_row(kind.today),
+            bins=tuple(kind.bins),
+            today=kind.today,
         )
         for (model, objective), kind in habits.kinds.items()
     ]
@@ -67,7 +67,3 @@ def load_habits(store: ObjectStore, cluster_id: str) -> Habits | None:
         }
         return Habits(record.open_bin, kinds)
     return None
-
-
-def _row(b: Bin) -> BinRow:
-    return b.days, b.images, b.squares, b.slack

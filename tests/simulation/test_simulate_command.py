@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -10,13 +9,12 @@ from types import ModuleType
 
 import pytest
 import yaml
+from support.benchmarks import benchmark
 from support.simulated import MODEL, hardware
 
 from cluster.simulation.energy import BUCKETS
 from jobs.cli import main
 from jobs.cli_simulate import power_chart
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -89,12 +87,7 @@ def test_the_chart_is_as_high_as_the_power() -> None:
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("scheduler", ROOT / "benchmarks/scheduler.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("scheduler")
 
 
 def test_benchmark_rows_have_their_names(bench: ModuleType) -> None:
