@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def bundled_rev() -> str:
 class RayFleet:
     """The cluster. Its head has no CPUs, so that work runs on the nodes that are added."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, system_config: Mapping[str, int]) -> None:
         from ray.cluster_utils import Cluster
 
         self._directory = directory
@@ -84,7 +84,7 @@ class RayFleet:
             head_node_args={
                 "num_cpus": 0,
                 "include_dashboard": False,
-                "_system_config": SHORT_HEALTH,
+                "_system_config": dict(system_config),
             },
         )
         self._added = 0
@@ -121,9 +121,11 @@ class RayFleet:
 
 
 @contextlib.contextmanager
-def ray_fleet(directory: Path, *kinds: Kind) -> Iterator[RayFleet]:
+def ray_fleet(
+    directory: Path, *kinds: Kind, system_config: Mapping[str, int] = SHORT_HEALTH
+) -> Iterator[RayFleet]:
     """A fleet of these nodes, in order."""
-    fleet = RayFleet(directory)
+    fleet = RayFleet(directory, system_config)
     try:
         for kind in kinds:
             fleet.add(kind)
