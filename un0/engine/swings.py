@@ -13,7 +13,7 @@ from un0.engine.product import BF16, FP32, INT8, Floats, multiply, sin_cos, to_b
 from un0.engine.vectors import PANEL
 from un0.jit import compiled
 
-BLOCK = 4096  # words of K worked on at once: 64 KiB of a panel stay in the second cache
+BLOCK = 512  # words of K worked on at once: 64 KiB of a panel fit in the second cache with the rows
 
 # Stage s is taken at x + sum A[s, j] k_j, and a step adds sum A[-1, j] k_j (``un0.integrate``).
 TABLEAUS: dict[Solver, Floats] = {

@@ -35,8 +35,9 @@ def has_cpu_features(*names: str) -> bool:
 
 
 LANES = 16 if has_cpu_features("avx512f") else 8
-# Rows worked on at once: their accumulators and one row of weights fill the vector registers.
-ROWS = 8 if LANES == 16 else 2
+# Rows worked on at once, and vectors of columns: their accumulators and one row of weights fill the
+# vector registers, and the second cache, which weights come from, keeps up.
+ROWS, VECTORS = (8 if LANES == 16 else 6), 2
 HAS_FMA = not platform.machine().startswith(("x86", "AMD64", "i")) or has_cpu_features("fma")
 HAS_BF16 = has_cpu_features("avx512f", "avx512bf16")
 HAS_INT8 = has_cpu_features("avx512f", "avx512vnni")
@@ -108,48 +109,16 @@ def _dot_int8(b: _Value, a: _Value, w: _Value, total: _Value) -> _Value:
     return b.bitcast(_call(b, "llvm.x86.avx512.vpdpbusd.512", _INTS, total, a, w), _VECTOR)
 
 
-def _product(rows: int, dot: _Dot) -> Any:
+def _product(rows: int, dot: _Dot, vectors: int) -> Any:
     """An intrinsic (a, a_row, w, c, c_row, words, fresh): c (rows, PANEL) = or += a @ w.
 
     a: the first row, ``a_row`` bytes to the next. w (words, PANEL). fresh: 0 adds to c.
+    vectors: of columns at once; the panel is gone through as often as that takes.
     """
-    columns = range(PANEL // LANES)
 
     def build(context: _Value, b: _Value, _signature: _Value, arguments: _Value) -> _Value:
-        a, a_row, w, c, c_row, words, fresh = arguments
-        a_rows = [b.add(a, b.mul(a_row, _int(r))) for r in range(rows)]
-        c_rows = [b.add(c, b.mul(c_row, _int(r))) for r in range(rows)]
-        cells = [(r, j) for r in range(rows) for j in columns]
-        before = b.block
-        adding, step, end = (b.append_basic_block(name) for name in ("adding", "step", "end"))
-        b.cbranch(b.icmp_signed("!=", fresh, _int(0)), step, adding)
-        b.position_at_end(adding)
-        held = {(r, j): _load(b, c_rows[r], _int(4 * LANES * j)) for r, j in cells}
-        b.branch(step)
-
-        b.position_at_end(step)
-        k = b.phi(_I64)
-        totals = {cell: b.phi(_VECTOR) for cell in cells}
-        row_of_w = b.add(w, b.mul(k, _int(4 * PANEL)))
-        weights = [_load(b, row_of_w, _int(4 * LANES * j), _INTS) for j in columns]
-        offset = b.mul(k, _int(4))
-        sums = {}
-        for r in range(rows):
-            word = _splat(b, _load(b, a_rows[r], offset, _I32))
-            for j in columns:
-                sums[r, j] = dot(b, word, weights[j], totals[r, j])
-        following = b.add(k, _int(1))
-        for block, count in ((before, _int(0)), (adding, _int(0)), (step, following)):
-            k.add_incoming(count, block)
-        for cell, total in totals.items():
-            total.add_incoming(ir.Constant(_VECTOR, None), before)
-            total.add_incoming(held[cell], adding)
-            total.add_incoming(sums[cell], step)
-        b.cbranch(b.icmp_signed("<", following, words), step, end)
-
-        b.position_at_end(end)
-        for r, j in cells:
-            _store(b, sums[r, j], c_rows[r], _int(4 * LANES * j))
+        for first in range(0, PANEL // LANES, vectors):
+            _columns(b, dot, rows, range(first, first + vectors), *arguments)
         return context.get_dummy_value()
 
     def typed(_context: _Value, a, a_row, w, c, c_row, words, fresh):  # type: ignore[no-untyped-def]  # noqa: ARG001
@@ -158,11 +127,52 @@ def _product(rows: int, dot: _Dot) -> Any:
     return intrinsic(typed)
 
 
+def _columns(
+    b: _Value, dot: _Dot, rows: int, columns: range,
+    a: _Value, a_row: _Value, w: _Value, c: _Value, c_row: _Value, words: _Value, fresh: _Value,
+) -> None:  # fmt: skip
+    """Some of a panel's vectors of columns, of all the rows."""
+    a_rows = [b.add(a, b.mul(a_row, _int(r))) for r in range(rows)]
+    c_rows = [b.add(c, b.mul(c_row, _int(r))) for r in range(rows)]
+    cells = [(r, j) for r in range(rows) for j in columns]
+    before = b.block
+    adding, step, end = (b.append_basic_block(name) for name in ("adding", "step", "end"))
+    b.cbranch(b.icmp_signed("!=", fresh, _int(0)), step, adding)
+    b.position_at_end(adding)
+    held = {(r, j): _load(b, c_rows[r], _int(4 * LANES * j)) for r, j in cells}
+    b.branch(step)
+
+    b.position_at_end(step)
+    k = b.phi(_I64)
+    totals = {cell: b.phi(_VECTOR) for cell in cells}
+    row_of_w = b.add(w, b.mul(k, _int(4 * PANEL)))
+    weights = {j: _load(b, row_of_w, _int(4 * LANES * j), _INTS) for j in columns}
+    offset = b.mul(k, _int(4))
+    sums = {}
+    for r in range(rows):
+        word = _splat(b, _load(b, a_rows[r], offset, _I32))
+        for j in columns:
+            sums[r, j] = dot(b, word, weights[j], totals[r, j])
+    following = b.add(k, _int(1))
+    for block, count in ((before, _int(0)), (adding, _int(0)), (step, following)):
+        k.add_incoming(count, block)
+    for cell, total in totals.items():
+        total.add_incoming(ir.Constant(_VECTOR, None), before)
+        total.add_incoming(held[cell], adding)
+        total.add_incoming(sums[cell], step)
+    b.cbranch(b.icmp_signed("<", following, words), step, end)
+
+    b.position_at_end(end)
+    for r, j in cells:
+        _store(b, sums[r, j], c_rows[r], _int(4 * LANES * j))
+
+
+_SHAPES = ((ROWS, VECTORS), (2, PANEL // LANES))
 _DOT_BF16 = _dot_bf16 if HAS_BF16 else _dot_f32  # never called where it is not the former
 _DOT_INT8 = _dot_int8 if HAS_INT8 else _dot_f32
-f32_many, f32_two = _product(ROWS, _dot_f32), _product(2, _dot_f32)
-bf16_many, bf16_two = _product(ROWS, _DOT_BF16), _product(2, _DOT_BF16)
-int8_many, int8_two = _product(ROWS, _DOT_INT8), _product(2, _DOT_INT8)
+f32_many, f32_two = (_product(rows, _dot_f32, v) for rows, v in _SHAPES)
+bf16_many, bf16_two = (_product(rows, _DOT_BF16, v) for rows, v in _SHAPES)
+int8_many, int8_two = (_product(rows, _DOT_INT8, v) for rows, v in _SHAPES)
 
 
 # --- the convolutions' transforms (``un0.engine.patches``) ---
