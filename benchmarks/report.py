@@ -1,8 +1,9 @@
 """How long `un0 report` takes on a large energy log, and how much memory and reading.
 
 Writes a synthetic log, by default 100 million rows: 5,000 devices, eight a node, for a month, one
-file per node and day as nodes write them. Every report is a fresh process; "peak" is the memory it
-held, "read" what it read from files once its modules were loaded.
+file per node and day as nodes write them; then compacts it (`un0 compact`) and asks again. Every
+report is a fresh process; "peak" is the memory it held, "read" what it read from files once its
+modules were loaded.
 
     python benchmarks/report.py [--rows 100000000] [--nodes 625] [--days 30] [--cores 2]
                                 [--keep DIR]
@@ -29,8 +30,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cluster.storage.compaction import compact
+from cluster.storage.energy_log import SETTLED
 from cluster.storage.energy_rows import energy_parquet
 from cluster.storage.layout import EnergyKey
+from cluster.storage.open import open_store
 from cluster.storage.schemas import ENERGY_SCHEMA
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -118,7 +122,7 @@ def write_file(shape: Shape, day: int, node: int) -> int:
     metered = Counter(
         {(f"GPU-{host}-{i}", 0): int(energy_mj[i::DEVICES].sum()) for i in range(DEVICES)}
     )
-    path = shape.root / EnergyKey(start.date(), host, WRITER, 0, 0).key
+    path = shape.root / EnergyKey(start.date(), host, WRITER, day, 0).key
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(energy_parquet(table.cast(ENERGY_SCHEMA), metered, closed=True))
     return sum(metered.values())
@@ -213,6 +217,15 @@ def main() -> None:
         print(
             f"log: {shape.rows:,} rows in {shape.nodes * shape.days:,} files, {size_mb:,.0f} MB, "
             f"written in {time.perf_counter() - begin_s:.0f} s; {options.cores} cores",
+            flush=True,
+        )
+        report(shape, metered_mj, options.cores)
+        begin_s = time.perf_counter()
+        later = (START + timedelta(days=options.days) + SETTLED).date()
+        made = [one for _, one in compact(open_store(str(root)), later)]
+        print(
+            f"compacted: {len(made)} files, {sum(one.size_bytes for one in made) / 1e6:,.0f} MB, "
+            f"made in {time.perf_counter() - begin_s:.0f} s by one process",
             flush=True,
         )
         report(shape, metered_mj, options.cores)

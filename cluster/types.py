@@ -151,6 +151,16 @@ class CommitRecord(Record):
     committed_at: datetime
 
 
+class Compaction(Record):
+    """The record whose existence puts a compacted file of the energy log in its sources' place."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    key: str
+    size_bytes: NonNegativeInt
+    rows: NonNegativeInt
+    sources: tuple[str, ...]
+
+
 class SetAside(Record):
     """A shard that the job ended without, and why."""
 

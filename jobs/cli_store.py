@@ -1,4 +1,4 @@
-"""Commands that only look at a store: jobs, verify, grid, query; and a server to try S3 with."""
+"""Commands of a store alone: jobs, verify, grid, query, compact; and a server to try S3 with."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from cluster.clock import utc_now
 from cluster.errors import UserError
 from cluster.storage.open import open_store
 from cluster.storage.reader import JobSummary, list_jobs
@@ -27,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("verify")(verify_command)
     app.command("grid")(grid_command)
     app.command("query")(query_command)
+    app.command("compact")(compact_command)
     dev = typer.Typer(help="Helpers for trying things out on one machine.", no_args_is_help=True)
     dev.command("s3")(dev_s3_command)
     app.add_typer(dev, name="dev")
@@ -167,6 +169,31 @@ def _cell(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {_cell(part)}" for name, part in value.items())
     return str(value)
+
+
+def compact_command(
+    store: Store = DEFAULT_STORE,
+    endpoint_url: EndpointUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Merge the small files of the energy log's past days, so that reports stay quick."""
+    from cluster.storage.compaction import compact
+
+    made = []
+    for day, one in compact(open_store(store, endpoint_url=endpoint_url), utc_now().date()):
+        made.append({
+            "day": day.isoformat(),
+            "key": one.key,
+            "files": len(one.sources),
+            "rows": one.rows,
+            "size_bytes": one.size_bytes,
+        })  # fmt: skip
+        if not as_json:
+            print(f"{day}: {len(one.sources):,} files, {one.rows:,} rows -> {one.key}", flush=True)
+    if as_json:
+        show_json(made)
+    elif not made:
+        print("nothing to compact: days are merged once they are two days old")
 
 
 def dev_s3_command(

@@ -167,7 +167,7 @@ def open_rows(store: ObjectStore, period: Period, files: list[EnergyFile] | None
             yield _commit_rows(connection, store, period)
         else:
             where = "" if period.whole_days else f"where {_begins_in(period)}"
-            days = _ends([file.name.day for file in files])
+            days = _ends([file.day for file in files])
             yield Rows(connection, "ledger", store, files, where, *days)
 
 

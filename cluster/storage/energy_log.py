@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 
 import pyarrow as pa
 
@@ -34,6 +34,9 @@ from cluster.storage.object_store import ObjectStore
 from cluster.storage.schemas import ENERGY_SCHEMA
 
 logger = logging.getLogger(__name__)
+
+SETTLED = timedelta(days=2)
+"""A writer's files of a day grow no more once it has written to one so much later."""
 
 
 class EnergyLog:
@@ -133,9 +136,10 @@ class EnergyLog:
         return days
 
     def _segment(self, day: date) -> _Segment:
-        """The segment to write to: the day's last, unless it is full."""
+        """The segment to write to: the day's last, unless it is full or settled."""
         last = max((s for s in self._segments if s.day == day), key=_number, default=None)
-        if last is not None and last.table.num_rows < self._segment_rows:
+        settled = any(s.day - day >= SETTLED for s in self._segments)
+        if last is not None and last.table.num_rows < self._segment_rows and not settled:
             return last
         segment = _Segment(day, max(map(_number, self._segments), default=-1) + 1)
         # Around midnight two days are written to; nothing else is needed again

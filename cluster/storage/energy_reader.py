@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as day_time
 
@@ -13,18 +13,24 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
+from cluster.errors import Fatal
 from cluster.storage.arrow_files import arrow_file_system
+from cluster.storage.commit import parse_record
 from cluster.storage.energy_rows import footer_of
 from cluster.storage.layout import (
     ENERGY,
     EnergyKey,
-    energy_of_day,
+    compaction_record,
+    compactions_of,
     energy_of_host,
+    energy_of_hosts,
+    parse_compaction,
     parse_day,
     parse_energy_key,
 )
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.schemas import ENERGY_SCHEMA
+from cluster.types import Compaction
 
 _THREADS = 8
 _DAY = timedelta(days=1)
@@ -32,14 +38,35 @@ _DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class EnergyFile:
-    """A file of the energy log: the latest version of its segment."""
+    """A file of the energy log: one host's segment, or compacted ones of several (no ``host``)."""
 
-    name: EnergyKey
+    key: str
+    day: date
     size_bytes: int
+    host: str | None = None
+
+
+@dataclass(frozen=True)
+class LoggedDay:
+    """A day of the log.
+
+    loose: the latest version of each segment that no compaction holds, with its size in bytes.
+    compactions: by number. rubbish: keys of what is superseded, by either.
+    """
+
+    day: date
+    loose: Mapping[EnergyKey, int]
+    compactions: Mapping[int, Compaction]
+    rubbish: Sequence[str]
 
     @property
-    def key(self) -> str:
-        return self.name.key
+    def files(self) -> list[EnergyFile]:
+        """What to read."""
+        compacted = self.compactions.values()
+        return [
+            *(EnergyFile(one.key, self.day, one.size_bytes) for one in compacted),
+            *(EnergyFile(name.key, self.day, n, name.host) for name, n in self.loose.items()),
+        ]
 
 
 def energy_files(
@@ -52,11 +79,46 @@ def energy_files(
     """
     first = date.min if since is None else since.astimezone(UTC).date() - _DAY
     last = date.max if until is None else until.astimezone(UTC).date()
-    names = [name.removeprefix("date=") for name in store.list_dirs(ENERGY)]
-    days = [day for day in map(parse_day, names) if day is not None and first <= day <= last]
+    days = [day for day in energy_days(store) if first <= day <= last]
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(lambda day: _latest(store, energy_of_day(day)), days)
+        found = pool.map(lambda day: logged_day(store, day).files, days)
         return [file for files in found for file in files]
+
+
+def energy_days(store: ObjectStore) -> list[date]:
+    """The UTC days that the log has a prefix for."""
+    names = (name.removeprefix("date=") for name in store.list_dirs(ENERGY))
+    return [day for day in map(parse_day, names) if day is not None]
+
+
+def logged_day(store: ObjectStore, day: date) -> LoggedDay:
+    """What the log holds of a UTC day. Raises Fatal where a compaction cannot be trusted.
+
+    Compactions are listed last: a file that one has replaced, and that is gone from the first
+    list, is in the second; one found in both lists is counted once.
+    """
+    segments, rubbish = _latest(store, energy_of_hosts(day))
+    compactions: dict[int, Compaction] = {}
+    files: dict[str, int] = {}
+    for info in store.list(compactions_of(day)):
+        number, is_record = parse_compaction(info.key) or (None, False)
+        if number is not None and is_record:
+            compactions[number] = parse_record(Compaction, info.key, store.get(info.key))
+        elif number is not None:
+            files[info.key] = number
+    for key, number in files.items():
+        if number in compactions and compactions[number].key != key:
+            rubbish.append(key)
+    for number, record in compactions.items():
+        for source in filter(None, map(parse_energy_key, record.sources)):
+            found, _ = segments.pop(source[:-1], (None, 0))
+            if found is not None and found.version > source.version:
+                raise Fatal(
+                    f"{found.key}: written after {compaction_record(day, number)} put another file "
+                    "in its place, so that some of its rows are there twice"
+                )
+            rubbish += [found.key] if found else []
+    return LoggedDay(day, dict(segments.values()), compactions, rubbish)
 
 
 def energy_dataset(
@@ -75,7 +137,7 @@ def dataset_of(store: ObjectStore, files: Iterable[EnergyFile]) -> pads.Dataset:
     file_system = arrow_file_system(store.config)
     parquet = pads.ParquetFileFormat()
     fragments = [
-        parquet.make_fragment(file.key, file_system, partition_expression=_holds(file.name))
+        parquet.make_fragment(file.key, file_system, partition_expression=_holds(file))
         for file in files
     ]
     return pads.FileSystemDataset(fragments, ENERGY_SCHEMA, parquet, file_system)
@@ -107,39 +169,52 @@ def open_ends(store: ObjectStore, host: str, cluster_id: str, now: datetime) -> 
     meter calls the time since then a gap. Looks at the UTC day of ``now`` and the one before.
     """
     today = now.astimezone(UTC).date()
-    files = [f for d in (today - _DAY, today) for f in _latest(store, energy_of_host(d, host))]
+    files = [
+        (name, EnergyFile(name.key, day, size_bytes, host))
+        for day in (today - _DAY, today)
+        for name, size_bytes in _latest(store, energy_of_host(day, host))[0].values()
+    ]
     file_system = arrow_file_system(store.config)
     closed_writers: set[str] = set()
-    for file in files:
+    for name, file in files:
         with file_system.open_input_file(file.key) as source:
             if footer_of(pq.read_metadata(source).metadata or {})[1]:
-                closed_writers.add(file.name.writer)
+                closed_writers.add(name.writer)
     mine = pads.field("cluster_id") == cluster_id
     ends: dict[str, tuple[datetime, bool]] = {}
-    for file in files:
+    for name, file in files:
         table = dataset_of(store, [file]).to_table(["hw_id", "ts_end"], filter=mine)
         last = table.group_by("hw_id").aggregate([("ts_end", "max")])
         for row in last.to_pylist():
-            end = (row["ts_end_max"], file.name.writer in closed_writers)
+            end = (row["ts_end_max"], name.writer in closed_writers)
             ends[row["hw_id"]] = max(end, ends.get(row["hw_id"], end))
     return {hw_id: end for hw_id, (end, closed) in ends.items() if not closed}
 
 
-def _latest(store: ObjectStore, prefix: str) -> list[EnergyFile]:
-    """The latest version of every segment there."""
-    latest: dict[EnergyKey, EnergyFile] = {}
+_Segment = tuple[date, str, str, int]
+
+
+def _latest(
+    store: ObjectStore, prefix: str
+) -> tuple[dict[_Segment, tuple[EnergyKey, int]], list[str]]:
+    """The latest version of every segment there, with its size; keys of the earlier ones."""
+    latest: dict[_Segment, tuple[EnergyKey, int]] = {}
+    earlier: list[str] = []
     for info in store.list(prefix):
         name = parse_energy_key(info.key)
         if name is not None:
-            segment = replace(name, version=0)
-            if segment not in latest or name > latest[segment].name:
-                latest[segment] = EnergyFile(name, info.size_bytes)
-    return list(latest.values())
+            found = (name, info.size_bytes)
+            known = latest.setdefault(name[:-1], found)
+            if known is not found:
+                latest[name[:-1]] = max(known, found)
+                earlier.append(min(known, found)[0].key)
+    return latest, earlier
 
 
-def _holds(name: EnergyKey) -> pads.Expression:
-    start = datetime.combine(name.day, day_time(), UTC)
+def _holds(file: EnergyFile) -> pads.Expression:
+    start = datetime.combine(file.day, day_time(), UTC)
     day = pa.scalar(start, pa.timestamp("us", tz="UTC"))
     ts_start = pads.field("ts_start")
     end = pc.add(day, pa.scalar(_DAY, pa.duration("us")))
-    return (ts_start >= day) & (ts_start < end) & (pads.field("host_name") == name.host)
+    of_day = (ts_start >= day) & (ts_start < end)
+    return of_day if file.host is None else of_day & (pads.field("host_name") == file.host)

@@ -68,9 +68,25 @@ def energy_parquet(table: pa.Table, metered: MeterTotals, *, closed: bool = Fals
 
     closed: its writer ended in good order and will write no more.
     """
-    totals = [[hw_id, epoch, mj] for (hw_id, epoch), mj in sorted(metered.items())]
-    metadata = {_METERED: json.dumps(totals).encode()} | ({_CLOSED: b"1"} if closed else {})
     table = table.sort_by([("ts_start", "ascending"), ("hw_id", "ascending")])
+    return _parquet(table, metered, {_CLOSED: b"1"} if closed else {})
+
+
+def compacted_parquet(tables: Sequence[pa.Table], metered: MeterTotals) -> bytes:
+    """A file of several files' rows, one file's after the other's."""
+    return _parquet(pa.concat_tables(tables), metered, {})
+
+
+def footer_of(metadata: Mapping[bytes, bytes]) -> tuple[MeterTotals, bool]:
+    """(the meters' totals, whether its writer ended in good order) of a file's metadata."""
+    totals: MeterTotals = Counter()
+    for hw_id, epoch, mj in json.loads(metadata.get(_METERED, b"[]")):
+        totals[hw_id, epoch] += mj
+    return totals, _CLOSED in metadata
+
+
+def _parquet(table: pa.Table, metered: MeterTotals, more: Mapping[bytes, bytes]) -> bytes:
+    totals = [[hw_id, epoch, mj] for (hw_id, epoch), mj in sorted(metered.items())]
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink,
@@ -81,16 +97,8 @@ def energy_parquet(table: pa.Table, metered: MeterTotals, *, closed: bool = Fals
         store_schema=False,  # Parquet's own says all; Arrow's is half of the footer
     ) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata(metadata)
+        writer.add_key_value_metadata({_METERED: json.dumps(totals).encode(), **more})
     return bytes(sink.getvalue())
-
-
-def footer_of(metadata: Mapping[bytes, bytes]) -> tuple[MeterTotals, bool]:
-    """(the meters' totals, whether its writer ended in good order) of a file's metadata."""
-    totals: MeterTotals = Counter()
-    for hw_id, epoch, mj in json.loads(metadata.get(_METERED, b"[]")):
-        totals[hw_id, epoch] += mj
-    return totals, _CLOSED in metadata
 
 
 def _values(row: EnergyRow, origin: Origin) -> dict[str, Any]:

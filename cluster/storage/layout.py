@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import date
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 SHARD_DIGITS = 8
@@ -20,6 +21,7 @@ _ATTEMPT = re.compile(r"(?:^|/)attempts/(\d+)/")
 _ENERGY = re.compile(
     r"energy/date=(\d{4}-\d\d-\d\d)/host=([^/]+)/([0-9a-z]+)-(\d+)-(\d+)\.parquet$"
 )
+_COMPACTED = re.compile(r"energy/date=[^/]+/compacted/(\d+)(\.json|-[0-9a-z]+\.parquet)$")
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,7 @@ def arrivals_key(cluster_id: str) -> str:
     return f"{ARRIVALS}{quote(cluster_id, safe='')}.json"
 
 
-@dataclass(frozen=True, order=True)
-class EnergyKey:
+class EnergyKey(NamedTuple):
     """A file of the energy log.
 
     writer: unique to one writer's life. Its segments follow each other; of one segment a later
@@ -128,14 +129,35 @@ class EnergyKey:
         return f"{energy_of_host(self.day, self.host)}{name}"
 
 
-def energy_of_day(day: date) -> str:
-    """The prefix of the energy log of one UTC day."""
-    return f"{ENERGY}date={day.isoformat()}/"
+def energy_of_hosts(day: date) -> str:
+    """The prefix of what hosts wrote of one UTC day."""
+    return f"{ENERGY}date={day.isoformat()}/host="
 
 
 def energy_of_host(day: date, host: str) -> str:
     """The prefix of one host's energy log of one UTC day."""
-    return f"{energy_of_day(day)}host={quote(host, safe='')}/"
+    return f"{energy_of_hosts(day)}{quote(host, safe='')}/"
+
+
+def compactions_of(day: date) -> str:
+    """The prefix of the compacted files of one UTC day, and of their records."""
+    return f"{ENERGY}date={day.isoformat()}/compacted/"
+
+
+def compaction_record(day: date, number: int) -> str:
+    """The record whose existence makes a compacted file count."""
+    return f"{compactions_of(day)}{number:06d}.json"
+
+
+def compacted_file(day: date, number: int, token: str) -> str:
+    """A compacted file that wants to be the day's ``number``."""
+    return f"{compactions_of(day)}{number:06d}-{token}.parquet"
+
+
+def parse_compaction(key: str) -> tuple[int, bool] | None:
+    """(its number, whether it is the record) of what is in ``compactions_of``; None for others."""
+    match = _COMPACTED.fullmatch(key)
+    return match and (int(match.group(1)), match.group(2) == ".json")
 
 
 def parse_energy_key(key: str) -> EnergyKey | None:

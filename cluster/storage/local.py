@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +21,7 @@ from cluster.storage.object_store import ObjectInfo, StoreConfig, check_key, che
 
 _TEMP = ".tmp"
 _STALE_TEMP_S = 24 * 3600.0
+_TRIES = 10
 
 _MENDS = {
     errno.ENOSPC: "the disk is full: free some space or choose another directory",
@@ -56,16 +57,14 @@ class LocalStore:
     def put(self, key: str, data: bytes) -> None:
         path = self._path(key)
         with _translated("write", path), self._staged(data) as temp:
-            _make_dirs(path.parent)
-            temp.replace(path)
+            _in_its_directory(path, lambda: temp.replace(path))
             _sync_dir(path.parent)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         path = self._path(key)
         with _translated("write", path), self._staged(data) as temp:
-            _make_dirs(path.parent)
             try:
-                path.hardlink_to(temp)
+                _in_its_directory(path, lambda: path.hardlink_to(temp))
             except FileExistsError:
                 return False
             try:
@@ -100,6 +99,13 @@ class LocalStore:
         path = self._path(key)
         with _translated("delete", path), suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()
+            for directory in path.parents:
+                if directory == self._root:
+                    break
+                try:
+                    directory.rmdir()
+                except OSError:  # something else is in it
+                    break
 
     def open_reader(self, key: str) -> AbstractContextManager[BinaryIO]:
         with self._reading(key) as path:
@@ -152,6 +158,17 @@ def _files_under(top: Path) -> Iterator[str]:
 
     for directory, _, names in os.walk(top, onerror=refuse):
         yield from (os.path.join(directory, name) for name in names)  # noqa: PTH118
+
+
+def _in_its_directory(path: Path, place: Callable[[], object]) -> None:
+    """Place the file, again if its directory, then empty, was removed by a deletion meanwhile."""
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError):
+            _make_dirs(path.parent)
+            place()
+            return
+    _make_dirs(path.parent)
+    place()
 
 
 def _make_dirs(path: Path) -> None:

@@ -95,7 +95,8 @@ def test_a_file_replaced_meanwhile_is_looked_for_again(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_log(store, [row("job", 1_000, images=1)])
-    gone = EnergyFile(EnergyKey(START.date(), "node-1", "0123456789abcdef", 0, 99), 1000)
+    name = EnergyKey(START.date(), "node-1", "0123456789abcdef", 0, 99)
+    gone = EnergyFile(name.key, name.day, 1000, name.host)
     listings = [[gone]]
 
     def outdated(*args: Any) -> list[EnergyFile] | None:
