@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -18,12 +18,12 @@ from cluster.actors.job_run import JobRun
 from cluster.actors.knowledge import Knowledge
 from cluster.actors.node_meter import RunMeter, meter_on
 from cluster.actors.options import FleetOptions, RunPlan
-from cluster.actors.replica import Closed, Failure, Heartbeat, Load, Ready, Replica
-from cluster.actors.seat import Seat, Work
+from cluster.actors.replica import Closed, Failure, Load, Ready, Replica
+from cluster.actors.seat import Seat, Work, reason_of, usage_of
 from cluster.actors.seats import facts_of, places_on, view_of
+from cluster.actors.shard_runs import ShardRuns
 from cluster.clock import monotonic_s
 from cluster.errors import ClusterError
-from cluster.execution import Attempt
 from cluster.progress import FleetView, NodeView, SeatView
 from cluster.scheduler.commands import (
     Command,
@@ -45,21 +45,17 @@ from cluster.scheduler.events import (
     ReplicaJoined,
     ReplicaLost,
     ReplicaParked,
-    ShardFailed,
-    ShardsCommitted,
     StopRequested,
     Tick,
 )
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.state import SchedulerState
-from cluster.scheduler.terms import Usage
 from cluster.storage.open import open_store
-from cluster.types import CommitRecord, Energy, model_key
+from cluster.types import model_key
 
 logger = logging.getLogger(__name__)
 DISCOVER_S = 2.0
 KEEP_S = 30.0  # between looks at what was learned and decided
-SILENCE_S = 60.0  # a replica that says nothing for this long is given up: Ray does not see SIGSTOP
 START_S = 300.0  # to get a process, load the model and warm up
 CLOSE_S = 10.0
 
@@ -83,6 +79,7 @@ class Fleet:
         self._nodes: dict[str, NodeView] = {}
         self._meters: dict[str, RunMeter] = {}  # by node
         self._tasks: set[asyncio.Task[None]] = set()
+        self._shards = ShardRuns(self._jobs, self._put, self._do, self._give_up)
         self._reminder: asyncio.TimerHandle | None = None
         self._visited_s = monotonic_s()
 
@@ -200,9 +197,10 @@ class Fleet:
             case RunLease(replica_id=replica_id):
                 seat = self._seats[replica_id]
                 seat.queue.append(Work(command, command.first))
-                self._pump(seat)
+                self._shards.pump(seat)
             case RevokeLease(lease_id, replica_id, job_id):
-                self._revoke(lease_id, replica_id, job_id)
+                if replica_id in self._seats:
+                    self._shards.revoke(self._seats[replica_id], lease_id, job_id)
             case FinishJob(job_id):
                 self._do(self._end(self._jobs[job_id], command))
             case TellUser(job_id, reason):
@@ -287,7 +285,7 @@ class Fleet:
             seat.meter = self._meters[node_id] = meter
             ready: Ready | Failure = await asyncio.wait_for(actor.start.remote(meter), START_S)
         except (RayError, TimeoutError) as error:
-            reason = _reason(error, f"not ready within {START_S:.0f} s")
+            reason = reason_of(error, f"not ready within {START_S:.0f} s")
             return await self._give_up(seat, reason, life)
         if isinstance(ready, Failure):
             return self._lose(seat, ready.reason, fatal=ready.fatal, life=life)
@@ -302,7 +300,7 @@ class Fleet:
                 job.joined(seat.replica_id, **facts)
             else:
                 job.ready(seat.replica_id, ready.startup, **facts)
-        usage = _usage(0, ready.load_s, ready.startup)
+        usage = usage_of(0, ready.load_s, ready.startup)
         return self._put(ReplicaAwake(monotonic_s(), seat.replica_id, model, usage))
 
     def _jobs_of(self, model: str) -> list[JobRun]:
@@ -335,94 +333,9 @@ class Fleet:
                 seat.actor.end_job.remote(job.workload.job_id), CLOSE_S
             )
         except (RayError, TimeoutError) as error:
-            logger.warning("a replica did not close: %s", _reason(error, "no answer"))
+            logger.warning("a replica did not close: %s", reason_of(error, "no answer"))
             return
         job.closed(closed.window_s, closed.generate_s)
-
-    def _pump(self, seat: Seat) -> None:
-        """Begin shards while the replica has room for more."""
-        while seat.actor is not None and (begin := seat.next_shard()) is not None:
-            lease, shard = begin
-            job = self._jobs.get(lease.job_id)
-            if job is None:
-                continue
-            attempt_id = uuid.uuid4().hex
-            seat.running[attempt_id] = begin
-            self._do(self._run_shard(seat, job, lease, shard, attempt_id), seat)
-
-    async def _run_shard(
-        self, seat: Seat, job: JobRun, lease: RunLease, shard: int, attempt_id: str
-    ) -> None:
-        life, flight = seat.life, (seat.replica_id, shard)
-        job.joined(seat.replica_id, host_name=seat.host_name, hardware=seat.hardware,
-                   provider=seat.provider)  # fmt: skip
-        outcome: Heartbeat | Attempt | Failure = Failure("it ended without a word", fatal=False)
-        try:
-            run = seat.actor.run.options(num_returns="streaming")
-            async for outcome in _heard(run.remote(job.workload, shard, attempt_id)):
-                if isinstance(outcome, Heartbeat):
-                    job.in_flight[flight] = outcome.images
-                    job.update(seat.replica_id, note=outcome.trouble)
-        except (RayError, TimeoutError) as error:
-            reason = _reason(error, f"silent for {SILENCE_S:.0f} s")
-            return await self._give_up(seat, reason, life)
-        finally:
-            job.in_flight.pop(flight, None)
-            seat.running.pop(attempt_id, None)
-        assert seat.meter is not None
-        if isinstance(outcome, Attempt):
-            await self._committed(seat, job, lease, outcome)
-        else:
-            seat.meter.settle(attempt_id, "lost")
-            self._failed(seat, job, lease, shard, outcome)
-        return self._pump(seat)
-
-    def _failed(
-        self, seat: Seat, job: JobRun, lease: RunLease, shard: int, outcome: Heartbeat | Failure
-    ) -> None:
-        failure = outcome if isinstance(outcome, Failure) else Failure("it broke off", fatal=False)
-        job.update(seat.replica_id, note=failure.reason)
-        job.retries += not failure.abandoned
-        self._put(
-            ShardFailed(
-                monotonic_s(),
-                seat.replica_id,
-                lease.lease_id,
-                lease.job_id,
-                shard,
-                failure.reason,
-                failure.fatal,
-                failure.abandoned,
-            )
-        )
-
-    async def _committed(self, seat: Seat, job: JobRun, lease: RunLease, attempt: Attempt) -> None:
-        record, outcome = attempt.record, attempt.outcome
-        if outcome is None:  # a store without conditional writes: this process is its one writer
-            try:
-                outcome = await asyncio.to_thread(job.commit, record)
-            except ClusterError as error:
-                return self._failed(seat, job, lease, record.shard, Failure(str(error), False))
-            if outcome is None:
-                reason = "a newer run has taken the job over"
-                return self._failed(seat, job, lease, record.shard, Failure(reason, True))
-        assert seat.meter is not None
-        seat.meter.settle(record.attempt_id, outcome)
-        if outcome == "won":
-            job.committed(seat.replica_id, record)
-        return self._put(_commit_event(seat, lease, record))
-
-    def _revoke(self, lease_id: int, replica_id: str, job_id: str) -> None:
-        seat = self._seats.get(replica_id)
-        if seat is None:
-            return
-        shards, attempts = seat.revoke(lease_id)
-        for shard in shards:
-            self._put(ShardFailed(monotonic_s(), replica_id, lease_id, job_id, shard,
-                                  "given up on request", revoked=True))  # fmt: skip
-        if attempts and seat.actor is not None:
-            seat.actor.abandon.remote(job_id, attempts)
-        self._pump(seat)
 
     async def _give_up(self, seat: Seat, reason: str, life: int) -> None:
         """A replica does not answer: it is lost, or all of its node, which is no fault of the
@@ -474,7 +387,7 @@ class Fleet:
             try:
                 written = await asyncio.wait_for(reply, CLOSE_S)
             except (RayError, TimeoutError) as error:
-                logger.warning("a node's meter did not close: %s", _reason(error, "no answer"))
+                logger.warning("a node's meter did not close: %s", reason_of(error, "no answer"))
                 continue
             if not written:
                 logger.warning("the end of a node's energy log could not be written")
@@ -484,35 +397,3 @@ class Fleet:
         while True:
             await asyncio.sleep(KEEP_S)
             await asyncio.to_thread(self._knowledge.write_down)
-
-
-def _commit_event(seat: Seat, lease: RunLease, record: CommitRecord) -> ShardsCommitted:
-    return ShardsCommitted(
-        monotonic_s(),
-        seat.replica_id,
-        lease.lease_id,
-        lease.job_id,
-        record.shard,
-        record.shard + 1,
-        _usage(record.rows, record.generate_s, record.energy),
-    )
-
-
-def _usage(images: int, duration_s: float, energy: Energy) -> Usage:
-    return Usage(images, duration_s, energy.energy_mj, energy.quality)
-
-
-async def _heard(reports: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """What the replica reports; TimeoutError when it says nothing for too long."""
-    while True:
-        try:
-            reference = await asyncio.wait_for(anext(reports), SILENCE_S)
-        except StopAsyncIteration:
-            return
-        yield await asyncio.wait_for(reference, SILENCE_S)
-
-
-def _reason(error: BaseException, silence: str) -> str:
-    if isinstance(error, TimeoutError):
-        return silence
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"

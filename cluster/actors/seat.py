@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from cluster.actors.node_meter import RunMeter
 from cluster.actors.seats import Place
 from cluster.scheduler.commands import RunLease
+from cluster.scheduler.terms import Usage
+from cluster.types import Energy
 
 IN_FLIGHT = 2  # the next shard generates while the last is encoded and uploaded
 
@@ -44,7 +45,6 @@ class Seat:
     provider: str = ""
     queue: deque[Work] = field(default_factory=deque)
     running: dict[str, tuple[RunLease, int]] = field(default_factory=dict)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def replica_id(self) -> str:
@@ -80,3 +80,13 @@ class Seat:
         self.actor, self.model = None, ""
         self.queue.clear()
         self.running.clear()
+
+
+def usage_of(images: int, duration_s: float, energy: Energy) -> Usage:
+    return Usage(images, duration_s, energy.energy_mj, energy.quality)
+
+
+def reason_of(error: BaseException, silence: str) -> str:
+    if isinstance(error, TimeoutError):
+        return silence
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
