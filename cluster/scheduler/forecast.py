@@ -37,6 +37,14 @@ class Expected:
     unsure: float
 
 
+class Usual(NamedTuple):
+    """The same of a time of the day, ``due_s`` after its end."""
+
+    images: float
+    due_s: float
+    unsure: float
+
+
 class Bin(NamedTuple):
     """A quarter of an hour of the day: sums over days, newer ones counting more.
 
@@ -97,7 +105,7 @@ class Forecast:
         self._open = habits.open_bin if habits else None
         kinds = habits.kinds.items() if habits else ()
         self._kinds = {key: kind.copy() for key, kind in kinds}
-        self._usual: dict[Key, list[Expected]] = {}  # by bin, from arrival on; until a bin closes
+        self._usual: dict[Key, list[Usual]] = {}  # by bin; until one closes
 
     @property
     def habits(self) -> Habits | None:
@@ -159,7 +167,7 @@ class Forecast:
             self._usual.clear()
 
 
-def _usual(bins: Sequence[Bin], caution: float) -> list[Expected]:
+def _usual(bins: Sequence[Bin], caution: float) -> list[Usual]:
     """What each bin of a day usually brings.
 
     Jobs that come at random and independently bring images in a time W with variance W times the
@@ -173,7 +181,7 @@ def _usual(bins: Sequence[Bin], caution: float) -> list[Expected]:
     for amount, slack in zip(images, slacks, strict=True):
         slack_s = slack / amount if amount > 0 else 0.0
         unsure = math.sqrt(squares / slack_s) / rate if slack_s > 0 else 0.0
-        usual.append(Expected(0.0, amount, slack_s * max(0.5, 1 - caution * unsure), unsure))
+        usual.append(Usual(amount, slack_s * max(0.5, 1 - caution * unsure), unsure))
     return usual
 
 
