@@ -174,13 +174,21 @@ def _cell(value: object) -> str:
 def compact_command(
     store: Store = DEFAULT_STORE,
     endpoint_url: EndpointUrl = None,
+    single_writer: Annotated[
+        bool,
+        typer.Option(
+            "--single-writer",
+            help="Accept a server without conditional writes: one compaction at a time.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Merge the small files of the energy log's past days, so that reports stay quick."""
     from cluster.storage.compaction import compact
 
+    opened = open_store(store, endpoint_url=endpoint_url, single_writer=single_writer)
     made = []
-    for day, one in compact(open_store(store, endpoint_url=endpoint_url), utc_now().date()):
+    for day, one in compact(opened, utc_now().date()):
         made.append({
             "day": day.isoformat(),
             "key": one.key,
