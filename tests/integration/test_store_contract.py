@@ -195,6 +195,21 @@ def test_delete_removes_and_may_be_repeated(store: ObjectStore) -> None:
     store.delete("never/was")
 
 
+def test_what_is_written_where_others_delete_the_last_object_is_there(store: ObjectStore) -> None:
+    def come_and_go(name: str) -> None:
+        for turn in range(10):
+            store.put(f"d/e/{name}", b"1")
+            assert store.put_if_absent(f"d/f/{name}", str(turn).encode())
+            assert store.get(f"d/e/{name}") == b"1"
+            assert store.get(f"d/f/{name}") == str(turn).encode()
+            for directory in ("d/e", "d/f"):
+                store.delete(f"{directory}/{name}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(come_and_go, "abcdefgh"))
+    assert keys(store, "d/") == []
+
+
 def test_another_process_opens_the_same_store_from_its_config(store: ObjectStore) -> None:
     store.put("shared", b"1")
     again = open_store(pickle.loads(pickle.dumps(store.config)), probe=False)
