@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,25 +21,11 @@ from cluster.storage.energy_reader import closure_error_mj, energy_dataset, ener
 from cluster.storage.faults import FaultRates, FaultyStore
 from cluster.storage.layout import ENERGY, parse_energy_key
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.open import open_store
 from cluster.types import Compaction
 from jobs.report import build_report
 
 DAY = START.date()
 LATER = DAY + timedelta(days=30)
-
-
-@pytest.fixture(params=["file", "s3"])
-def store(request: pytest.FixtureRequest, memory_dir: Path) -> ObjectStore:
-    if request.param == "s3":
-        found: ObjectStore = request.getfixturevalue("s3_store")
-        return found
-    return open_store(str(memory_dir / "a store"), probe=False)
-
-
-@pytest.fixture
-def local(memory_dir: Path) -> ObjectStore:
-    return open_store(str(memory_dir), probe=False)
 
 
 def logged(store: ObjectStore, hosts: int = 3, days: int = 2, *, closed: bool = True) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import date, datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -31,24 +30,10 @@ from cluster.storage.energy_rows import energy_parquet, energy_table, metered_mj
 from cluster.storage.faults import FaultRates, FaultyStore
 from cluster.storage.layout import ENERGY, EnergyKey, parse_energy_key
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.open import open_store
 from cluster.storage.query import query
 from cluster.storage.schemas import ENERGY_SCHEMA
 
 DAY_S = 24 * 3600
-
-
-@pytest.fixture(params=["file", "s3"])
-def store(request: pytest.FixtureRequest, memory_dir: Path) -> ObjectStore:
-    if request.param == "s3":
-        found: ObjectStore = request.getfixturevalue("s3_store")
-        return found
-    return open_store(str(memory_dir / "a store"), probe=False)
-
-
-@pytest.fixture
-def local(memory_dir: Path) -> ObjectStore:
-    return open_store(str(memory_dir), probe=False)
 
 
 def stored(store: ObjectStore) -> list[dict[str, Any]]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
 from support import energyfactory as factory
 from support.energyfactory import GPU, S
 
@@ -12,22 +9,8 @@ from cluster.metering.ledger import Ledger
 from cluster.metering.reading import Reading
 from cluster.metering.usage import Use
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.open import open_store
 from cluster.storage.query import connect, query, run
 from cluster.storage.schemas import ENERGY_SCHEMA
-
-
-@pytest.fixture(params=["file", "s3"])
-def store(request: pytest.FixtureRequest, memory_dir: Path) -> ObjectStore:
-    if request.param == "s3":
-        found: ObjectStore = request.getfixturevalue("s3_store")
-        return found
-    return open_store(str(memory_dir / "a store"), probe=False)
-
-
-@pytest.fixture
-def local(memory_dir: Path) -> ObjectStore:
-    return open_store(str(memory_dir), probe=False)
 
 
 def test_batches_of_attempts_in_sql(store: ObjectStore) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -12,23 +11,9 @@ from support import jobfactory
 from cluster.errors import UserError
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.open import open_store
 from cluster.storage.query import connect, query, run
 from cluster.storage.schemas import COMMIT_SCHEMA, IMAGE_SCHEMA, JOB_SCHEMA
 from cluster.types import MISSING_ENERGY
-
-
-@pytest.fixture(params=["file", "s3"])
-def store(request: pytest.FixtureRequest, memory_dir: Path) -> ObjectStore:
-    if request.param == "s3":
-        found: ObjectStore = request.getfixturevalue("s3_store")
-        return found
-    return open_store(str(memory_dir / "a store"), probe=False)
-
-
-@pytest.fixture
-def local(memory_dir: Path) -> ObjectStore:
-    return open_store(str(memory_dir), probe=False)
 
 
 def test_images_of_all_jobs_are_one_table(store: ObjectStore) -> None:

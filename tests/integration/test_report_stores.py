@@ -13,26 +13,12 @@ from cluster.errors import Fatal
 from cluster.storage.energy_reader import EnergyFile
 from cluster.storage.layout import EnergyKey
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.open import open_store
 from jobs import report as report_module
 from jobs.report import DIMENSIONS, build_report
 from jobs.report_rows import Period, log_files
 
 DAYS = 4
 SECOND_DAY = Period(START + timedelta(days=1), START + timedelta(days=2))
-
-
-@pytest.fixture(params=["file", "s3"])
-def store(request: pytest.FixtureRequest, memory_dir: Path) -> ObjectStore:
-    if request.param == "s3":
-        found: ObjectStore = request.getfixturevalue("s3_store")
-        return found
-    return open_store(str(memory_dir / "it's a [store]*"), probe=False)
-
-
-@pytest.fixture
-def local(memory_dir: Path) -> ObjectStore:
-    return open_store(str(memory_dir), probe=False)
 
 
 def test_every_dimension_adds_up_to_the_total(store: ObjectStore) -> None:
