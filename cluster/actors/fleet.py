@@ -73,7 +73,7 @@ class Fleet:
         self._state = SchedulerState(
             self._knowledge.book, policy, options.cap_w, self._knowledge.forecast
         )
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: asyncio.Queue[tuple[Event, ...]] = asyncio.Queue()  # each: what came at once
         self._jobs: dict[str, JobRun] = {}
         self._seats: dict[str, Seat] = {}
         self._nodes: dict[str, NodeView] = {}
@@ -176,14 +176,16 @@ class Fleet:
         await self._leave_meters()
         await asyncio.to_thread(self._knowledge.write_down)
 
-    def _put(self, event: Event) -> None:
-        self._events.put_nowait(event)
+    def _put(self, *events: Event) -> None:
+        if events:
+            self._events.put_nowait(events)
 
-    def _handle(self, event: Event) -> None:
-        commands = self._state.handle(event)
-        if isinstance(event, NodeLost):  # not before: earlier events' commands may name its seats
-            for seat in self._seats_on(event.node_id):
-                del self._seats[seat.replica_id]
+    def _handle(self, events: tuple[Event, ...]) -> None:
+        commands = self._state.handle(*events)
+        for event in events:
+            if isinstance(event, NodeLost):  # not before: earlier commands may name its seats
+                for seat in self._seats_on(event.node_id):
+                    del self._seats[seat.replica_id]
         self._knowledge.decisions.append(self._state.take_decisions())
         for command in commands:
             self._carry_out(command)
@@ -245,6 +247,7 @@ class Fleet:
         for node_id in self._nodes.keys() - alive.keys():
             self._node_gone(node_id)
         new = sorted(alive.keys() - self._nodes.keys())
+        joined: list[Event] = []
         for node_id, facts in zip(new, await asyncio.gather(*map(facts_of, new)), strict=True):
             if facts is None:
                 continue
@@ -253,7 +256,10 @@ class Fleet:
                 self._seats[place.replica_id] = Seat(place)
                 for key in self._knowledge.models:
                     self._knowledge.believe(place, key)
-                self._put(ReplicaJoined(monotonic_s(), place.replica_id, node_id, place.hardware))
+                joined.append(
+                    ReplicaJoined(monotonic_s(), place.replica_id, node_id, place.hardware)
+                )
+        self._put(*joined)
 
     def _node_gone(self, node_id: str) -> None:
         del self._nodes[node_id]

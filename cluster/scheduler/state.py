@@ -76,12 +76,17 @@ class SchedulerState:
             Tick: lambda _: None,
         }
 
-    def handle(self, event: Event) -> list[Command]:
-        """Take in one event and answer with what is to be done now."""
+    def handle(self, *events: Event) -> list[Command]:
+        """Take in an event, or several that came at once, and answer with what is to be done now.
+
+        What came at once is planned for at once: of replicas that join together the dear ones are
+        not woken for work that the cheap ones will do.
+        """
         core = self._core
-        core.now_s = max(core.now_s, event.at_s)
         core.out = []
-        self._on[type(event)](event)
+        for event in events:
+            core.now_s = max(core.now_s, event.at_s)
+            self._on[type(event)](event)
         while (timer := core.due()) is not None:
             self._timer(*timer)
         self._end_jobs()

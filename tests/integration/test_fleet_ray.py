@@ -126,6 +126,7 @@ def test_without_a_deadline_work_goes_where_an_image_costs_least(world: World) -
     done = un0(*world.job("cheap", 4000))
     assert done.returncode == 0, done.stdout + done.stderr
     assert world.hosts("cheap") == {"thrifty-1": 4000}
+    assert world.replica_states()["hungry-2"] == "parked", "nor was it woken in vain"
     result = json.loads(done.stdout)
     assert result["energy_quality"] == "estimated"
     assert result["energy_method"].startswith("replay")

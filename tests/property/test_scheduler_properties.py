@@ -44,10 +44,10 @@ class Fleet(RuleBasedStateMachine):
         self.old: list[RunLease] = []
         self.seen = 0
 
-    @rule(hardware=HARDWARE, node=st.integers(0, 3))
-    def join(self, hardware: str, node: int) -> None:
+    @rule(hardware=st.lists(HARDWARE, min_size=1, max_size=3), node=st.integers(0, 3))
+    def join(self, hardware: list[str], node: int) -> None:
         if len(self.world.state.replicas) < 8:
-            self.world.join(hardware, f"n{node}")
+            self.world.join(*hardware, node=f"n{node}")
 
     @rule(
         images=st.integers(1, 20_000),
@@ -175,7 +175,7 @@ class Fleet(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         self.world.send(CapChanged(self.world.now_s, None))
-        self.world.join("thrifty", "late")
+        self.world.join("thrifty", node="late")
         self.world.run()
         assert set(self.world.ended) == set(self.jobs)
         for end in self.world.ended.values():

@@ -89,9 +89,9 @@ class FleetWorld:
         self._due_s: dict[str, float] = {}  # when waking replicas are awake, and busy ones done
         self._names = itertools.count()
 
-    def send(self, event: Event) -> list[Command]:
+    def send(self, *events: Event) -> list[Command]:
         """Tell the scheduler, take its commands, check that they can be obeyed."""
-        commands = self.state.handle(event)
+        commands = self.state.handle(*events)
         for command in commands:
             self._obey(command)
         self.log += commands
@@ -143,12 +143,18 @@ class FleetWorld:
         """The hardware of every replica that was ever told to wake."""
         return [self.hardware[c.replica_id] for c in self.log if isinstance(c, WakeReplica)]
 
-    def join(self, hardware: str, node: str | None = None) -> str:
-        name = f"r{next(self._names)}"
-        self.parked.add(name)
-        self.hardware[name] = hardware
-        self.send(ReplicaJoined(self.now_s, name, node or f"node-{name}", hardware))
-        return name
+    def join(self, hardware: str, *more: str, node: str | None = None) -> str:
+        """A replica joins, or several at once. The name of the first."""
+        names = [f"r{next(self._names)}" for _ in (hardware, *more)]
+        self.parked.update(names)
+        self.hardware |= zip(names, (hardware, *more), strict=True)
+        self.send(
+            *(
+                ReplicaJoined(self.now_s, name, node or f"node-{name}", self.hardware[name])
+                for name in names
+            )
+        )
+        return names[0]
 
     def awake(self, replica_id: str) -> None:
         wake = self.waking.pop(replica_id)

@@ -50,6 +50,15 @@ def test_idleness_keeps_one_timer_however_often_it_begins() -> None:
     assert len(late) <= 2
 
 
+def test_of_replicas_that_join_together_a_dear_one_is_not_woken_in_passing() -> None:
+    world = FleetWorld([CLASS, profile("dear", 100, 2000, load_s=20, load_j=2000)])
+    world.submit(shards=1000)
+    world.now_s = 10.0
+    world.join("dear", "gpu")
+    world.play()
+    assert world.woken() == ["gpu"]
+
+
 def test_little_work_is_held_and_runs_in_time() -> None:
     world = FleetWorld([CLASS])
     world.join("gpu")
