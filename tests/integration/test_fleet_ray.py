@@ -133,7 +133,7 @@ def test_without_a_deadline_work_goes_where_an_image_costs_least(world: World) -
 
 
 def test_a_deadline_that_the_cheap_node_cannot_meet_brings_in_the_dear_one(world: World) -> None:
-    done = un0(*world.job("urgent", world.images_in(18), "--deadline", "10s"))
+    done = un0(*world.job("urgent", world.images_in(30), "--deadline", "15s"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert world.hosts("urgent").keys() == {"thrifty-1", "hungry-2"}
     assert un0_json("verify", "urgent", "--store", world.store.config.uri)["ok"] is True
