@@ -15,7 +15,6 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import date
 
 import pyarrow as pa
@@ -26,7 +25,7 @@ from cluster.errors import NotFound
 from cluster.storage.commit import create_once, parse_record
 from cluster.storage.energy_log import SETTLED
 from cluster.storage.energy_reader import LoggedDay, energy_days, logged_day
-from cluster.storage.energy_rows import MeterTotals, compacted_parquet, footer_of
+from cluster.storage.energy_rows import EnergyParquet, MeterTotals, footer_of
 from cluster.storage.layout import (
     EnergyKey,
     compacted_file,
@@ -34,10 +33,13 @@ from cluster.storage.layout import (
     parse_energy_key,
 )
 from cluster.storage.object_store import ObjectStore
+from cluster.storage.schemas import ENERGY_SCHEMA
 from cluster.types import Compaction
 
 FILE_ROWS = 1_000_000
-"""A compacted file with as many rows is full: some 15 MB, and a few hundred MB to make."""
+"""A compacted file with as many rows is full: some 12 MB."""
+GROUP_ROWS = 125_000
+"""So many rows are in memory at a time, and in a row group."""
 
 
 def compact(
@@ -70,17 +72,33 @@ def _compact_day(
         yield made
 
 
-@dataclass
 class _Batch:
-    """Files to become one."""
+    """Files becoming one."""
 
-    names: list[EnergyKey] = field(default_factory=list)
-    tables: list[pa.Table] = field(default_factory=list)
-    metered: MeterTotals = field(default_factory=Counter)
+    def __init__(self) -> None:
+        self.sources: list[str] = []
+        self.rows = 0
+        self._metered: MeterTotals = Counter()
+        self._file = EnergyParquet()
+        self._waiting: list[pa.Table] = []
 
-    @property
-    def rows(self) -> int:
-        return sum(table.num_rows for table in self.tables)
+    def add(self, source: str, table: pa.Table, metered: MeterTotals) -> None:
+        self.sources.append(source)
+        self.rows += table.num_rows
+        self._metered += metered
+        self._waiting.append(table)
+        if sum(table.num_rows for table in self._waiting) >= GROUP_ROWS:
+            self._write()
+
+    def finish(self) -> bytes:
+        """The whole file."""
+        if self._waiting:
+            self._write()
+        return self._file.finish(self._metered)
+
+    def _write(self) -> None:
+        self._file.write(pa.concat_tables(self._waiting))
+        self._waiting = []
 
 
 def _batches(store: ObjectStore, names: Iterable[EnergyKey], file_rows: int) -> Iterator[_Batch]:
@@ -92,24 +110,21 @@ def _batches(store: ObjectStore, names: Iterable[EnergyKey], file_rows: int) -> 
         except NotFound:
             return  # another compaction is at this day
         metered, _ = footer_of(data.metadata.metadata or {})
-        table = data.read()
+        table = data.read().cast(ENERGY_SCHEMA)
         if metered.total() != (pc.sum(table["energy_mj"]).as_py() or 0):
             continue  # a report shows by how much; in a sum of several it might vanish
-        batch.names.append(name)
-        batch.tables.append(table)
-        batch.metered += metered
-        if batch.rows >= file_rows and len(batch.names) > 1:
+        batch.add(name.key, table, metered)
+        if batch.rows >= file_rows and len(batch.sources) > 1:
             yield batch
             batch = _Batch()
-    if len(batch.names) > 1:
+    if len(batch.sources) > 1:
         yield batch
 
 
 def _replace(store: ObjectStore, day: date, number: int, batch: _Batch) -> Compaction | None:
     """Put one file in the place of several; None if another compaction took the number."""
     key = compacted_file(day, number, uuid.uuid4().hex)
-    data = compacted_parquet(batch.tables, batch.metered)
-    sources = tuple(name.key for name in batch.names)
+    data, sources = batch.finish(), tuple(batch.sources)
     store.put(key, data)
     mine = Compaction(key=key, size_bytes=len(data), rows=batch.rows, sources=sources)
     at = compaction_record(day, number)

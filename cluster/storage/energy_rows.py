@@ -68,13 +68,36 @@ def energy_parquet(table: pa.Table, metered: MeterTotals, *, closed: bool = Fals
 
     closed: its writer ended in good order and will write no more.
     """
-    table = table.sort_by([("ts_start", "ascending"), ("hw_id", "ascending")])
-    return _parquet(table, metered, {_CLOSED: b"1"} if closed else {})
+    file = EnergyParquet()
+    file.write(table.sort_by([("ts_start", "ascending"), ("hw_id", "ascending")]))
+    return file.finish(metered, closed=closed)
 
 
-def compacted_parquet(tables: Sequence[pa.Table], metered: MeterTotals) -> bytes:
-    """A file of several files' rows, one file's after the other's."""
-    return _parquet(pa.concat_tables(tables), metered, {})
+class EnergyParquet:
+    """A file of the energy log that is written in pieces, each a row group."""
+
+    def __init__(self) -> None:
+        self._sink = pa.BufferOutputStream()
+        self._writer = pq.ParquetWriter(
+            self._sink,
+            ENERGY_SCHEMA,
+            compression="zstd",
+            use_dictionary=_WORDS,
+            column_encoding=_NUMBERS,
+            store_schema=False,  # Parquet's own says all; Arrow's is half of the footer
+        )
+
+    def write(self, table: pa.Table) -> None:
+        """The next row group."""
+        self._writer.write_table(table)
+
+    def finish(self, metered: MeterTotals, *, closed: bool = False) -> bytes:
+        """The whole file, with the meters' totals in its footer."""
+        totals = [[hw_id, epoch, mj] for (hw_id, epoch), mj in sorted(metered.items())]
+        closing = {_CLOSED: b"1"} if closed else {}
+        self._writer.add_key_value_metadata({_METERED: json.dumps(totals).encode(), **closing})
+        self._writer.close()
+        return bytes(self._sink.getvalue())
 
 
 def footer_of(metadata: Mapping[bytes, bytes]) -> tuple[MeterTotals, bool]:
@@ -83,22 +106,6 @@ def footer_of(metadata: Mapping[bytes, bytes]) -> tuple[MeterTotals, bool]:
     for hw_id, epoch, mj in json.loads(metadata.get(_METERED, b"[]")):
         totals[hw_id, epoch] += mj
     return totals, _CLOSED in metadata
-
-
-def _parquet(table: pa.Table, metered: MeterTotals, more: Mapping[bytes, bytes]) -> bytes:
-    totals = [[hw_id, epoch, mj] for (hw_id, epoch), mj in sorted(metered.items())]
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(
-        sink,
-        table.schema,
-        compression="zstd",
-        use_dictionary=_WORDS,
-        column_encoding=_NUMBERS,
-        store_schema=False,  # Parquet's own says all; Arrow's is half of the footer
-    ) as writer:
-        writer.write_table(table)
-        writer.add_key_value_metadata({_METERED: json.dumps(totals).encode(), **more})
-    return bytes(sink.getvalue())
 
 
 def _values(row: EnergyRow, origin: Origin) -> dict[str, Any]:
