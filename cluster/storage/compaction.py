@@ -83,6 +83,7 @@ class _Batch:
         self._waiting: list[pa.Table] = []
 
     def add(self, source: str, table: pa.Table, metered: MeterTotals) -> None:
+        """Take a file's rows, and what its meters said."""
         self.sources.append(source)
         self.rows += table.num_rows
         self._metered += metered

@@ -97,28 +97,21 @@ def logged_day(store: ObjectStore, day: date) -> LoggedDay:
     Compactions are listed last: a file that one has replaced, and that is gone from the first
     list, is in the second; one found in both lists is counted once.
     """
-    segments, rubbish = _latest(store, energy_of_hosts(day))
-    compactions: dict[int, Compaction] = {}
-    files: dict[str, int] = {}
-    for info in store.list(compactions_of(day)):
-        number, is_record = parse_compaction(info.key) or (None, False)
-        if number is not None and is_record:
-            compactions[number] = parse_record(Compaction, info.key, store.get(info.key))
-        elif number is not None:
-            files[info.key] = number
-    for key, number in files.items():
-        if number in compactions and compactions[number].key != key:
-            rubbish.append(key)
+    segments, superseded = _latest(store, energy_of_hosts(day))
+    compactions, unwanted = _compactions(store, day)
     for number, record in compactions.items():
         for source in filter(None, map(parse_energy_key, record.sources)):
             found, _ = segments.pop(source[:-1], (None, 0))
-            if found is not None and found.version > source.version:
+            if found is None:
+                continue
+            if found.version > source.version:
                 raise Fatal(
-                    f"{found.key}: written after {compaction_record(day, number)} put another file "
-                    "in its place, so that some of its rows are there twice"
+                    f"{found.key}: written after {compaction_record(day, number)} put {record.key} "
+                    "in its place: some of its rows would count twice; move it out of the store, "
+                    "and write again what only it has"
                 )
-            rubbish += [found.key] if found else []
-    return LoggedDay(day, dict(segments.values()), compactions, rubbish)
+            superseded.append(found.key)
+    return LoggedDay(day, dict(segments.values()), compactions, superseded + unwanted)
 
 
 def energy_dataset(
@@ -209,6 +202,21 @@ def _latest(
                 latest[name[:-1]] = max(known, found)
                 earlier.append(min(known, found)[0].key)
     return latest, earlier
+
+
+def _compactions(store: ObjectStore, day: date) -> tuple[dict[int, Compaction], list[str]]:
+    """The day's compactions by number; keys of files that did not become one."""
+    records: dict[int, Compaction] = {}
+    files: dict[str, int] = {}
+    for info in store.list(compactions_of(day)):
+        number, is_record = parse_compaction(info.key) or (None, False)
+        if number is None:
+            continue
+        if is_record:
+            records[number] = parse_record(Compaction, info.key, store.get(info.key))
+        else:
+            files[info.key] = number
+    return records, [key for key, n in files.items() if n in records and records[n].key != key]
 
 
 def _holds(file: EnergyFile) -> pads.Expression:
