@@ -162,13 +162,14 @@ def _files_under(top: Path) -> Iterator[str]:
 
 def _in_its_directory(path: Path, place: Callable[[], object]) -> None:
     """Place the file, again if its directory, then empty, was removed by a deletion meanwhile."""
-    for _ in range(_TRIES):
-        with suppress(FileNotFoundError):
+    for tries_left in reversed(range(_TRIES)):
+        try:
             _make_dirs(path.parent)
             place()
             return
-    _make_dirs(path.parent)
-    place()
+        except FileNotFoundError:
+            if not tries_left:
+                raise
 
 
 def _make_dirs(path: Path) -> None:

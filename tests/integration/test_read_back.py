@@ -22,14 +22,6 @@ from cluster.storage.reader import decode_image, iter_images, list_jobs, load_jo
 from cluster.types import MISSING_ENERGY, Workload
 
 
-@pytest.fixture(params=["file", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    if request.param == "s3":
-        found: ObjectStore = request.getfixturevalue("s3_store")
-        return found
-    return open_store(str(tmp_path / "store"), probe=False)
-
-
 class RecordingStore(LocalStore):
     """A local store that remembers which objects were read."""
 
