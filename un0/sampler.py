@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from un0.config import ModelConfig
 from un0.engine import Precision, build_engine, tuning
-from un0.engine.base import Renderer
+from un0.engine.base import Job, Renderer, Sharing
 from un0.errors import InputError
 from un0.memory import Plan, plan, remember_tile
 from un0.model import Un0Model
@@ -38,14 +39,39 @@ Images = NDArray[np.uint8]
 ClassIds = Sequence[int] | NDArray[np.integer[Any]]
 
 
+FEW = 16  # images in a tile: rather than make smaller ones, threads work on one together
+
+
 @dataclass(frozen=True)
 class _Tile:
-    """The images ``start`` .. are asked for, in the rows ``first`` .. of ``size``."""
+    """The images ``start`` .. are asked for, in the rows ``first`` .. of ``size``.
+
+    members: threads that compute it together, at most.
+    """
 
     start: int
     first: int
     size: int
     class_ids: NDArray[np.int64]
+    members: int = 1
+
+
+@dataclass(frozen=True)
+class _Together:
+    """What becomes of a shared tile; to its reader it is a future."""
+
+    job: Job
+    parts: list[Future[None]]
+
+    def result(self) -> Images:
+        for part in self.parts:
+            part.result()
+        return self.job.levels
+
+    def cancel(self) -> None:
+        self.job.abandon()
+        for part in self.parts:
+            part.cancel()
 
 
 class Sampler:
@@ -75,7 +101,7 @@ class Sampler:
             tile = _tile_that_fits(model.config, self.device, precision)
         self._engine = build_engine(model, self.device, precision, tile=tile, name=engine)
         self.tile = self._engine.tile
-        self._halving = threading.Lock()
+        self._halving, self._lining_up = threading.Lock(), threading.Lock()
         self.config: ModelConfig = model.config
         self._tunable = own_choice and self._engine.any_rows
         if self._tunable:
@@ -154,10 +180,10 @@ class Sampler:
 
     def _in_order(self, seed: int, tiles: Iterator[_Tile]) -> Iterator[tuple[int, Images]]:
         offset = 0
-        pending: deque[Future[Images]] = deque()
+        pending: deque[Future[Images] | _Together] = deque()
         try:
             for tile in tiles:
-                pending.append(self._pool.submit(self._compute, seed, tile))
+                pending.append(self._begin(seed, tile))
                 if len(pending) > self.threads:  # one more than are running: none has to wait
                     images = pending.popleft().result()
                     yield offset, images
@@ -169,6 +195,15 @@ class Sampler:
         finally:
             for future in pending:
                 future.cancel()
+
+    def _begin(self, seed: int, tile: _Tile) -> Future[Images] | _Together:
+        if tile.members == 1 or not isinstance(self._engine, Sharing):
+            return self._pool.submit(self._compute, seed, tile)
+        phases = self._phases(seed, tile)
+        job = self._engine.share(phases, torch.from_numpy(tile.class_ids), tile.members)
+        with self._lining_up:  # side by side: members of two teams must not wait for each other
+            parts = [self._pool.submit(job.work, member) for member in range(job.members)]
+        return _Together(job, parts)
 
     def _cut(self, start: int, ids: NDArray[np.int64]) -> Iterator[_Tile]:
         if self._engine.any_rows:
@@ -182,11 +217,16 @@ class Sampler:
             done += rows
 
     def _cut_evenly(self, start: int, ids: NDArray[np.int64]) -> Iterator[_Tile]:
-        """As many tiles for each thread, no larger than they must be."""
+        """As many tiles for each thread, no larger than they must be; where they would be small,
+        as many threads for each tile."""
         rounds = -(-len(ids) // (self.tile * self.threads))
-        bounds = np.linspace(0, len(ids), min(rounds * self.threads, len(ids)) + 1).astype(int)
+        tiles, members = min(rounds * self.threads, len(ids)), 1
+        if rounds == 1 and isinstance(self._engine, Sharing):
+            tiles = min(self.threads, -(-len(ids) // min(FEW, self.tile)))
+            members = self.threads // tiles
+        bounds = np.linspace(0, len(ids), tiles + 1).astype(int)
         for begin, end in pairwise(bounds.tolist()):
-            yield _Tile(start + begin, 0, end - begin, ids[begin:end])
+            yield _Tile(start + begin, 0, end - begin, ids[begin:end], members)
 
     def _compute(self, seed: int, tile: _Tile) -> Images:
         try:
@@ -221,17 +261,20 @@ class Sampler:
             ids = np.zeros(tile.size, dtype=np.int64)
             ids[wanted] = tile.class_ids
             return self._engine.render(seed, tile.start - tile.first, ids)[wanted]
-        width = self.config.n + self.config.n_cond
-        phases = initial_phases(seed, range(tile.start, tile.start + rows), width, self.device)
+        phases = self._phases(seed, tile)
         class_ids = torch.from_numpy(tile.class_ids)
         if rows < tile.size:
-            padded = torch.zeros(tile.size, width, device=self.device)
+            padded = phases.new_zeros(tile.size, phases.shape[1])
             padded[wanted] = phases
             padded_ids = torch.zeros(tile.size, dtype=torch.long)
             padded_ids[wanted] = class_ids
             phases, class_ids = padded, padded_ids
         images: Images = self._engine(phases, class_ids.to(self.device))[wanted].cpu().numpy()
         return images
+
+    def _phases(self, seed: int, tile: _Tile) -> Tensor:
+        indices = range(tile.start, tile.start + len(tile.class_ids))
+        return initial_phases(seed, indices, self.config.n + self.config.n_cond, self.device)
 
     def _check_class_ids(self, class_ids: ClassIds) -> NDArray[np.int64]:
         ids = np.asarray(class_ids)

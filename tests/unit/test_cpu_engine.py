@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,14 @@ from hypothesis.extra import numpy as hnp
 from torch.nn import functional as F
 
 from un0 import Sampler
-from un0.engine import patches, tuning
+from un0.engine import patches, pictures, tuning
 from un0.engine.cpu import fits
 from un0.engine.product import Floats, Kind, multiply, pack, sin_cos
+from un0.engine.team import Part, meet, share, team_of
 from un0.engine.vectors import PANEL
 from un0.testing import random_model
 
+ALONE = team_of(1)[0]
 KINDS = [kind for kind in ("fp32", "bf16", "int8") if fits(kind)]
 
 
@@ -111,7 +115,7 @@ def test_convolutions_are_those_of_pytorch(enlarged: bool, c_in: int, c_out: int
     y = np.zeros((3, side, side, patches.whole_panels(c_out)), dtype=np.float32)
     addend = np.zeros(patches.whole_panels(c_out), dtype=np.float32)
     addend[:c_out] = bias.numpy()
-    patches.convolve(padded, weights, addend, y)
+    patches.convolve(ALONE, 3, padded, weights, addend, y)
     inner = y[:, 1:-1, 1:-1]
     np.testing.assert_allclose(inner[..., :c_out], expected.permute(0, 2, 3, 1), atol=2e-5)
     assert not inner[..., c_out:].any()  # spare channels stay zero, as do borders
@@ -127,8 +131,37 @@ def test_a_picture_is_the_last_convolution_of_a_map() -> None:
     padded = np.zeros((10, 10, 32), dtype=np.float32)
     padded[1:-1, 1:-1] = x[0].permute(1, 2, 0).numpy()
     image = np.empty((8, 8, 3), dtype=np.float32)
-    patches.paint(padded, patches.prepare_out(weight.numpy()), bias.numpy(), image)
+    for top, bottom in ((0, 3), (3, 8)):
+        rows = image[top:bottom]
+        pictures.paint(padded, pictures.prepare_out(weight.numpy()), bias.numpy(), top, rows)
     np.testing.assert_allclose(image, expected[0].permute(1, 2, 0), atol=1e-6)
+
+
+@given(st.integers(1, 40), st.integers(0, 1000))
+def test_shares_are_all_of_it_once_and_even(members: int, whole: int) -> None:
+    shares = [share(part, whole) for part in team_of(members)]
+    assert shares[0][0] == 0
+    assert shares[-1][1] == whole
+    assert all(a[1] == b[0] for a, b in pairwise(shares))
+    sizes = [end - begin for begin, end in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_after_a_meeting_everybody_sees_what_the_others_wrote() -> None:
+    """More threads than cores, many times: without the meetings nearly all would fail."""
+    team, rounds = team_of(5), 200
+    board = np.zeros((2, len(team)), dtype=np.int64)
+
+    def member(part: Part) -> bool:
+        seen = True
+        for k in range(1, rounds + 1):
+            board[k % 2, part.member] = k
+            meet(part)
+            seen &= bool((board[k % 2] == k).all())
+        return seen
+
+    with ThreadPoolExecutor(len(team)) as threads:
+        assert all(threads.map(member, team))
 
 
 HASH = """

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from un0 import Sampler
 from un0.engine import ENGINES, Precision, build_engine
 from un0.engine.base import to_uint8
+from un0.engine.cpu import CpuEngine
+from un0.engine.team import Part
 from un0.errors import InputError
 from un0.noise import MAX_INDEX, MAX_SEED, initial_phases
+from un0.sampler import _Together
 from un0.testing import random_model
 
 Images = NDArray[np.uint8]
@@ -175,6 +178,55 @@ def test_tiles_are_computed_ahead_of_a_slow_reader() -> None:
         assert done.acquire(timeout=60)
     tiles.close()  # type: ignore[attr-defined]
     assert len(sampler.generate(0, 0, [1])) == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [1, 2, 5, 17, 40])
+def test_threads_that_share_a_tile_change_no_byte(
+    images: Images, way: tuple[str, Precision], threads: int, count: int
+) -> None:
+    made = sampler_of(way, threads=threads).generate(SEED, START, CLASSES[:count])
+    assert np.array_equal(made, images[:count])
+
+
+def test_teams_of_callers_at_once_do_not_wait_for_each_other() -> None:
+    """Each caller's images are made by all threads together; a mix of members would never end."""
+    sampler = Sampler(random_model(n=256), device="cpu", threads=3)
+    expected = sampler.generate(5, 0, CLASSES[:40])
+    with ThreadPoolExecutor(8) as callers:
+        made = callers.map(lambda i: sampler.generate(5, i, CLASSES[i : i + 1]), range(40))
+        assert np.array_equal(np.concatenate(list(made)), expected)
+
+
+def test_a_member_that_fails_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = Sampler(random_model(n=256), device="cpu", threads=3)
+    expected = sampler.generate(5, 0, [1])
+    decode = CpuEngine.decode
+
+    def failing(engine: CpuEngine, part: Part, *rest: Any) -> None:
+        if part.member == 1:
+            raise MemoryError("no room")
+        decode(engine, part, *rest)
+
+    monkeypatch.setattr(CpuEngine, "decode", failing)
+    with pytest.raises(MemoryError, match="no room"):
+        sampler.generate(5, 0, [1])
+    monkeypatch.undo()
+    assert np.array_equal(sampler.generate(5, 0, [1]), expected)
+
+
+def test_a_shared_tile_that_nobody_wants_any_more_ends() -> None:
+    """One thread is busy, so the others wait for its part; then the reader goes away."""
+    sampler = Sampler(random_model(n=256), device="cpu", threads=3)
+    let_go = threading.Event()
+    busy = sampler._pool.submit(let_go.wait)
+    shared = sampler._begin(5, next(sampler._cut(0, np.array([1]))))
+    assert isinstance(shared, _Together)
+    shared.cancel()
+    assert all(part.cancelled() or part.result(timeout=60) is None for part in shared.parts)
+    let_go.set()
+    assert busy.result()
+    assert len(sampler.generate(5, 0, [1])) == 1
 
 
 def test_nothing_asked_is_nothing_given(sampler: Sampler) -> None:

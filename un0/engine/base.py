@@ -52,6 +52,30 @@ class Renderer(Protocol):
         ...
 
 
+class Job(Protocol):
+    """One tile of images that several threads make together."""
+
+    members: int
+    levels: NDArray[np.uint8]
+
+    def work(self, member: int) -> None:
+        """The part of one of ``members`` threads; it may wait for the others: all must come."""
+        ...
+
+    def abandon(self) -> None:
+        """Nobody waits any longer; ``levels`` are worthless."""
+        ...
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """An engine whose tile several threads can compute together."""
+
+    def share(self, initial_phases: Tensor, class_ids: Tensor, members: int) -> Job:
+        """``Engine.__call__`` in so many parts, or fewer if there is not enough to do."""
+        ...
+
+
 def to_uint8(images_BHWC: Tensor) -> Tensor:
     """Levels 0..255 of images in [-1, 1]: round((x + 1) / 2 * 255), ties to even."""
     return ((images_BHWC + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)

@@ -7,31 +7,25 @@ the batch, so an image's bytes depend on nothing but the image: ``un0.engine.vec
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from un0.config import ModelConfig
 from un0.engine.base import Precision
-from un0.engine.patches import (
-    ENLARGED,
-    PLAIN,
-    RELATIVE,
-    WAVES,
-    convolve,
-    levels,
-    paint,
-    prepare_conv,
-    prepare_out,
-    seed,
-    whole_panels,
-)
-from un0.engine.product import Floats, Kind, pack
+from un0.engine.patches import ENLARGED, PLAIN, prepare_conv, whole_panels
+from un0.engine.pictures import RELATIVE, WAVES, develop, prepare_out
+from un0.engine.product import FP32, NUMBERS, Floats, Kind, pack
 from un0.engine.swings import BLOCK, TABLEAUS, swing
+from un0.engine.team import Part, leave, team_of
 from un0.engine.vectors import HAS_BF16, HAS_FMA, HAS_INT8
 from un0.model import Un0Model
 
-GROUP = 4  # images decoded at once, so that their maps stay in the second cache
+GROUP = 4  # images decoded at once by a thread, so that their maps stay in the second cache
+SHARE = 2  # panels of K: who has fewer waits more than it helps
 
 
 def fits(precision: Precision) -> bool:
@@ -51,6 +45,7 @@ class CpuEngine:
         c = self.config = model.config
         self.tile = tile
         kind: Kind = precision  # type: ignore[assignment]
+        self.numbers = NUMBERS[kind]
         # All rates carry the step length, so that they state a step's change.
         dt = c.integration_time / c.num_steps
         K_NN = _array(model.K) * np.float32(c.coupling_scale * dt)
@@ -67,33 +62,39 @@ class CpuEngine:
         self._omega_cond_M = _array(model.omega_cond) * np.float32(dt)
         tensors = [_array(parameter) for parameter in model.decoder.parameters()]
         *weights, out = tensors[::2]
+        *biases, out_bias = tensors[1::2]
         decoder_kind: Kind = "fp32" if kind == "fp32" else "bf16"
         # Two convolutions a block, the first of which enlarges.
         transforms: list[Floats] = [ENLARGED, PLAIN] * c.num_blocks
-        self._convs = [
-            (prepare_conv(weight, transform, decoder_kind), _filled(bias))
-            for weight, bias, transform in zip(weights, tensors[1:-1:2], transforms, strict=True)
-        ]
-        self._out = prepare_out(out), tensors[-1].copy()
+        self._weights = tuple(
+            prepare_conv(weight, transform, decoder_kind)
+            for weight, transform in zip(weights, transforms, strict=True)
+        )
+        self._biases = tuple(_filled(bias) for bias in biases)
+        self._out = prepare_out(out), out_bias.copy()
 
     def __call__(self, initial_phases: Tensor, class_ids: Tensor) -> Tensor:
         """Images uint8 (B, H, W, 3)."""
-        images = self.decode(self.integrate(initial_phases, class_ids))
-        out = np.empty(images.shape, dtype=np.uint8)
-        levels(images.numpy().reshape(-1), out.reshape(-1))
-        return torch.from_numpy(out)
+        job = self.share(initial_phases, class_ids, 1)
+        job.work(0)
+        return torch.from_numpy(job.levels)
 
-    def integrate(self, initial_phases: Tensor, class_ids: Tensor) -> Tensor:
-        """Final main phases (B, N), float32."""
-        c = self.config
-        theta_BN = initial_phases[:, : c.n].numpy().copy()
-        phi_BM = initial_phases[:, c.n :].numpy().copy()
+    def share(self, initial_phases: Tensor, class_ids: Tensor, members: int) -> CpuJob:
+        """The same for ``members`` threads to do together, fewer for a small model."""
+        members = max(1, min(members, self._K.shape[1] // SHARE))
+        return CpuJob(self, initial_phases.numpy(), class_ids.numpy(), members)
+
+    def integrate(
+        self, part: Part, theta_BN: Floats, phi_BM: Floats, class_ids_B: Any, waves: Any, words: Any
+    ) -> None:
+        """A member's part of integrating the main phases in place; phi is its own."""
         swing(
+            part,
             theta_BN,
             phi_BM,
-            class_ids.numpy(),
-            c.num_steps,
-            TABLEAUS[c.solver],
+            class_ids_B,
+            self.config.num_steps,
+            TABLEAUS[self.config.solver],
             self._omega_N,
             self._K,
             self._scale_N,
@@ -101,42 +102,82 @@ class CpuEngine:
             self._drive_CMN,
             self._omega_cond_M,
             self._K_cond_MM,
+            waves,
+            words,
         )
-        return torch.from_numpy(theta_BN)
 
-    def decode(self, theta_BN: Tensor) -> Tensor:
-        """Images (B, H, W, 3) in [-1, 1], float32, of final main phases (B, N)."""
-        side = self.config.image_size
-        images = np.empty((len(theta_BN), side, side, 3), dtype=np.float32)
-        maps = _maps(self.config, min(GROUP, len(theta_BN)))
-        for first in range(0, len(theta_BN), GROUP):
-            part = images[first : first + GROUP]
-            self._decode(theta_BN[first : first + GROUP].numpy(), maps, part)
-        return torch.from_numpy(images)
+    def decode(
+        self,
+        part: Part,
+        theta_BN: Floats,
+        maps: tuple[Floats, ...],
+        images: Floats,
+        levels: NDArray[np.uint8],
+    ) -> None:
+        """A member's part of making images (B, H, W, 3) of settled phases."""
+        develop(
+            part,
+            theta_BN,
+            RELATIVE.index(self.config.relativization),
+            WAVES.index(self.config.encoding),
+            self._weights,
+            self._biases,
+            *self._out,
+            maps,
+            images,
+            levels,
+        )
 
-    def _decode(self, theta_BN: Floats, maps: list[Floats], images: Floats) -> None:
-        c = self.config
-        x, *others = (whole[: len(images)] for whole in maps)
-        relative, waves = RELATIVE.index(c.relativization), WAVES.index(c.encoding)
-        for theta_N, seed_map in zip(theta_BN, x, strict=True):
-            seed(theta_N, relative, waves, seed_map)
-        for (weights, bias), y in zip(self._convs, others, strict=True):
-            convolve(x, weights, bias, y)
-            x = y
-        for last, image in zip(x, images, strict=True):
-            paint(last, *self._out, image)
+
+class CpuJob:
+    """One tile of images that ``members`` threads make together, each by a call of ``work``.
+
+    images: float32 (B, H, W, 3) in [-1, 1]. levels: the same as uint8.
+    """
+
+    def __init__(
+        self, engine: CpuEngine, phases: Floats, class_ids_B: NDArray[np.int64], members: int
+    ) -> None:
+        c, rows = engine.config, len(phases)
+        self._engine, self.members, self._team = engine, members, team_of(members)
+        self._theta_BN, self._phi_BM = phases[:, : c.n].copy(), phases[:, c.n :]
+        self._class_ids_B = class_ids_B
+        sets = min(members, 2)
+        words = 0 if engine.numbers == FP32 else c.n // engine.numbers
+        self._waves = np.empty((sets, rows, 2, c.n), dtype=np.float32)
+        self._words = np.empty((sets, rows, 2, words), dtype=np.uint32)
+        self._maps = _maps(c, min(GROUP * members, rows))
+        self.images = np.empty((rows, c.image_size, c.image_size, 3), dtype=np.float32)
+        self.levels = np.empty(self.images.shape, dtype=np.uint8)
+
+    def work(self, member: int) -> None:
+        """A member's part. The images are there when all members have returned."""
+        part, engine = self._team[member], self._engine
+        try:
+            phi_BM = self._phi_BM.copy()
+            engine.integrate(
+                part, self._theta_BN, phi_BM, self._class_ids_B, self._waves, self._words
+            )
+            engine.decode(part, self._theta_BN, self._maps, self.images, self.levels)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def abandon(self) -> None:
+        """Let members that have begun end without waiting for the others."""
+        leave(self._team[0])
 
 
-def _maps(c: ModelConfig, images: int) -> list[Floats]:
+def _maps(c: ModelConfig, images: int) -> tuple[Floats, ...]:
     """The decoder's maps, borders and spare channels zero: the seed's, then two a block."""
     sides = [4 * 2**block for block in range(c.num_blocks + 1)]
     shapes = [(sides[0], c.channels[0])]
     for side, channels in zip(sides[1:], c.channels[1:], strict=True):
         shapes += [(side, channels)] * 2
-    return [
+    return tuple(
         np.zeros((images, side + 2, side + 2, whole_panels(channels)), dtype=np.float32)
         for side, channels in shapes
-    ]
+    )
 
 
 def _array(parameter: Tensor) -> Floats:

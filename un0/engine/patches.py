@@ -1,4 +1,4 @@
-"""The decoder of one tile of images as compiled loops: convolutions by patches of 2 x 2 pixels.
+"""The decoder's convolutions as compiled loops: by patches of 2 x 2 pixels.
 
 Each convolution computes 2 x 2 output pixels of a patch of its input: the patch and the 3 x 3
 weights are transformed, multiplied point by point (one product over the channels each) and
@@ -20,11 +20,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import float32, float64, int32, uint8
 from numpy.typing import NDArray
 
-from un0.config import Encoding, Relativization
-from un0.engine.product import FP32, Floats, Kind, multiply, pack, sin_cos
+from un0.engine.product import FP32, Floats, Kind, multiply, pack
+from un0.engine.team import Part, share
 from un0.engine.vectors import (
     PANEL,
     enlarged_in,
@@ -39,12 +38,6 @@ from un0.jit import compiled
 ENLARGED: Floats = np.array([[1, 1, 1], [-1, 0, 0], [0, 0, 1]], dtype=np.float32)
 PLAIN: Floats = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], dtype=np.float32)
 PLAIN *= np.float32(0.5)
-RELATIVE: tuple[Relativization, ...] = ("absolute", "mean_relative", "ref_oscillator")
-WAVES: tuple[Encoding, ...] = ("raw", "sin", "sin_cos")
-MEAN, FIRST = RELATIVE.index("mean_relative"), RELATIVE.index("ref_oscillator")
-RAW, SIN_COS = WAVES.index("raw"), WAVES.index("sin_cos")
-
-_LOG_2 = float(np.log(2))
 
 
 def whole_panels(channels: int) -> int:
@@ -58,12 +51,6 @@ def prepare_conv(weight_OIHW: Floats, transform: Floats, kind: Kind) -> NDArray[
     return np.concatenate([pack(point, kind) for row in points for point in row])
 
 
-def prepare_out(weight_OIHW: Floats) -> NDArray[Any]:
-    """Weights of ``paint``: a column for each of 3 colours of each of 9 neighbours."""
-    columns = weight_OIHW.transpose(1, 2, 3, 0).reshape(weight_OIHW.shape[1], 27)
-    return pack(columns, "fp32")
-
-
 @compiled
 def _patches_at_once(channels: int) -> int:
     """Few, so that their points stay in the first caches; more where the weights of a panel, read
@@ -72,8 +59,14 @@ def _patches_at_once(channels: int) -> int:
 
 
 @compiled
-def convolve(x: Floats, weights: NDArray[Any], bias: Floats, y: Floats) -> None:
-    """y = LeakyReLU of the 3 x 3 convolution of x, first upsampled by 2 if y is twice as large."""
+def convolve(
+    part: Part, images: int, x: Floats, weights: NDArray[Any], bias: Floats, y: Floats
+) -> None:
+    """y = LeakyReLU of the 3 x 3 convolution of x, first upsampled by 2 if y is twice as large.
+
+    Of the first ``images`` maps, and of these the member's share: whole rows of patches, which
+    are an even number, as ``multiply`` wants.
+    """
     side = (y.shape[1] - 2) // 2  # patches along an axis
     enlarged = x.shape[1] == side + 2
     points, panels, words, _, numbers = weights.shape
@@ -88,9 +81,9 @@ def convolve(x: Floats, weights: NDArray[Any], bias: Floats, y: Floats) -> None:
     x_row, y_row = x_pixel * x.shape[2], y_pixel * y.shape[2]
     x_image, y_image = x_row * x.shape[1], y_row * y.shape[1]
     first_y = y.ctypes.data + y_row + y_pixel  # inside the border
-    patches = x.shape[0] * side * side
-    for first in range(0, patches, at_once):
-        count = min(at_once, patches - first)
+    begin, end = share(part, images * side)
+    for first in range(begin * side, end * side, at_once):
+        count = min(at_once, end * side - first)
         for p in range(count):
             corner = x.ctypes.data + _offset(
                 first + p, side, x_image, stride * x_row, stride * x_pixel
@@ -133,80 +126,3 @@ def _offset(patch: int, side: int, image_step: int, row_step: int, column_step: 
     """Bytes from the first patch of the first image to this one."""
     image, place = patch // (side * side), patch % (side * side)
     return image * image_step + place // side * row_step + place % side * column_step
-
-
-@compiled
-def seed(theta_N: Floats, relative: int, waves: int, x: Floats) -> None:
-    """The readout of one image's phases as a map x (6, 6, channels): feature f is pixel f % 16
-    of channel f // 16. relative and waves: indices into ``RELATIVE`` and ``WAVES``."""
-    n = theta_N.size
-    origin = float32(0)
-    if relative == MEAN:
-        total = 0.0
-        for i in range(n):
-            total += theta_N[i]
-        origin = float32(total / n)
-    elif relative == FIRST:
-        origin = theta_N[0]
-    features = np.empty((2, n), dtype=np.float32)
-    for i in range(n):
-        features[0, i] = theta_N[i] - origin
-    if waves != RAW:
-        sin_cos(features[0], features[0], features[1])
-    for half in range(2 if waves == SIN_COS else 1):
-        for i in range(n):
-            f = half * n + i
-            x[1 + f % 16 // 4, 1 + f % 4, f // 16] = features[half, i]
-
-
-@compiled
-def paint(x: Floats, weights: NDArray[Any], bias: Floats, image: Floats) -> None:
-    """image (H, W, 3) in [-1, 1] = tanh of the 3 x 3 convolution of the map x to 3 colours."""
-    height, width, channels = x.shape[0] - 2, x.shape[1] - 2, x.shape[2]
-    parts = np.zeros((height + 2, width + 2, PANEL), dtype=np.float32)
-    for row in range(1, height + 1):
-        multiply(
-            FP32,
-            x[row, 1].ctypes.data,
-            4 * channels,
-            weights.ctypes.data,
-            parts[row, 1].ctypes.data,
-            4 * PANEL,
-            weights.shape[2],
-            1,
-            width,
-        )
-    for row in range(height):
-        for column in range(width):
-            for colour in range(3):
-                total = bias[colour]
-                for dy in range(3):
-                    for dx in range(3):
-                        total += parts[row + dy, column + dx, 3 * (3 * dy + dx) + colour]
-                image[row, column, colour] = total
-    _tanh(image.reshape(-1))
-
-
-@compiled
-def _tanh(x: Floats) -> None:
-    """tanh of x (N,) in place, within 2e-7: 1 - 2 / (1 + exp(2x)), exp by its Taylor series."""
-    exponents = np.empty(x.size, dtype=np.int32)
-    powers = exponents.view(np.float32)
-    for i in range(x.size):
-        twice = min(max(float32(2) * x[i], float32(-20)), float32(20))
-        whole = np.rint(twice * float32(1 / _LOG_2))
-        exponents[i] = (int32(whole) + int32(127)) << int32(23)
-        r = float32(float64(twice) - float64(whole) * _LOG_2)  # |r| <= 0.35
-        e = float32(1 / 5040) * r + float32(1 / 720)
-        e = ((e * r + float32(1 / 120)) * r + float32(1 / 24)) * r + float32(1 / 6)
-        x[i] = ((e * r + float32(0.5)) * r + float32(1)) * r + float32(1)
-    for i in range(x.size):
-        x[i] = float32(1) - float32(2) / (float32(1) + x[i] * powers[i])
-
-
-@compiled
-def levels(image: Floats, out: NDArray[np.uint8]) -> None:
-    """``un0.engine.base.to_uint8`` of x (N,)."""
-    for i in range(image.size):
-        level = np.rint((image[i] + float32(1)) * float32(127.5))
-        out[i] = uint8(min(max(level, float32(0)), float32(255)))

@@ -1,4 +1,7 @@
-"""The dynamics of one tile of images as one compiled loop. See ``un0.engine.cpu``."""
+"""The dynamics of one tile of images as one compiled loop. See ``un0.engine.cpu``.
+
+In names of arrays O stands for a team member's own oscillators, N for all of them.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from numpy.typing import NDArray
 
 from un0.config import Solver
 from un0.engine.product import BF16, FP32, INT8, Floats, multiply, sin_cos, to_bf16, to_levels
+from un0.engine.team import Part, meet, share
 from un0.engine.vectors import PANEL
 from un0.jit import compiled
 
@@ -33,6 +37,7 @@ TABLEAUS: dict[Solver, Floats] = {
 
 @compiled
 def swing(
+    part: Part,
     theta_BN: Floats,
     phi_BM: Floats,
     class_ids: NDArray[np.int64],
@@ -45,40 +50,58 @@ def swing(
     drive_CMN: Floats,
     omega_cond_M: Floats,
     K_cond_MM: Floats,
+    waves_TB2N: Floats,
+    words_TB2W: NDArray[np.uint32],
 ) -> None:
     """Integrate both blocks of phases in place. All rates are per step.
 
-    K: ``pack``ed; its last axis tells its kind. For int8, K_scale_N is the size of a unit and
-    K_sum_N what the offset of the levels adds to each sum.
+    A member of a team does the oscillators of its panels, for all images; it has phi for itself.
+    Arrays are the team's otherwise. Of the waves there are two sets in turn, so that nobody writes
+    what another still reads, or one for a team of one. K: ``pack``ed; its last axis tells its
+    kind. For int8, K_scale_N is the size of a unit and K_sum_N what the offset of the levels adds
+    to each sum.
     """
     images, n = theta_BN.shape
     m = phi_BM.shape[1]
     stages = tableau.shape[0] - 1
     numbers = K.shape[4]
-    waves_B2N = np.empty((images, 2, n), dtype=np.float32)
-    words_B2W = np.empty((images, 2, n // numbers), dtype=np.uint32)
-    pull_B2N = np.empty((images, 2, K.shape[1] * PANEL), dtype=np.float32)
+    first, last = share(part, K.shape[1])
+    lo, hi = PANEL * first, min(PANEL * last, n)
+    own = slice(lo, hi)
+    pull_B2O = np.empty((images, 2, PANEL * (last - first)), dtype=np.float32)
     waves_B2M = np.empty((images, 2, m), dtype=np.float32)
-    drive_2N = np.empty((2, n), dtype=np.float32)
-    at_N, at_M = np.empty(n, dtype=np.float32), np.empty(m, dtype=np.float32)
-    change_SBN = np.empty((stages, images, n), dtype=np.float32)
+    drive_2O = np.empty((2, hi - lo), dtype=np.float32)
+    at_O, at_M = np.empty(hi - lo, dtype=np.float32), np.empty(m, dtype=np.float32)
+    change_SBO = np.empty((stages, images, hi - lo), dtype=np.float32)
     change_SBM = np.empty((stages, images, m), dtype=np.float32)
+    turn = 0
     for _ in range(steps):
         for s in range(stages):
+            waves_B2N, words_B2W = waves_TB2N[turn], words_TB2W[turn]
+            turn = (turn + 1) % waves_TB2N.shape[0]
             for b in range(images):
-                _stage(theta_BN[b], change_SBN[:, b], tableau[s], s, at_N)
-                sin_cos(at_N, waves_B2N[b, 0], waves_B2N[b, 1])
+                _stage(theta_BN[b][own], change_SBO[:, b], tableau[s], s, at_O)
+                sin, cos = waves_B2N[b, 0][own], waves_B2N[b, 1][own]
+                sin_cos(at_O, sin, cos)
+                if numbers != FP32:
+                    words = slice(lo // numbers, hi // numbers)
+                    _narrow(sin, words_B2W[b, 0][words], numbers)
+                    _narrow(cos, words_B2W[b, 1][words], numbers)
                 _stage(phi_BM[b], change_SBM[:, b], tableau[s], s, at_M)
                 sin_cos(at_M, waves_B2M[b, 0], waves_B2M[b, 1])
                 _condition(waves_B2M[b], omega_cond_M, K_cond_MM, change_SBM[s, b])
-            _couple(waves_B2N, words_B2W, K, pull_B2N)
+            meet(part)
+            a = waves_B2N.ctypes.data if numbers == FP32 else words_B2W.ctypes.data
+            _couple(a, n // numbers, 2 * images, K, first, pull_B2O)
             for b in range(images):
                 if numbers == INT8:
-                    _rescale(pull_B2N[b], K_scale_N, K_sum_N)
-                _drive(waves_B2M[b], drive_CMN[class_ids[b]], drive_2N)
-                _torque(omega_N, waves_B2N[b], pull_B2N[b], drive_2N, change_SBN[s, b])
+                    _rescale(pull_B2O[b], K_scale_N[own], K_sum_N[own])
+                _drive(waves_B2M[b], drive_CMN[class_ids[b]], lo, drive_2O)
+                sin, cos = waves_B2N[b, 0][own], waves_B2N[b, 1][own]
+                _torque(omega_N[own], sin, cos, pull_B2O[b], drive_2O, change_SBO[s, b])
         for b in range(images):
-            _stage(theta_BN[b], change_SBN[:, b], tableau[stages], stages, theta_BN[b])
+            theta_O = theta_BN[b][own]
+            _stage(theta_O, change_SBO[:, b], tableau[stages], stages, theta_O)
             _stage(phi_BM[b], change_SBM[:, b], tableau[stages], stages, phi_BM[b])
 
 
@@ -103,35 +126,36 @@ def _condition(wave_2M: Floats, omega_M: Floats, K_MM: Floats, change_M: Floats)
 
 
 @compiled
-def _couple(
-    waves_B2N: Floats, words_B2W: NDArray[np.uint32], K: NDArray[Any], pull_B2N: Floats
-) -> None:
-    """pull = waves @ K.T, still in whole numbers for int8."""
+def _narrow(x: Floats, words: NDArray[np.uint32], numbers: int) -> None:
+    """x (N,) in [-1, 1] as words of ``numbers`` numbers."""
+    if numbers == BF16:
+        to_bf16(x, words.view(np.uint16))
+    else:
+        to_levels(x, words.view(np.uint8))
+
+
+@compiled
+def _couple(a: int, words: int, rows: int, K: NDArray[Any], first: int, pull_B2O: Floats) -> None:
+    """pull = waves @ K.T for the panels from ``first`` on, still in whole numbers for int8.
+
+    a: the address of the waves' ``rows``, ``words`` words each.
+    """
     blocks, panels, block, _, numbers = K.shape
-    words = words_B2W.shape[2]
-    a = waves_B2N.ctypes.data
-    if numbers != FP32:
-        a = words_B2W.ctypes.data
-        for b in range(waves_B2N.shape[0]):
-            for half in range(2):
-                if numbers == BF16:
-                    to_bf16(waves_B2N[b, half], words_B2W[b, half].view(np.uint16))
-                else:
-                    to_levels(waves_B2N[b, half], words_B2W[b, half].view(np.uint8))
-    w, c, c_row = K.ctypes.data, pull_B2N.ctypes.data, 4 * PANEL * panels
+    own = pull_B2O.shape[2] // PANEL
+    w, c, c_row = K.ctypes.data, pull_B2O.ctypes.data, 4 * PANEL * own
     for index in range(blocks):
         count = min(block, words - index * block)
-        for panel in range(panels):
+        for panel in range(own):
             multiply(
                 numbers,
                 a + 4 * index * block,
                 4 * words,
-                w + 4 * PANEL * block * (index * panels + panel),
+                w + 4 * PANEL * block * (index * panels + first + panel),
                 c + 4 * PANEL * panel,
                 c_row,
                 count,
                 1 if index == 0 else 0,
-                2 * waves_B2N.shape[0],
+                rows,
             )
 
 
@@ -145,23 +169,28 @@ def _rescale(pull_2N: Floats, scale_N: Floats, offset_N: NDArray[np.int32]) -> N
 
 
 @compiled
-def _drive(wave_2M: Floats, drive_MN: Floats, out_2N: Floats) -> None:
+def _drive(wave_2M: Floats, drive_MN: Floats, lo: int, out_2O: Floats) -> None:
+    """What the conditioning waves do to the oscillators from ``lo`` on."""
     for half in range(2):
-        out_N = out_2N[half]
-        for i in range(out_N.size):
-            out_N[i] = float32(0)
+        out_O = out_2O[half]
+        for i in range(out_O.size):
+            out_O[i] = float32(0)
         for m in range(wave_2M.shape[1]):
-            amount, row_N = wave_2M[half, m], drive_MN[m]
-            for i in range(out_N.size):
-                out_N[i] += amount * row_N[i]
+            amount, row_O = wave_2M[half, m], drive_MN[m][lo : lo + out_O.size]
+            for i in range(out_O.size):
+                out_O[i] += amount * row_O[i]
 
 
 @compiled
 def _torque(
-    omega_N: Floats, wave_2N: Floats, pull_2N: Floats, drive_2N: Floats, change_N: Floats
+    omega_O: Floats,
+    sin: Floats,
+    cos: Floats,
+    pull_2O: Floats,
+    drive_2O: Floats,
+    change_O: Floats,
 ) -> None:
-    sin, cos, pull_sin, pull_cos = wave_2N[0], wave_2N[1], pull_2N[0], pull_2N[1]
-    drive_sin, drive_cos = drive_2N[0], drive_2N[1]
-    for i in range(change_N.size):
+    pull_sin, pull_cos, drive_sin, drive_cos = pull_2O[0], pull_2O[1], drive_2O[0], drive_2O[1]
+    for i in range(change_O.size):
         by_sin, by_cos = pull_sin[i] + drive_sin[i], pull_cos[i] + drive_cos[i]
-        change_N[i] = omega_N[i] + (cos[i] * by_sin - sin[i] * by_cos)
+        change_O[i] = omega_O[i] + (cos[i] * by_sin - sin[i] * by_cos)

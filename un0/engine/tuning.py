@@ -50,9 +50,12 @@ def _seconds(engine: Engine, phases: Tensor, class_ids: Tensor) -> float:
 
 
 def key_of(engine: Engine, precision: str, config: ModelConfig, machine: str) -> str:
-    """What a measurement depends on, as a short name."""
+    """What a measurement depends on, the engines' own code included, as a short name."""
     words = f"{engine.name} {precision} {config} {machine} torch {torch.__version__}"
-    return sha256(words.encode()).hexdigest()[:16]
+    digest = sha256(words.encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def recall(key: str) -> int | None:
