@@ -1,4 +1,4 @@
-"""The CPU engine: our own vector code for the whole of an image, one thread a tile.
+"""The CPU engine: our own vector code for the whole of an image, by one thread or several together.
 
 K is masked, scaled and packed once and each step is one product on stacked [sin; cos]; the
 convolutions run on transformed patches (``un0.engine.patches``). Every sum has one order, whatever
