@@ -1,10 +1,11 @@
 """Process start to first image, for each engine, with and without what earlier processes left.
 
-Without caches nothing compiled is on the disk yet (``NUMBA_CACHE_DIR`` is an empty folder); the
-operating system has read the files before. A process counts from its start, as the kernel tells
-it, to the first image of the bundled model. Rounds are interleaved, medians printed.
+Without caches nothing compiled is on the disk yet (``NUMBA_CACHE_DIR`` and ``TRITON_CACHE_DIR`` are
+empty folders); the operating system has read the files before. A process counts from its start, as
+the kernel tells it, to the first image of the bundled model. Rounds are interleaved, medians
+printed. What this machine cannot do is left out.
 
-    python benchmarks/cold_start.py [--rounds 5] [--json]
+    python benchmarks/cold_start.py [--rounds 5] [--engines cpu eager cuda] [--json]
 """
 
 from __future__ import annotations
@@ -17,12 +18,21 @@ import subprocess
 import sys
 import tempfile
 
-PATHS = [("cpu", "fp32"), ("cpu", "bf16"), ("cpu", "int8"), ("eager", "fp32"), ("eager", "bf16")]
+import torch
+
+from un0 import DEFAULT_MODEL, load_model
+from un0.engine import ENGINES
+
+PATHS = {
+    "cpu": ["fp32", "bf16", "int8"], "eager": ["fp32", "bf16"], "cuda": ["fp32", "bf16", "fp8"]
+}  # fmt: skip
 START = """
 import sys, psutil, time
 import un0
 model = un0.load_model(un0.DEFAULT_MODEL)
-sampler = un0.Sampler(model, device="cpu", engine=sys.argv[1], precision=sys.argv[2])
+engine, precision = sys.argv[1:]
+device = "cuda" if engine == "cuda" else "cpu"
+sampler = un0.Sampler(model, device=device, engine=engine, precision=precision)
 sampler.generate(0, 0, [1])
 print(time.time() - psutil.Process().create_time())
 """
@@ -32,7 +42,7 @@ def first_image_s(engine: str, precision: str, cache: str) -> float:
     """Seconds from the start of a process to its first image."""
     done = subprocess.run(
         [sys.executable, "-c", START, engine, precision],
-        env={**os.environ, "NUMBA_CACHE_DIR": cache},
+        env={**os.environ, "NUMBA_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -40,20 +50,37 @@ def first_image_s(engine: str, precision: str, cache: str) -> float:
     return float(done.stdout)
 
 
+def paths_here(engines: list[str]) -> list[tuple[str, str]]:
+    """The (engine, precision) that this machine can run."""
+    config = load_model(DEFAULT_MODEL).config
+    kinds = {kind.name: kind for kind in ENGINES}
+    return [
+        (engine, precision)
+        for engine in engines
+        for precision in PATHS[engine]
+        if (engine != "cuda" or torch.cuda.is_available())
+        and kinds[engine].fits(
+            config, torch.device("cuda" if engine == "cuda" else "cpu"), precision
+        )
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--engines", nargs="+", choices=PATHS, default=list(PATHS))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    warm: dict[tuple[str, str], list[float]] = {path: [] for path in PATHS}
+    paths = paths_here(options.engines)
+    warm: dict[tuple[str, str], list[float]] = {path: [] for path in paths}
     cold: dict[tuple[str, str], float] = {}
     with tempfile.TemporaryDirectory() as shared:
-        for path in PATHS:
+        for path in paths:
             with tempfile.TemporaryDirectory() as empty:
                 cold[path] = first_image_s(*path, empty)
             first_image_s(*path, shared)
         for _ in range(options.rounds):
-            for path in PATHS:
+            for path in paths:
                 warm[path].append(first_image_s(*path, shared))
     rows = [
         {
@@ -62,7 +89,7 @@ def main() -> None:
             "cached_s": statistics.median(warm[engine, precision]),
             "uncached_s": cold[engine, precision],
         }
-        for engine, precision in PATHS
+        for engine, precision in paths
     ]
     if options.json:
         print(json.dumps(rows, indent=2))

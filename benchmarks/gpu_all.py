@@ -1,0 +1,93 @@
+"""All that a GPU is wanted for, in one run of bounded length: tests, then benchmarks, shortened.
+
+Each part runs in a process of its own, writes what it prints to OUT/PART.txt, and is stopped at its
+limit; a part that fails does not stop the next. The whole takes some 12 minutes on one large GPU.
+
+    python benchmarks/gpu_all.py [--out build/gpu] [--parts tests sizes ...]
+
+docs/gpu.md says what each part is to show, and how to run it at full length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+PYTEST = ["-m", "pytest", "-q", "-m", "gpu", "tests/gpu"]
+ENGINE = ["benchmarks/engine_gpu.py", "--rounds", "1", "--window", "1"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One command, as arguments of Python, and the seconds it may take."""
+
+    arguments: list[str]
+    limit_s: float
+
+
+PARTS: dict[str, Part] = {
+    "tests": Part(PYTEST, 180),
+    "sizes": Part(
+        [*ENGINE, "--n", "1024", "4096", "16384", "--batch", "256", "1024", "4096",
+         "--peers", "eager"], 180,
+    ),
+    "compiled-peer": Part([*ENGINE, "--n", "4096", "--batch", "1024", "--peers", "compiled"], 120),
+    "enlarging": Part(
+        [*ENGINE, "--n", "1024", "16384", "--batch", "1024", "--precision", "bf16", "--peers",
+         "--enlarging", "plain", "sub-pixel", "three-tap"], 90,
+    ),
+    "tiles": Part(
+        ["benchmarks/tiles.py", "--device", "cuda", "--precision", "bf16", "--n", "1024", "4096",
+         "--tiles", "256", "512", "1024", "2048", "--threads", "2", "--rounds", "3",
+         "--images", "8192"], 90,
+    ),
+    "energy": Part(
+        ["benchmarks/gpu_energy.py", "--seconds", "15", "--batch-s", "3", "--precision", "bf16"],
+        120,
+    ),
+    "cold-start": Part(["benchmarks/cold_start.py", "--rounds", "2", "--engines", "cuda"], 90),
+    "conventional": Part(
+        ["benchmarks/conventional.py", "--precision", "bf16", "--rounds", "1"], 180,
+    ),
+}  # fmt: skip
+
+
+def run(name: str, part: Part, out: Path) -> str:
+    """How it ended, in a word or two."""
+    begin_s = time.monotonic()
+    with (out / f"{name}.txt").open("w") as log:
+        log.write(f"$ python {' '.join(part.arguments)}\n")
+        log.flush()
+        try:
+            done = subprocess.run(
+                [sys.executable, *part.arguments], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
+                timeout=part.limit_s, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return f"stopped after {part.limit_s:.0f} s"
+    how = "ok" if done.returncode == 0 else f"failed ({done.returncode})"
+    return f"{how} in {time.monotonic() - begin_s:.0f} s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("skipped: PyTorch sees no GPU", file=sys.stderr)
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in options.parts:
+        print(f"{name:14} {run(name, PARTS[name], options.out)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
