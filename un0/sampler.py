@@ -4,7 +4,7 @@ Image ``i`` depends on (model revision, seed, i, class) only. Libraries choose k
 order of additions, by shape and by thread count. Therefore work is cut into tiles of one fixed
 size, image ``i`` always sits in row ``i % tile``, and on a CPU each tile is computed by a single
 thread: parallel work is many tiles at once. An engine that adds in one order whatever the shape
-(``any_rows``) needs none of it: its tiles hold what was asked for, and threads may share a small one.
+(``any_rows``) needs none of it: its tiles hold what was asked for, and threads may share one.
 """
 
 from __future__ import annotations
