@@ -40,7 +40,7 @@ def on_meta(config: ModelConfig) -> Un0Model:
         return Un0Model(config).requires_grad_(False)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "fp8"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "fp8", "fp8-full"])
 @pytest.mark.parametrize("name", RELEASED)
 def test_weights_are_counted_to_the_byte(name: str, precision: Precision) -> None:
     config = RELEASED[name].config
@@ -61,14 +61,15 @@ class NoKernels:
     def __call__(self, *_args: object, **_options: object) -> None: ...
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp8"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp8", "fp8-full"])
 @pytest.mark.parametrize("changes", CONFIGS)
 def test_activations_are_what_an_image_adds(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], precision: Precision
 ) -> None:
-    monkeypatch.setattr(triton_ops, "kernels", NoKernels())
     model = random_model(**changes)
     config = model.config
+    monkeypatch.setattr(triton_ops, "kernels", NoKernels())
+    monkeypatch.setattr(triton_ops, "triton_conv", NoKernels())
     fused = FusedModel(model, CPU, precision, triton_ops)
 
     def peak(rows: int) -> int:
