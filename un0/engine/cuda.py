@@ -53,7 +53,8 @@ class CudaEngine:
         self.tile = tile
         self._device = device
         self._graphs = graphs
-        self._fused = FusedModel(model, device, precision, best_ops(), enlarging)
+        with torch.cuda.device(device):  # for Triton's launches
+            self._fused = FusedModel(model, device, precision, best_ops(), enlarging)
         self._side = model.config.image_size
         self._stream, self._copies = torch.cuda.Stream(device), torch.cuda.Stream(device)
         self._stream.wait_stream(torch.cuda.current_stream(device))  # the weights are there
