@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 SLOTS = 2  # tiles whose images may be on their way to the host at once
 HEAD = 2  # a request's words before its class ids: seed, first image index
+# One thread of a process at a time: waiting for a device, from any thread, breaks a recording there.
+_recording = threading.Lock()
 
 
 class CudaEngine:
@@ -92,7 +94,7 @@ class CudaEngine:
 
     def forget(self) -> None:
         """Let go of all recorded graphs and their memory."""
-        with self._lock:
+        with self._lock, _recording:
             torch.cuda.synchronize(self._device)
             self._runs.clear()
             torch.cuda.empty_cache()
@@ -110,7 +112,8 @@ class CudaEngine:
             run.compute()  # kernels are compiled and libraries set up outside of the recording
         self._stream.synchronize()
         if self._graphs:
-            run.record(self._stream)
+            with _recording:
+                run.record(self._stream)
         for _ in range(SLOTS):
             run.slots.put(_Slot.allocate(rows, self._side, self._device))
         self._stream.wait_stream(torch.cuda.current_stream(self._device))

@@ -75,11 +75,13 @@ class FusedModel:
         # All rates carry the step length, so that they state a step's change.
         dt = c.integration_time / c.num_steps
         scale = c.coupling_scale * dt
-        self.unscale = torch.ones(2, device=device)  # of the swings, of K
+        # Allocations of their own: cuBLAS wants some kinds of scales at multiples of 16 bytes.
+        self.swing_unscale, self.K_unscale = (torch.ones((), device=device) for _ in range(2))
         if fp8:
             largest = torch.stack([b.abs().amax() for b in coupling_blocks(model.K, device)]).amax()
             largest = largest.clamp(min=1e-30)  # of a K that is all zero
-            self.unscale[0], self.unscale[1] = 1 / FP8_SWING, largest * scale / FP8_MAX
+            self.swing_unscale.fill_(1 / FP8_SWING)
+            self.K_unscale.copy_(largest * scale / FP8_MAX)
             self.K_NN = _coupling(model.K, device, FP8, FP8_MAX / largest)
         else:
             self.K_NN = _coupling(model.K, device, self.dtype, scale)
@@ -113,7 +115,8 @@ class FusedModel:
         held = [self.K_NN, self.K_cond_MM, self.drive_CMN, self.omega_N, self.omega_cond_M]
         if self.decoder8 is not None:
             held += self.decoder8.tensors
-        return [*held, self.unscale, *(t for conv in self.convs for t in conv)]
+        held += [self.swing_unscale, self.K_unscale]
+        return [*held, *(t for conv in self.convs for t in conv)]
 
     def from_seed(self, seed: Tensor, indices_B: Tensor, class_ids_B: Tensor) -> Tensor:
         """Images uint8 (B, H, W, 3) of image indices int64 (B,). seed: int64, one element."""
@@ -148,7 +151,7 @@ class FusedModel:
         if self.swing_dtype != FP8:
             return F.linear(rows, self.K_NN).view_as(swings_B2N)
         product = torch._scaled_mm(
-            rows, self.K_NN.T, self.unscale[0], self.unscale[1], out_dtype=self.dtype
+            rows, self.K_NN.T, self.swing_unscale, self.K_unscale, out_dtype=self.dtype
         )
         return product.view_as(swings_B2N)
 
