@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 SLOTS = 2  # tiles whose images may be on their way to the host at once
 HEAD = 2  # a request's words before its class ids: seed, first image index
-# One thread of a process at a time: waiting for a device, from any thread, breaks a recording there.
+# One recording in a process at a time: waiting for a device, in any thread, breaks one there.
 _recording = threading.Lock()
 
 
