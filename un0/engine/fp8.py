@@ -22,7 +22,7 @@ FP8 = torch.float8_e4m3fn
 FP8_MAX = 448.0
 FP8_SWING = 256.0  # sin and cos times this: a power of two, so that small ones keep their bits
 # Where the power of two of a map's largest value is put: 7 to 14 times as much still fits. It costs
-# no accuracy, as numbers lose bits only below 2**-12 of the largest.
+# no accuracy, as numbers lose bits only below 2**-11 of the largest.
 USUAL_MAX = 32.0
 CHANNELS = 16  # maps have a multiple of it, so that a pixel's channels are read 16 bytes at once
 

@@ -55,7 +55,7 @@ def convolve(
         b = tl.load(
             weight_place + (tap * N * C + begin), mask=made[:, None] & inside, other=0.0
         )  # fmt: skip
-        # Hopper adds up fp8 products in 14 bits or so; after each block they go to float32.
+        # Hopper adds up fp8 products in 14 bits or so: every block goes to float32 (docs/gpu.md).
         sums = tl.dot(a, b.T, sums, max_num_imprecise_acc=BLOCK_K)
     y = sums * tl.load(factor + n, mask=made, other=0.0)[None, :]
     y += tl.load(bias + n, mask=made, other=0.0)[None, :]
