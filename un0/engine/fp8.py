@@ -77,29 +77,29 @@ class Decoder8:
     def tensors(self) -> list[Tensor]:
         return [t for conv in self.convs for t in (conv.weight_PTNC, conv.factor_N, conv.bias_N)]
 
-    def find_scales(self, features_BHWC: Tensor) -> None:
-        """Choose the scale of every map by what it holds for these images. Once, before use."""
+    def find_scales(self, features_BHWC: Tensor, convolve: Convolve) -> None:
+        """Choose the scale of every map by what it holds for these images. Once, before use.
+
+        convolve: PyTorch's, so that no kernel is compiled for types that are needed only here.
+        """
         x = _as_kept(features_BHWC)
         unscale: Tensor | float = 1 / FP8_SWING
-        for conv in self.convs:
+        for conv in self.convs[:-1]:
             conv.factor_N.mul_(unscale)
-            if conv is self.convs[-1]:
-                return
-            largest = self._run(conv, x, torch.bfloat16).float().abs().amax().clamp(min=1e-12)
-            scale = USUAL_MAX / _power_of_two(largest)
+            y = convolve(x, conv.weight_PTNC, conv.factor_N, conv.bias_N, torch.float32)
+            scale = USUAL_MAX / _power_of_two(y.abs().amax().clamp(min=1e-12))
             conv.factor_N.mul_(scale)
             conv.bias_N.mul_(scale)
-            x, unscale = self._run(conv, x, FP8), 1 / scale
+            x, unscale = (y * scale).to(FP8), 1 / scale
+        self.convs[-1].factor_N.mul_(unscale)
 
     def __call__(self, features_BHWC: Tensor) -> Tensor:
         """The last map, bf16 (B, H, W, C)."""
         x = _as_kept(features_BHWC)
         for conv in self.convs:
-            x = self._run(conv, x, torch.bfloat16 if conv is self.convs[-1] else FP8)
+            kind = torch.bfloat16 if conv is self.convs[-1] else FP8
+            x = self._convolve(x, conv.weight_PTNC, conv.factor_N, conv.bias_N, kind)
         return x
-
-    def _run(self, conv: Conv8, x_BHWC: Tensor, dtype: torch.dtype) -> Tensor:
-        return self._convolve(x_BHWC, conv.weight_PTNC, conv.factor_N, conv.bias_N, dtype)
 
 
 def _as_kept(x_BHWC: Tensor) -> Tensor:

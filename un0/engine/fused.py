@@ -95,7 +95,7 @@ class FusedModel:
         self.decoder8 = None
         if precision == "fp8-full":
             self.decoder8 = Decoder8(parameters, ops.convolve)
-            self.decoder8.find_scales(self._features(self._sample(device)))
+            self.decoder8.find_scales(self._features(self._sample(device)), torch_ops.convolve)
             more = padded(c.channels[-1]) - c.channels[-1]
             parameters = [F.pad(parameters[-2], [0, 0, 0, 0, 0, more]), parameters[-1]]
         self.convs = list(self._prepared_convs(parameters))
