@@ -212,10 +212,11 @@ def test_every_decoder_gives_the_same_images(enlarging: Enlarging) -> None:
     assert off.max() <= 1
 
 
-def test_it_outlives_its_model_and_leaves_it_alone() -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp8-full"])
+def test_it_outlives_its_model_and_leaves_it_alone(precision: Precision) -> None:
     model = random_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    fused = FusedModel(model, CPU, "fp32", enlarging="plain")
+    fused = FusedModel(model, CPU, precision, enlarging="plain")
     images = fused.from_phases(*inputs(model))
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     with torch.no_grad():
