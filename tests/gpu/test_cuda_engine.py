@@ -144,7 +144,7 @@ def test_without_triton_the_pictures_stay(model: Un0Model, monkeypatch: pytest.M
     from un0.engine import cuda, torch_ops
 
     expected = engine(model).render(5, 0, CLASSES[:16]).astype(int)
-    monkeypatch.setattr(cuda, "best_ops", lambda: torch_ops)
+    monkeypatch.setattr(cuda, "best_ops", lambda _device: torch_ops)
     off = np.abs(engine(model).render(5, 0, CLASSES[:16]) - expected)
     assert off.max() <= 1
 

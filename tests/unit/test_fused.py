@@ -14,7 +14,7 @@ import un0.engine.fused
 from un0 import Un0Model
 from un0.engine import torch_ops
 from un0.engine.base import Precision, to_uint8
-from un0.engine.cuda import images_of, request_words
+from un0.engine.cuda import best_ops, images_of, request_words
 from un0.engine.folding import ENLARGINGS, Enlarging, enlarge, fold
 from un0.engine.fused import FusedModel, fits
 from un0.noise import MAX_INDEX, MAX_SEED, initial_phases
@@ -223,6 +223,19 @@ def test_it_outlives_its_model_and_leaves_it_alone(precision: Precision) -> None
         for parameter in model.parameters():
             parameter.zero_()
     assert torch.equal(fused.from_phases(*inputs(model)), images)
+
+
+def test_where_triton_does_not_run_pytorch_does(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert best_ops(CPU) is triton_ops  # in the interpreter
+
+    def encode(*_given: Any) -> Tensor:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(triton_ops, "encode", encode)
+    assert best_ops(CPU) is torch_ops
+    assert "Failed to find C compiler" in caplog.text
 
 
 def test_what_it_does_not_fit_is_left_to_others() -> None:

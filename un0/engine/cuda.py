@@ -56,7 +56,7 @@ class CudaEngine:
         self._device = device
         self._graphs = graphs
         with torch.cuda.device(device):  # for Triton's launches
-            self._fused = FusedModel(model, device, precision, best_ops(), enlarging)
+            self._fused = FusedModel(model, device, precision, best_ops(device), enlarging)
         self._side = model.config.image_size
         self._stream, self._copies = torch.cuda.Stream(device), torch.cuda.Stream(device)
         self._stream.wait_stream(torch.cuda.current_stream(device))  # the weights are there
@@ -189,13 +189,16 @@ def images_of(model: FusedModel, request: Tensor) -> Tensor:
     return model.from_seed(request[:1], indices_B, request[HEAD:])
 
 
-def best_ops() -> Ops:
-    """Triton's kernels where there is Triton, else PyTorch's operations."""
+def best_ops(device: torch.device) -> Ops:
+    """Triton's kernels where they run, else PyTorch's operations."""
     try:
         from un0.engine import triton_ops
-    except ImportError as error:
+
+        # A first launch builds Triton's launcher, which takes a C compiler.
+        triton_ops.encode(torch.zeros(1, 16, device=device), torch.float32, 1.0)
+    except Exception as error:  # no package, no compiler, or whatever else it lacks
         from un0.engine import torch_ops
 
-        logger.warning("no Triton, small steps run as PyTorch's operations: %s", error)
+        logger.warning("Triton does not run, small steps are PyTorch's operations: %s", error)
         return torch_ops
     return triton_ops
