@@ -7,8 +7,9 @@ weights: neither speed nor energy depends on their values. Rounds are interleave
 or more, medians are reported. Shares are of FLOPs executed (sub-pixel decoder), against the bf16
 product measured here and the data sheet's dense bf16.
 
-    python benchmarks/engine_gpu.py [--n 1024 ...] [--batch 1 16 ...] [--precision bf16 fp8]
-                                    [--peers eager compiled] [--rounds 3] [--json]
+    python benchmarks/engine_gpu.py [--n 1024 ...] [--batch 1 16 ...]
+                                    [--precision bf16 fp8 fp8-full] [--peers eager compiled]
+                                    [--rounds 3] [--json]
 
 Without a GPU it says so and ends well. --device cpu runs the same code on a CPU, as a check of
 itself only; pair it with a small --n, --batch and --window.
@@ -36,7 +37,7 @@ from joules import MIN_WINDOW_S, Cost, Meter
 from un0 import ModelConfig, Sampler, Un0Model
 from un0.catalog import RELEASED
 from un0.engine import FP8_CAPABILITY, Precision
-from un0.engine.base import to_uint8
+from un0.engine.base import FP8_PRECISIONS, to_uint8
 from un0.engine.cuda import CudaEngine
 from un0.engine.folding import ENLARGINGS, Enlarging
 from un0.testing import random_model
@@ -131,6 +132,7 @@ def measure(
     sides += [
         ours(model, device, precision, batch, enlarging)
         for precision, enlarging in itertools.product(options.precision, options.enlarging)
+        if precision != "fp8-full" or enlarging == "sub-pixel"  # it has no other
     ]
     with Meter(device) as meter:
         for _ in range(options.rounds):
@@ -170,13 +172,13 @@ def show(rows: list[dict[str, Any]]) -> None:
         f"{first['data_sheet_tflops'] or '-'}, torch {torch.__version__}, load average "
         f"{os.getloadavg()[0]:.1f}; energy {first['energy_quality']}"
     )
-    print(f"{'n':>6} {'batch':>5}  {'engine':20} {'':5} {'images/s':>11} {'x eager':>8} "
+    print(f"{'n':>6} {'batch':>5}  {'engine':20} {'':8} {'images/s':>11} {'x eager':>8} "
           f"{'J/image':>10} {'of peak':>8} {'off by':>7}")  # fmt: skip
     for row in rows:
         joules, ratio = row["energy_per_image_j"], row["ratio_to_eager"]
         error = row["max_level_error"]
         print(
-            f"{row['n']:6d} {row['batch']:5d}  {row['engine']:20} {row['precision']:5} "
+            f"{row['n']:6d} {row['batch']:5d}  {row['engine']:20} {row['precision']:8} "
             f"{row['images_per_s']:11,.1f} {'-' if ratio is None else f'{ratio:.2f}':>8} "
             f"{'-' if joules is None else f'{joules:.3g}':>10} "
             f"{row['share_of_measured_peak']:8.1%} {'-' if error is None else error:>7}"
@@ -187,7 +189,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--n", type=int, nargs="+", default=SIZES)
     parser.add_argument("--batch", type=int, nargs="+", default=BATCHES)
-    parser.add_argument("--precision", nargs="+", help="default: bf16, and fp8 where it is known")
+    parser.add_argument(
+        "--precision", nargs="+", help="default: bf16, and both fp8 where it is known"
+    )
     parser.add_argument(
         "--peers", nargs="*", choices=["eager", "compiled"], default=["eager", "compiled"]
     )
@@ -213,7 +217,7 @@ def main() -> None:
     if options.precision is None:
         options.precision = ["bf16" if device.type == "cuda" else "fp32"]
         if device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY:
-            options.precision.append("fp8")
+            options.precision += FP8_PRECISIONS
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     # Without a GPU it only checks itself: bf16 takes minutes on a CPU that does not have it
     peak_of: Precision = "bf16" if device.type == "cuda" else "fp32"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 EnergyQuality = Literal["measured_counter", "measured_power", "estimated", "missing"]
-Precision = Literal["fp32", "bf16", "fp16", "int8", "fp8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8", "fp8", "fp8-full"]
 ImageEncoding = Literal["png", "webp", "jpeg", "raw"]
 JobState = Literal["running", "completed", "completed_with_errors", "cancelled", "failed"]
 

@@ -21,7 +21,7 @@ from cluster.storage.open import open_store
 from cluster.types import EnergyQuality, Precision
 from un0 import Sampler, Un0Model
 from un0.engine import ENGINES
-from un0.engine.base import PRECISIONS
+from un0.engine.base import DTYPES, PRECISIONS
 from un0.work import gemm_peak_flops_per_s, images_flops
 
 
@@ -31,7 +31,7 @@ class BenchRow:
 
     energy_per_image_j: with what the device drew in the window, by its best meter; bounds where
     that is an estimate, None where nothing is known. roofline_share: operations executed a second
-    over the fastest product measured in the same precision; None for int8 and fp8, which mix two.
+    over the fastest product measured in the same precision; None for int8 and fp8, which mix.
     """
 
     engine: str
@@ -70,7 +70,7 @@ def bench(
         for engine, precision in wanted:
             sampler = Sampler(model, device=str(device), precision=precision, engine=engine)
             sampler.warm_up()
-            if precision not in ("int8", "fp8", *peaks):
+            if precision in DTYPES and precision not in peaks:
                 peaks[precision] = gemm_peak_flops_per_s(device, precision, sampler.threads)
             executed = {"eager": flops.plain, "cuda": flops.sub_pixel}.get(engine, flops.executed)
             for batch in batches:

@@ -61,7 +61,10 @@ def generate_command(
     seed: Annotated[int | None, typer.Option(help="0 to 2**64-1. Default 0.")] = None,
     store: Store = DEFAULT_STORE,
     job_id: Annotated[str | None, typer.Option(help="Name of the job in the store.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16, int8 or fp8.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="fp32, bf16, fp16, int8, fp8 (couplings) or fp8-full (decoder too)."),
+    ] = None,
     encoding: Annotated[str | None, typer.Option(help="png, webp, jpeg or raw.")] = None,
     shard_images: Annotated[int | None, typer.Option(help="Images per commit.")] = None,
     deadline: Annotated[str | None, typer.Option(help="From submission: 90s, 15m, 2h30m.")] = None,

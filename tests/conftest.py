@@ -21,10 +21,6 @@ from cluster.storage.open import open_store
 settings.register_profile("un0", deadline=None)
 settings.load_profile("un0")
 
-# Where there is no GPU, Triton's kernels run in its interpreter. Triton asks when it is imported.
-if not Path("/proc/driver/nvidia/version").exists():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-
 # Whatever credentials, profiles and proxies this machine has are none of the tests' business.
 for _name in [name for name in os.environ if name.startswith("AWS_")]:
     del os.environ[_name]
@@ -35,6 +31,13 @@ os.environ |= {
     "NO_PROXY": "127.0.0.1,localhost",
     "no_proxy": "127.0.0.1,localhost",
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Triton's kernels run in its interpreter, on CPU tensors, also where there is a GPU, unless
+    the GPU's own tests are asked for (``-m gpu``). Triton asks when kernels are imported."""
+    if config.getoption("markexpr") != "gpu":
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,9 @@ import torch
 from un0.config import SEED_SIZE, ModelConfig
 from un0.engine import default_tile
 from un0.engine.base import Precision
+from un0.engine.fp8 import padded
 
-ITEM_BYTES: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
+ITEM_BYTES: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "fp8-full": 1}
 # Libraries' workspaces (cuBLAS takes 32 MiB a stream on Hopper) and what fragments.
 WORKSPACE_BYTES = 256 * 2**20
 
@@ -88,12 +89,19 @@ def needed_bytes(weights: int, image: int, tile: int) -> int:
 def weights_bytes(config: ModelConfig, precision: Precision) -> int:
     """What a prepared model keeps on the device. Enlarging kernels have 4x4 taps for their 3x3."""
     item = ITEM_BYTES.get(precision, 4)
-    rest = max(item, 2)  # fp8 is for K alone
+    rest = max(item, 2)  # fp8 is for K, and for the decoder if at all
     n, m = config.n, config.n_cond
     total = item * n * n + rest * config.num_classes * m * n + 4 * (n + m + m * m)
-    for c_in, c_out in pairwise(config.channels):
-        total += rest * c_out * (16 * c_in + 1 + 9 * c_out + 1)
-    return total + rest * 3 * (9 * config.channels[-1] + 1)
+    channels = _channels(config, precision)
+    # Of a convolution's weight, and of an output channel: its bias, or a factor and a bias in fp32.
+    weight, channel = (1, 8) if precision == "fp8-full" else (rest, rest)
+    for c_in, c_out in pairwise(channels):
+        total += c_out * (weight * (16 * c_in + 9 * c_out) + 2 * channel)
+    return total + rest * 3 * (9 * channels[-1] + 1)
+
+
+def _channels(config: ModelConfig, precision: Precision) -> list[int]:
+    return [padded(c) if precision == "fp8-full" else c for c in config.channels]
 
 
 def image_bytes(config: ModelConfig, precision: Precision) -> int:
@@ -104,9 +112,12 @@ def image_bytes(config: ModelConfig, precision: Precision) -> int:
     phases = 4 * (n + m)
     waves = 8 * m * config.num_steps
     integrating = phases + waves + 2 * 4 * n + 2 * n * (rest + 2 * item)
-    seed = phases + 4 * n + 2 * n * rest
     sides = [SEED_SIZE * 2**block for block in range(config.num_blocks + 1)]
-    maps = [rest * side**2 * c for side, c in zip(sides, config.channels, strict=True)]
-    widest = max(max(small, large) + large for small, large in pairwise(maps))
+    values = [side**2 * c for side, c in zip(sides, _channels(config, precision), strict=True)]
+    inner = 1 if precision == "fp8-full" else rest  # of all maps but the last
+    widest = max(inner * (max(small, large) + large) for small, large in pairwise(values))
+    decoding = phases + 4 * n + max(widest, (inner + rest) * values[-1])
+    if precision == "fp8-full":
+        decoding += inner * values[0]  # the first map stays until the end
     levels = 2 * 3 * sides[-1] ** 2  # two tiles on their way to the host
-    return int(max(integrating, seed + widest) + levels)
+    return int(max(integrating, decoding) + levels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -12,3 +14,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.gpu)
             if not torch.cuda.is_available():
                 item.add_marker(pytest.mark.skip(reason="PyTorch sees no GPU"))
+            elif "TRITON_INTERPRET" in os.environ:
+                item.add_marker(pytest.mark.skip(reason="Triton interprets: pytest -m gpu"))

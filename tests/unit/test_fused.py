@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+import un0.engine.fused
 from un0 import Un0Model
 from un0.engine import torch_ops
 from un0.engine.base import Precision, to_uint8
-from un0.engine.cuda import images_of, request_words
+from un0.engine.cuda import best_ops, images_of, request_words
 from un0.engine.folding import ENLARGINGS, Enlarging, enlarge, fold
 from un0.engine.fused import FusedModel, fits
 from un0.noise import MAX_INDEX, MAX_SEED, initial_phases
@@ -57,12 +58,14 @@ def test_within_one_level_of_the_readable_model(ops: Any, config: dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    ("precision", "mean", "most"), [("fp16", 0.2, 3), ("bf16", 1.0, 12), ("fp8", 4, 60)]
+    ("precision", "mean", "most"),
+    [("fp16", 0.2, 3), ("bf16", 1.0, 12), ("fp8", 4, 60), ("fp8-full", 8, 100)],
 )
 def test_reduced_precisions_stay_within_their_levels(
     precision: Precision, mean: float, most: int
 ) -> None:
-    """Measured here, mean and most: fp16 0.08 and 1, bf16 0.55 and 5, fp8 2.5 and 32.
+    """Measured here, mean and most: fp16 0.08 and 1, bf16 0.55 and 5, fp8 2.6 and 32,
+    fp8-full 6.1 and 60.
 
     In PyTorch's operations: Triton's interpreter cuts bf16 off, and rounds some fp8 to half.
     """
@@ -81,6 +84,76 @@ def test_fp8_leaves_the_drive_and_the_decoder_alone() -> None:
     assert fused.K_NN.float().abs().max() == 448  # the whole range is used
     assert kinds == {torch.float8_e4m3fn, torch.bfloat16, torch.float32}
     assert fused.drive_CMN.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_fp8_full_leaves_the_drive_and_the_colours_alone(config: dict[str, Any]) -> None:
+    fused = FusedModel(random_model(**config), CPU, "fp8-full")
+    assert fused.decoder8 is not None
+    assert len(fused.decoder8.convs) == 2 * fused.config.num_blocks
+    for conv in fused.decoder8.convs:
+        assert conv.weight_PTNC.dtype == torch.float8_e4m3fn
+        largest = conv.weight_PTNC.float().abs().amax((0, 1, 3))
+        assert set(largest.tolist()) <= {0, 448}  # the whole range is used; channels of nothing
+        assert all(size % 16 == 0 for size in conv.weight_PTNC.shape[2:])
+    assert len(fused.convs) == 1
+    assert fused.convs[0][0].dtype == fused.drive_CMN.dtype == torch.bfloat16
+
+
+def test_scales_of_maps_are_powers_of_two_with_room_for_other_images() -> None:
+    model = random_model()
+    fused = FusedModel(model, CPU, "fp8-full")
+    decoder = fused.decoder8
+    assert decoder is not None
+    for conv, bias in zip(decoder.convs[:-1], list(model.decoder.parameters())[1::2], strict=False):
+        scale = (conv.bias_N[: len(bias)] / bias).unique()
+        assert len(scale) == 1
+        assert torch.frexp(scale).mantissa == 0.5
+    largest: list[float] = []
+
+    def watched(*given: Any) -> Tensor:
+        y = torch_ops.convolve(*given)
+        largest.append(y.float().abs().max().item())
+        return y
+
+    decoder._convolve = watched
+    fused.from_phases(*inputs(model, rows=64))
+    assert len(largest) == 6
+    assert all(16 <= most <= 128 for most in largest[:-1])  # of 448; the last is bf16
+
+
+def test_a_map_that_grows_beyond_its_scale_saturates() -> None:
+    """It stays finite: the image is wrong by its contrast, not by noise."""
+    fused = FusedModel(random_model(), CPU, "fp8-full")
+    assert fused.decoder8 is not None
+    theta = fused._sample(CPU)
+    usual = fused.decoder8(fused._features(theta))
+    first = fused.decoder8.convs[0]
+    first.factor_N.mul_(100)
+    large = fused.decoder8(fused._features(theta))
+    assert large.isfinite().all()
+    assert usual.abs().max() < large.abs().max() < 100 * usual.abs().max()
+
+
+def test_a_decoder_of_zeros_can_be_fp8() -> None:
+    model = random_model()
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.zero_()
+    images = FusedModel(model, CPU, "fp8-full").from_phases(*inputs(model))
+    assert torch.equal(images, FusedModel(model, CPU, "bf16").from_phases(*inputs(model)))
+
+
+def test_both_sets_of_steps_draw_the_same_in_fp8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the eye: the interpreter cuts bf16 off and rounds some fp8 to half."""
+    monkeypatch.setattr(un0.engine.fused, "SAMPLES", 2)
+    model = random_model(n=112, num_blocks=2, num_steps=3)
+    given = inputs(model, rows=2)
+    ours, theirs = (
+        FusedModel(model, CPU, "fp8-full", ops).from_phases(*given).double()
+        for ops in (triton_ops, torch_ops)
+    )
+    assert torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1] > 0.95
 
 
 def test_a_model_without_couplings_can_be_fp8() -> None:
@@ -139,16 +212,30 @@ def test_every_decoder_gives_the_same_images(enlarging: Enlarging) -> None:
     assert off.max() <= 1
 
 
-def test_it_outlives_its_model_and_leaves_it_alone() -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp8-full"])
+def test_it_outlives_its_model_and_leaves_it_alone(precision: Precision) -> None:
     model = random_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    fused = FusedModel(model, CPU, "fp32", enlarging="plain")
+    fused = FusedModel(model, CPU, precision, enlarging="plain")
     images = fused.from_phases(*inputs(model))
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
     assert torch.equal(fused.from_phases(*inputs(model)), images)
+
+
+def test_where_triton_does_not_run_pytorch_does(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert best_ops(CPU) is triton_ops  # in the interpreter
+
+    def encode(*_given: Any) -> Tensor:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(triton_ops, "encode", encode)
+    assert best_ops(CPU) is torch_ops
+    assert "Failed to find C compiler" in caplog.text
 
 
 def test_what_it_does_not_fit_is_left_to_others() -> None:

@@ -64,6 +64,8 @@ def test_images_per_s_follow_the_work_and_the_datasheet() -> None:
     assert rates == sorted(rates)
     # 989 of 312 TFLOP/s
     assert rates[3] / rates[2] == pytest.approx(989 / 312)
+    for fp8 in ("fp8", "fp8-full"):  # no slower than halves
+        assert performance(order[3], fp8).images_per_s == pytest.approx(rates[3])
 
 
 def test_every_listed_gpu_has_its_own_power() -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from un0.engine import torch_ops
+from un0.engine.fp8 import FP8
 
 triton_ops = pytest.importorskip("un0.engine.triton_ops")
 
@@ -55,10 +56,10 @@ def test_one_step(n: int) -> None:
 
 def test_read_out_is_nhwc() -> None:
     theta, reference = draw(3, 112), draw(3, seed=1)
-    ours = triton_ops.read_out(theta, reference, torch.float32)
+    ours = triton_ops.read_out(theta, reference, torch.float32, 2.0)
     assert ours.shape == (3, 4, 4, 14)
     torch.testing.assert_close(
-        ours, torch_ops.read_out(theta, reference, torch.float32), rtol=0, atol=1e-6
+        ours, torch_ops.read_out(theta, reference, torch.float32, 2.0), rtol=0, atol=2e-6
     )
 
 
@@ -83,9 +84,72 @@ def test_every_level_is_reached_and_rounded_alike() -> None:
     assert (off > 0).double().mean() < 2e-3
 
 
+def whole(*shape: int, most: int = 2, seed: int = 0) -> Tensor:
+    """Whole numbers, which fp8 holds and float32 adds up without rounding."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-most, most + 1, shape, generator=generator).float()
+
+
+def operands(
+    rows: int, h: int, w: int, c: int, n: int, enlarges: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A map, and a convolution's weight, factors (powers of two) and biases."""
+    weight_PTNC = whole(*((4, 4) if enlarges else (1, 9)), n, c, most=4, seed=1).to(FP8)
+    factor_N = 2.0 ** (whole(n, seed=2) - 4)
+    return whole(rows, h, w, c, most=8).to(FP8), weight_PTNC, factor_N, whole(n, seed=3)
+
+
+@pytest.mark.parametrize("enlarges", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "h", "w", "c", "n"),
+    [
+        (3, 1, 1, 16, 16),  # every pixel is a corner
+        (5, 4, 8, 32, 32),  # more pixels than a block has
+        (2, 7, 5, 80, 144),  # slices and blocks of channels that are not whole
+        (1, 4, 4, 208, 64),
+    ],
+)
+def test_convolution(rows: int, h: int, w: int, c: int, n: int, enlarges: bool) -> None:
+    x, *conv = operands(rows, h, w, c, n, enlarges)
+    ours = triton_ops.convolve(x, *conv, torch.float32)
+    assert ours.shape == (rows, h << enlarges, w << enlarges, n)
+    assert torch.equal(ours, torch_ops.convolve(x, *conv, torch.float32))
+    for row in range(rows):  # an image is the same without its neighbours
+        alone = triton_ops.convolve(x[row : row + 1], *conv, torch.float32)
+        assert torch.equal(alone[0], ours[row])
+
+
+def test_a_map_in_fp8_saturates_and_rounds_to_nearest() -> None:
+    """The interpreter takes ties another way and drops a carry into the exponent, which halves."""
+    x, weight, factor, bias = operands(1, 8, 8, 32, 32, enlarges=False)
+    given = (x, weight, factor * 16, bias)
+    exact = torch_ops.convolve(*given, torch.float32)
+    expected = torch_ops.convolve(*given, FP8).float()
+    assert exact.max() > 600
+    assert torch.equal(expected, exact.clamp(-448, 448).to(FP8).float())
+    ours = triton_ops.convolve(*given, FP8).float()
+    assert (ours[exact > 448] == 448).all()
+    carried = ours == expected / 2
+    assert carried.float().mean() < 0.1
+    assert ((ours - expected).abs()[~carried] <= expected.abs()[~carried] / 8).all()
+
+
+def test_blocks_follow_from_channels_and_fit_the_tensor_cores() -> None:
+    sizes = {(c, n): triton_ops.conv_blocks(c, n) for c in range(16, 2049, 16) for n in (32, 208)}
+    assert {m for m, *_ in sizes.values()} == {128}
+    assert {k for _, _, k, _ in sizes.values()} == {32, 64, 128}
+    assert sizes[2048, 208] == (128, 128, 128, 8)
+    assert sizes[416, 208] == (128, 128, 64, 8)  # 448 channels read, not 512
+    assert sizes[32, 32] == (128, 32, 32, 4)
+
+
 COMPILE = """
+import subprocess, tempfile
+from pathlib import Path
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
+from un0.engine import triton_conv, triton_ops
 from un0.engine import triton_kernels as k
 
 F, B, E = "*fp32", "*bf16", "*fp8e4nv"
@@ -98,6 +162,44 @@ def build(kernel, constants, **pointers):
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
     assert compile(source, target=GPUTarget("cuda", CAPABILITY, 32)).asm["cubin"]
 
+def build_convolution(c, n, taps, out):
+    kernel = triton_conv.convolve
+    m, n, k, warps = triton_ops.conv_blocks(c, n)
+    constants = {"TAPS": taps, "BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k}
+    pointers = {"x": E, "weight": E, "factor": F, "bias": F, "out": out}
+    names = kernel.arg_names
+    signature = {n: "constexpr" if n in constants else pointers.get(n, "i32") for n in names}
+    even = [i for i, n in enumerate(names) if n in pointers or n in ("pixels", "C", "N")]
+    attrs = {(i,): [["tt.divisibility", 16]] for i in even}
+    built = compile(
+        ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attrs),
+        target=GPUTarget("cuda", CAPABILITY, 32),
+        options={"num_warps": warps, "num_stages": triton_ops.STAGES},
+    )
+    product = {
+        89: "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32",
+        90: f"wgmma.mma_async.sync.aligned.m64n{n}k32.f32.e4m3.e4m3",
+        100: "tcgen05.mma.cta_group::1.kind::f8f6f4",
+    }[CAPABILITY]
+    assert product in built.asm["ptx"]
+    assert "cp.async.ca.shared.global [" in built.asm["ptx"]
+    assert ".local" not in built.asm["ptx"]
+    assert built.metadata.shared <= 99 * 1024  # a block on Ada; more elsewhere
+    assert uses_no_stack(built.asm["cubin"])
+
+def uses_no_stack(cubin):
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    if not tool.exists():
+        return True
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(cubin)
+        said = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True)
+    return b" STACK:0 " in said.stdout
+
+build_convolution(2048, 1024, 2, E)
+build_convolution(416, 208, 3, E)
+build_convolution(64, 64, 3, B)
+build_convolution(32, 32, 2, E)
 build(k.initial_phases, {"BLOCK": 256})
 build(k.conditioning_waves, {"WIDTH": 8})
 for out in (F, B, E):
@@ -111,7 +213,8 @@ build(k.levels, {"BLOCK": 1024}, x=B, bias=B, out="*u8")
 
 @pytest.mark.parametrize("capability", [89, 90, 100])
 def test_the_kernels_compile_for_gpus(capability: int) -> None:
-    """To machine code of Ada, Hopper and Blackwell."""
+    """To machine code of Ada, Hopper and Blackwell; products of fp8 on their tensor cores, and no
+    register spilt to memory."""
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     code = COMPILE.replace("CAPABILITY", str(capability))
     # From a file, because Triton reads its kernels' source.

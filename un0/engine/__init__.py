@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from un0.config import ModelConfig
-from un0.engine.base import DTYPES, PRECISIONS, Engine, Precision
+from un0.engine.base import DTYPES, FP8_PRECISIONS, PRECISIONS, Engine, Precision
 from un0.engine.eager import EagerEngine
 from un0.errors import InputError
 from un0.model import Un0Model
@@ -58,7 +58,7 @@ def _cuda_engine_fits(config: ModelConfig, device: torch.device, precision: Prec
 
     if not fits(config):
         return False
-    if precision == "fp8":
+    if precision in FP8_PRECISIONS:
         return torch.cuda.get_device_capability(device) >= FP8_CAPABILITY
     return precision in DTYPES
 
@@ -117,8 +117,8 @@ def _check_precision(precision: str, device: torch.device) -> None:
             "precision fp16 on a CPU runs in emulation, a hundred times slower than fp32; "
             "choose bf16 or fp32"
         )
-    if precision == "fp8" and device.type != "cuda":
+    if precision in FP8_PRECISIONS and device.type != "cuda":
         raise InputError(
-            f"precision fp8 needs an NVIDIA GPU of compute capability 8.9 or newer, and this is "
-            f"{device.type}; choose int8, bf16 or fp32"
+            f"precision {precision} needs an NVIDIA GPU of compute capability 8.9 or newer, and "
+            f"this is {device.type}; choose int8, bf16 or fp32"
         )

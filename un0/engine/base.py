@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Precision = Literal["fp32", "bf16", "fp16", "int8", "fp8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8", "fp8", "fp8-full"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+FP8_PRECISIONS: tuple[Precision, ...] = ("fp8", "fp8-full")  # of K alone; of the decoder too
 
-# What PyTorch calls them; int8 and fp8 are for K alone, which is up to the engine.
+# What PyTorch calls them; what else int8 and fp8 leave in which type is up to the engine.
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 SLOTS = 2  # tiles whose images may be on their way to the host at once
 HEAD = 2  # a request's words before its class ids: seed, first image index
+# One recording in a process at a time: waiting for a device, in any thread, breaks one there.
+_recording = threading.Lock()
 
 
 class CudaEngine:
@@ -53,7 +55,8 @@ class CudaEngine:
         self.tile = tile
         self._device = device
         self._graphs = graphs
-        self._fused = FusedModel(model, device, precision, best_ops(), enlarging)
+        with torch.cuda.device(device):  # for Triton's launches
+            self._fused = FusedModel(model, device, precision, best_ops(device), enlarging)
         self._side = model.config.image_size
         self._stream, self._copies = torch.cuda.Stream(device), torch.cuda.Stream(device)
         self._stream.wait_stream(torch.cuda.current_stream(device))  # the weights are there
@@ -91,7 +94,7 @@ class CudaEngine:
 
     def forget(self) -> None:
         """Let go of all recorded graphs and their memory."""
-        with self._lock:
+        with self._lock, _recording:
             torch.cuda.synchronize(self._device)
             self._runs.clear()
             torch.cuda.empty_cache()
@@ -109,7 +112,8 @@ class CudaEngine:
             run.compute()  # kernels are compiled and libraries set up outside of the recording
         self._stream.synchronize()
         if self._graphs:
-            run.record(self._stream)
+            with _recording:
+                run.record(self._stream)
         for _ in range(SLOTS):
             run.slots.put(_Slot.allocate(rows, self._side, self._device))
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
@@ -185,13 +189,16 @@ def images_of(model: FusedModel, request: Tensor) -> Tensor:
     return model.from_seed(request[:1], indices_B, request[HEAD:])
 
 
-def best_ops() -> Ops:
-    """Triton's kernels where there is Triton, else PyTorch's operations."""
+def best_ops(device: torch.device) -> Ops:
+    """Triton's kernels where they run, else PyTorch's operations."""
     try:
         from un0.engine import triton_ops
-    except ImportError as error:
+
+        # A first launch builds Triton's launcher, which takes a C compiler.
+        triton_ops.encode(torch.zeros(1, 16, device=device), torch.float32, 1.0)
+    except Exception as error:  # no package, no compiler, or whatever else it lacks
         from un0.engine import torch_ops
 
-        logger.warning("no Triton, small steps run as PyTorch's operations: %s", error)
+        logger.warning("Triton does not run, small steps are PyTorch's operations: %s", error)
         return torch_ops
     return triton_ops

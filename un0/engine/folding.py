@@ -42,6 +42,21 @@ def enlarge(x_BCHW: Tensor, folded: Tensor, bias: Tensor | None, enlarging: Enla
     return F.conv2d(x, folded, bias, padding=1)
 
 
+def by_phase(folded_IO44: Tensor) -> Tensor:
+    """A "sub-pixel" kernel as four convolutions of the small map, (4 phases, 4 taps, C_out, C_in).
+
+    Output (2i + py, 2j + px) adds up taps (ty, tx) of (i + py - 1 + ty, j + px - 1 + tx).
+    """
+    taps: Tensor = folded_IO44.flip(2, 3).unflatten(3, (2, 2)).unflatten(2, (2, 2))
+    return taps.permute(3, 5, 2, 4, 1, 0).flatten(2, 3).flatten(0, 1)  # of (I, O, ty, py, tx, px)
+
+
+def from_phases(taps_PTOI: Tensor) -> Tensor:
+    """The "sub-pixel" kernel (C_in, C_out, 4, 4) of ``by_phase``."""
+    taps: Tensor = taps_PTOI.unflatten(1, (2, 2)).unflatten(0, (2, 2))
+    return taps.permute(5, 4, 2, 0, 3, 1).flatten(4, 5).flatten(2, 3).flip(2, 3)  # likewise
+
+
 def _sub_pixel(weight: Tensor, axis: int) -> Tensor:
     """The taps w2, w1 + w2, w0 + w1, w0 of the transposed convolution along an axis."""
     w0, w1, w2 = weight.unbind(axis)

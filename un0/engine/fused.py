@@ -18,14 +18,13 @@ from torch.nn import functional as F
 
 from un0.config import ModelConfig
 from un0.engine import torch_ops
-from un0.engine.base import DTYPES, Precision
+from un0.engine.base import DTYPES, FP8_PRECISIONS, Precision
 from un0.engine.folding import Enlarging, enlarge, fold
+from un0.engine.fp8 import FP8, FP8_MAX, FP8_SWING, Decoder8, padded
 from un0.engine.torch_ops import PIXELS, pixel_order
 from un0.model import Un0Model
 
-FP8 = torch.float8_e4m3fn
-FP8_MAX = 448.0
-FP8_SWING = 256.0  # sin and cos times this: a power of two, so that small ones keep their bits
+SAMPLES = 16  # images that the scales of the fp8 decoder are found with
 
 
 class Ops(Protocol):
@@ -38,6 +37,7 @@ class Ops(Protocol):
     advance: Any
     read_out: Any
     bias_and_leak: Any
+    convolve: Any
     levels: Any
 
 
@@ -50,7 +50,8 @@ class FusedModel:
     """``model`` on ``device``; it may be dropped afterwards.
 
     precision: of products and convolutions. "fp8" rounds K to e4m3 with a scale of its own and
-    keeps the drive and the decoder in bf16.
+    keeps the drive and the decoder in bf16; "fp8-full" has the decoder in e4m3 too, and always
+    enlarges by sub-pixels.
     """
 
     def __init__(
@@ -63,9 +64,10 @@ class FusedModel:
     ) -> None:
         c = self.config = model.config
         self.ops, self.enlarging = ops, enlarging
-        self.dtype = torch.bfloat16 if precision == "fp8" else DTYPES[precision]
-        self.swing_dtype = FP8 if precision == "fp8" else self.dtype
-        self.swing_scale = FP8_SWING if precision == "fp8" else 1.0
+        fp8 = precision in FP8_PRECISIONS
+        self.dtype = torch.bfloat16 if fp8 else DTYPES[precision]
+        self.swing_dtype = FP8 if fp8 else self.dtype
+        self.swing_scale = FP8_SWING if fp8 else 1.0
 
         def on_device(parameter: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
             return parameter.detach().to(device, dtype)
@@ -73,11 +75,13 @@ class FusedModel:
         # All rates carry the step length, so that they state a step's change.
         dt = c.integration_time / c.num_steps
         scale = c.coupling_scale * dt
-        self.unscale = torch.ones(2, device=device)  # of the swings, of K
-        if precision == "fp8":
+        # Allocations of their own: cuBLAS wants some kinds of scales at multiples of 16 bytes.
+        self.swing_unscale, self.K_unscale = (torch.ones((), device=device) for _ in range(2))
+        if fp8:
             largest = torch.stack([b.abs().amax() for b in coupling_blocks(model.K, device)]).amax()
             largest = largest.clamp(min=1e-30)  # of a K that is all zero
-            self.unscale[0], self.unscale[1] = 1 / FP8_SWING, largest * scale / FP8_MAX
+            self.swing_unscale.fill_(1 / FP8_SWING)
+            self.K_unscale.copy_(largest * scale / FP8_MAX)
             self.K_NN = _coupling(model.K, device, FP8, FP8_MAX / largest)
         else:
             self.K_NN = _coupling(model.K, device, self.dtype, scale)
@@ -87,7 +91,14 @@ class FusedModel:
         self.drive_CMN = torch.stack([pixel_order(d) for d in drive_CNM.unbind(2)], dim=1)
         self.omega_N = pixel_order(on_device(model.omega)[None] * dt)[0]
         self.omega_cond_M = on_device(model.omega_cond) * dt
-        self.convs = list(self._prepared_convs([on_device(p) for p in model.decoder.parameters()]))
+        parameters = [on_device(p) for p in model.decoder.parameters()]
+        self.decoder8 = None
+        if precision == "fp8-full":
+            self.decoder8 = Decoder8(parameters, ops.convolve)
+            self.decoder8.find_scales(self._features(self._sample(device)), torch_ops.convolve)
+            more = padded(c.channels[-1]) - c.channels[-1]
+            parameters = [F.pad(parameters[-2], [0, 0, 0, 0, 0, more]), parameters[-1]]
+        self.convs = list(self._prepared_convs(parameters))
 
     def _prepared_convs(self, parameters: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """(weight, bias) of every convolution in order: two a block, then the output's."""
@@ -102,7 +113,10 @@ class FusedModel:
     def tensors(self) -> list[Tensor]:
         """All that stays on the device."""
         held = [self.K_NN, self.K_cond_MM, self.drive_CMN, self.omega_N, self.omega_cond_M]
-        return [*held, self.unscale, *(t for conv in self.convs for t in conv)]
+        if self.decoder8 is not None:
+            held += self.decoder8.tensors
+        held += [self.swing_unscale, self.K_unscale]
+        return [*held, *(t for conv in self.convs for t in conv)]
 
     def from_seed(self, seed: Tensor, indices_B: Tensor, class_ids_B: Tensor) -> Tensor:
         """Images uint8 (B, H, W, 3) of image indices int64 (B,). seed: int64, one element."""
@@ -137,20 +151,34 @@ class FusedModel:
         if self.swing_dtype != FP8:
             return F.linear(rows, self.K_NN).view_as(swings_B2N)
         product = torch._scaled_mm(
-            rows, self.K_NN.T, self.unscale[0], self.unscale[1], out_dtype=self.dtype
+            rows, self.K_NN.T, self.swing_unscale, self.K_unscale, out_dtype=self.dtype
         )
         return product.view_as(swings_B2N)
 
     def decode(self, theta_BN: Tensor) -> Tensor:
         """Images uint8 (B, H, W, 3) of settled phases."""
-        features = self.ops.read_out(theta_BN, self._reference(theta_BN), self.dtype)
-        x = features.permute(0, 3, 1, 2)
         *blocks, (out, out_bias) = self.convs
+        if self.decoder8 is not None:
+            x = self.decoder8(self._features(theta_BN)).permute(0, 3, 1, 2)
+        else:
+            x = self._features(theta_BN).permute(0, 3, 1, 2)
         for (enlarging, a), (weight, b) in zip(blocks[::2], blocks[1::2], strict=True):
             x = self.ops.bias_and_leak(enlarge(x, enlarging, None, self.enlarging), a)
             x = self.ops.bias_and_leak(F.conv2d(x, weight, padding=1), b)
         images: Tensor = self.ops.levels(F.conv2d(x, out, padding=1), out_bias)
         return images
+
+    def _features(self, theta_BN: Tensor) -> Tensor:
+        """The decoder's first map (B, 4, 4, C) in its own precision."""
+        kind, scale = (self.dtype, 1.0) if self.decoder8 is None else (FP8, FP8_SWING)
+        features: Tensor = self.ops.read_out(theta_BN, self._reference(theta_BN), kind, scale)
+        return features
+
+    def _sample(self, device: torch.device) -> Tensor:
+        """Settled phases of a few images of seed 0 whose classes are spread over all there are."""
+        c, indices = self.config, torch.arange(SAMPLES, device=device)
+        theta_BN, phi_BM = self.ops.initial_phases(indices[:1], indices, c.n, c.n_cond)
+        return self.integrate(theta_BN, phi_BM, indices * c.num_classes // SAMPLES)
 
     def _reference(self, theta_BN: Tensor) -> Tensor:
         """What the phases are relative to, (B,). Oscillator 0 comes first in either order."""

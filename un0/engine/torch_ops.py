@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from un0.config import SEED_SIZE
 from un0.engine.base import to_uint8
+from un0.engine.folding import from_phases
+from un0.engine.fp8 import FP8, FP8_MAX
 from un0.noise import MASK, PHASE_STEP, philox_torch
 
 PIXELS = SEED_SIZE**2
@@ -78,15 +80,31 @@ def advance(
     return theta_BN, encode(theta_BN, dtype, scale)
 
 
-def read_out(theta_BN: Tensor, reference_B: Tensor, dtype: torch.dtype) -> Tensor:
-    """Features (B, 4, 4, C): sin, then cos, of the phases relative to the reference."""
+def read_out(theta_BN: Tensor, reference_B: Tensor, dtype: torch.dtype, scale: float) -> Tensor:
+    """Features (B, 4, 4, C): sin, then cos, of the phases relative to the reference, * scale."""
     theta = (theta_BN - reference_B[:, None]).unflatten(1, (SEED_SIZE, SEED_SIZE, -1))
-    return torch.cat([torch.sin(theta), torch.cos(theta)], dim=-1).to(dtype)
+    return torch.cat([torch.sin(theta), torch.cos(theta)], dim=-1).mul_(scale).to(dtype)
 
 
 def bias_and_leak(x_BCHW: Tensor, bias_C: Tensor) -> Tensor:
     """LeakyReLU 0.2 of x + bias; may overwrite x."""
     return F.leaky_relu_(x_BCHW.add_(bias_C[:, None, None]), 0.2)
+
+
+def convolve(
+    x_BHWC: Tensor, weight_PTNC: Tensor, factor_N: Tensor, bias_N: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """LeakyReLU 0.2 of factor * conv(x) + bias, (B, H, W, N) or, of four phases, (B, 2H, 2W, N).
+
+    Operands are fp8 (``un0.engine.fp8.Conv8``), sums float32. A result in fp8 saturates.
+    """
+    x_BCHW, taps = x_BHWC.float().permute(0, 3, 1, 2), weight_PTNC.float()
+    if len(taps) == 4:
+        y = F.conv_transpose2d(x_BCHW, from_phases(taps), stride=2, padding=1)
+    else:
+        y = F.conv2d(x_BCHW, taps[0].permute(1, 2, 0).unflatten(2, (3, 3)), padding=1)
+    y = F.leaky_relu_(y.permute(0, 2, 3, 1) * factor_N + bias_N, 0.2)
+    return (y.clamp_(-FP8_MAX, FP8_MAX) if dtype == FP8 else y).to(dtype).contiguous()
 
 
 def levels(x_B3HW: Tensor, bias_3: Tensor) -> Tensor:

@@ -12,13 +12,14 @@ import triton
 from torch import Tensor
 
 from un0.config import SEED_SIZE
-from un0.engine import torch_ops
+from un0.engine import torch_ops, triton_conv
 from un0.engine import triton_kernels as kernels
 
 name = "triton"
 
 BLOCK = 1024
 MAX_CONDITIONING = 64  # a larger K_cond does not fit one program's registers
+STAGES = 3  # 96 KiB of shared memory for a convolution's largest blocks: what an Ada GPU has
 
 
 def initial_phases(seed: Tensor, indices_B: Tensor, n: int, m: int) -> tuple[Tensor, Tensor]:
@@ -73,11 +74,11 @@ def advance(
     return new_theta_BN, swings
 
 
-def read_out(theta_BN: Tensor, reference_B: Tensor, dtype: torch.dtype) -> Tensor:
+def read_out(theta_BN: Tensor, reference_B: Tensor, dtype: torch.dtype, scale: float) -> Tensor:
     rows, n = theta_BN.shape
     channels = n // SEED_SIZE**2
     out = theta_BN.new_empty(rows, SEED_SIZE, SEED_SIZE, 2 * channels, dtype=dtype)
-    kernels.swing[_grid(theta_BN)](theta_BN, reference_B, out, 1.0, n, channels, BLOCK=BLOCK)
+    kernels.swing[_grid(theta_BN)](theta_BN, reference_B, out, scale, n, channels, BLOCK=BLOCK)
     return out
 
 
@@ -88,6 +89,34 @@ def bias_and_leak(x_BCHW: Tensor, bias_C: Tensor) -> Tensor:
         x_BCHW, bias_C, total, len(bias_C), BLOCK=BLOCK
     )
     return x_BCHW
+
+
+def convolve(
+    x_BHWC: Tensor, weight_PTNC: Tensor, factor_N: Tensor, bias_N: Tensor, dtype: torch.dtype
+) -> Tensor:
+    b, h, w, c = x_BHWC.shape
+    phases, n = len(weight_PTNC), weight_PTNC.shape[2]
+    side, grow = (2, 2) if phases == 4 else (3, 1)
+    out = x_BHWC.new_empty(b, h * grow, w * grow, n, dtype=dtype)
+    block_m, block_n, block_k, warps = conv_blocks(c, n)
+    grid = (triton.cdiv(b * h * w, block_m) * phases * triton.cdiv(n, block_n),)
+    triton_conv.convolve[grid](
+        x_BHWC, weight_PTNC, factor_N, bias_N, out, b * h * w, h, w, c, n,
+        TAPS=side, BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=block_k,
+        num_warps=warps, num_stages=STAGES,
+    )  # fmt: skip
+    return out
+
+
+def conv_blocks(c: int, n: int) -> tuple[int, int, int, int]:
+    """Pixels, new channels and old channels of a block, and its warps, for c channels to n.
+
+    Large ones, with few rows to spare; by the channels alone, so that no timing and no number of
+    images changes the order in which sums are added up.
+    """
+    block_n = min(128, max(32, triton.next_power_of_2(n)))
+    block_k = 32 if c <= 32 else min(128, 64, key=lambda k: triton.cdiv(c, k) * k)
+    return 128, block_n, block_k, 8 if block_n == 128 else 4
 
 
 def levels(x_B3HW: Tensor, bias_3: Tensor) -> Tensor:

@@ -1,0 +1,113 @@
+"""The decoder in fp8 (e4m3): weights and maps of one byte, sums and what follows them in float32.
+
+A convolution's kernel adds up products of e4m3 numbers, multiplies by a factor of the output
+channel, adds the bias, applies LeakyReLU, and rounds to e4m3 as the next one reads it. Weights have
+a scale an output channel, maps one each: a power of two, found once at load on a few images, so
+that an image never depends on its neighbours. All scales are in the factors and biases. The last
+map is bf16, for the convolution to three colours. Measured errors are in docs/gpu.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from un0.engine.folding import by_phase, fold
+
+FP8 = torch.float8_e4m3fn
+FP8_MAX = 448.0
+FP8_SWING = 256.0  # sin and cos times this: a power of two, so that small ones keep their bits
+# Where the power of two of a map's largest value is put: 7 to 14 times as much still fits. It costs
+# no accuracy, as numbers lose bits only below 2**-11 of the largest.
+USUAL_MAX = 32.0
+CHANNELS = 16  # maps have a multiple of it, so that a pixel's channels are read 16 bytes at once
+
+# x (B, H, W, C), weight (phases, taps, N, C), factor (N,), bias (N,), type of the new map
+Convolve = Callable[[Tensor, Tensor, Tensor, Tensor, torch.dtype], Tensor]
+
+
+def padded(channels: int) -> int:
+    """Channels as they are kept; those added are zero."""
+    return -(-channels // CHANNELS) * CHANNELS
+
+
+@dataclass(frozen=True)
+class Conv8:
+    """One convolution: a phase of 3x3 taps, or the four of an enlarging one (``by_phase``).
+
+    factor_N, bias_N: float32; what a sum of products is multiplied by and what is added, so that
+    the result is in the units that the next convolution reads.
+    """
+
+    weight_PTNC: Tensor
+    factor_N: Tensor
+    bias_N: Tensor
+
+    @staticmethod
+    def of(weight: Tensor, bias: Tensor, enlarges: bool) -> Conv8:
+        """Of a 3x3 kernel (C_out, C_in, 3, 3) and bias (C_out,) in float32, for a map as it is."""
+        if enlarges:
+            taps = by_phase(fold(weight, "sub-pixel"))
+        else:
+            taps = weight.permute(2, 3, 0, 1).flatten(0, 1)[None]
+        n, c = taps.shape[2:]
+        taps = F.pad(taps, [0, padded(c) - c, 0, padded(n) - n])
+        largest_N = taps.abs().amax((0, 1, 3)).clamp(min=1e-30)  # of a channel that is all zero
+        weight8 = (taps * (FP8_MAX / largest_N)[:, None]).to(FP8).contiguous()
+        return Conv8(weight8, largest_N / FP8_MAX, F.pad(bias, [0, padded(n) - n]))
+
+
+class Decoder8:
+    """All convolutions but the last. ``features`` (B, 4, 4, C): sin and cos times FP8_SWING."""
+
+    def __init__(self, parameters: list[Tensor], convolve: Convolve) -> None:
+        """parameters: weight and bias of each convolution in order, float32 on the device."""
+        pairs = list(zip(parameters[::2], parameters[1::2], strict=True))
+        self.convs = [
+            Conv8.of(weight, bias, enlarges=index % 2 == 0)
+            for index, (weight, bias) in enumerate(pairs[:-1])
+        ]
+        self._convolve = convolve
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [t for conv in self.convs for t in (conv.weight_PTNC, conv.factor_N, conv.bias_N)]
+
+    def find_scales(self, features_BHWC: Tensor, convolve: Convolve) -> None:
+        """Choose the scale of every map by what it holds for these images. Once, before use.
+
+        convolve: PyTorch's, so that no kernel is compiled for types that are needed only here.
+        """
+        x = _as_kept(features_BHWC)
+        unscale: Tensor | float = 1 / FP8_SWING
+        for conv in self.convs[:-1]:
+            conv.factor_N.mul_(unscale)
+            y = convolve(x, conv.weight_PTNC, conv.factor_N, conv.bias_N, torch.float32)
+            scale = USUAL_MAX / _power_of_two(y.abs().amax().clamp(min=1e-12))
+            conv.factor_N.mul_(scale)
+            conv.bias_N.mul_(scale)
+            x, unscale = (y * scale).to(FP8), 1 / scale
+        self.convs[-1].factor_N.mul_(unscale)
+
+    def __call__(self, features_BHWC: Tensor) -> Tensor:
+        """The last map, bf16 (B, H, W, C)."""
+        x = _as_kept(features_BHWC)
+        for conv in self.convs:
+            kind = torch.bfloat16 if conv is self.convs[-1] else FP8
+            x = self._convolve(x, conv.weight_PTNC, conv.factor_N, conv.bias_N, kind)
+        return x
+
+
+def _as_kept(x_BHWC: Tensor) -> Tensor:
+    """With all channels; as bytes, since not every operation knows fp8."""
+    more = padded(x_BHWC.shape[-1]) - x_BHWC.shape[-1]
+    return F.pad(x_BHWC.view(torch.uint8), [0, more]).view(FP8) if more else x_BHWC
+
+
+def _power_of_two(x: Tensor) -> Tensor:
+    """The one at or below a positive float32: its exponent bits, exact on every device."""
+    return (x.view(torch.int32) & 0x7F800000).view(torch.float32)
