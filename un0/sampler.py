@@ -39,9 +39,6 @@ Images = NDArray[np.uint8]
 ClassIds = Sequence[int] | NDArray[np.integer[Any]]
 
 
-FEW = 16  # images in a tile: rather than make smaller ones, threads work on one together
-
-
 @dataclass(frozen=True)
 class _Tile:
     """The images ``start`` .. are asked for, in the rows ``first`` .. of ``size``.
@@ -219,10 +216,11 @@ class Sampler:
     def _cut_evenly(self, start: int, ids: NDArray[np.int64]) -> Iterator[_Tile]:
         """As many tiles for each thread, no larger than they must be; where they would be small,
         as many threads for each tile."""
-        rounds = -(-len(ids) // (self.tile * self.threads))
+        at_once = self.tile * self.threads
+        rounds = -(-len(ids) // at_once)
         tiles, members = min(rounds * self.threads, len(ids)), 1
         if rounds == 1 and isinstance(self._engine, Sharing):
-            tiles = min(self.threads, -(-len(ids) // min(FEW, self.tile)))
+            tiles = min(self.threads, -(-len(ids) // min(self._engine.few, at_once)))
             members = self.threads // tiles
         bounds = np.linspace(0, len(ids), tiles + 1).astype(int)
         for begin, end in pairwise(bounds.tolist()):

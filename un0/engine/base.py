@@ -70,7 +70,10 @@ class Job(Protocol):
 
 @runtime_checkable
 class Sharing(Protocol):
-    """An engine whose tile several threads can compute together."""
+    """An engine whose tile several threads can compute together. A tile of at most ``few`` images
+    comes sooner that way than cut in smaller ones."""
+
+    few: int
 
     def share(self, initial_phases: Tensor, class_ids: Tensor, members: int) -> Job:
         """``Engine.__call__`` in so many parts, or fewer if there is not enough to do."""

@@ -44,6 +44,8 @@ class CpuEngine:
     ) -> None:
         c = self.config = model.config
         self.tile = tile
+        # Measured: the larger K is, the more images pay for every thread's reading all of it.
+        self.few = 16 if c.n < 2048 else 64
         kind: Kind = precision  # type: ignore[assignment]
         self.numbers = NUMBERS[kind]
         # All rates carry the step length, so that they state a step's change.
