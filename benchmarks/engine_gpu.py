@@ -39,7 +39,7 @@ from un0.catalog import RELEASED
 from un0.engine import FP8_CAPABILITY, Precision
 from un0.engine.base import FP8_PRECISIONS, to_uint8
 from un0.engine.cuda import CudaEngine
-from un0.engine.folding import ENLARGINGS, Enlarging
+from un0.engine.fused import DECODINGS, Decoding
 from un0.testing import random_model
 from un0.work import gemm_peak_flops_per_s, images_flops
 
@@ -85,13 +85,13 @@ def data_sheet_tflops(name: str) -> float | None:
 
 
 def ours(
-    model: Un0Model, device: torch.device, precision: Precision, batch: int, enlarging: Enlarging
+    model: Un0Model, device: torch.device, precision: Precision, batch: int, decoding: Decoding
 ) -> Side:
     sampler = Sampler(model, device=str(device), precision=precision, tile=batch)
     name = f"un0-{sampler.engine_name}"
-    if enlarging != "sub-pixel":  # no choice for users: it would be one more thing to agree on
-        sampler._engine = CudaEngine(model, device, precision, batch, enlarging=enlarging)
-        name = f"{name}, {enlarging}"
+    if decoding != "sub-pixel":  # no choice for users: it would be one more thing to agree on
+        sampler._engine = CudaEngine(model, device, precision, batch, decoding=decoding)
+        name = f"{name}, {decoding}"
     sampler.warm_up()
     class_ids = np.arange(TILES_A_CALL * batch) % model.config.num_classes
     made = sampler.generate(0, 0, class_ids[:COMPARED])
@@ -130,9 +130,9 @@ def measure(
     model = random_model(**dataclasses.asdict(config_of(n))).to(device)
     sides = [peer(model, device, batch, name == "compiled") for name in options.peers]
     sides += [
-        ours(model, device, precision, batch, enlarging)
-        for precision, enlarging in itertools.product(options.precision, options.enlarging)
-        if precision != "fp8-full" or enlarging == "sub-pixel"  # it has no other
+        ours(model, device, precision, batch, decoding)
+        for precision, decoding in itertools.product(options.precision, options.decoding)
+        if precision != "fp8-full" or decoding == "sub-pixel"  # it is always fused
     ]
     with Meter(device) as meter:
         for _ in range(options.rounds):
@@ -196,7 +196,7 @@ def _options() -> argparse.Namespace:
         "--peers", nargs="*", choices=["eager", "compiled"], default=["eager", "compiled"]
     )
     parser.add_argument(
-        "--enlarging", nargs="+", choices=ENLARGINGS, default=["sub-pixel"], help="GPU only"
+        "--decoding", nargs="+", choices=DECODINGS, default=["sub-pixel"], help="GPU only"
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--window", type=float, default=MIN_WINDOW_S, help="seconds, at least")

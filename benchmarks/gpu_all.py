@@ -1,7 +1,7 @@
 """All that a GPU is wanted for, in one run of bounded length: tests, then benchmarks, shortened.
 
 Each part runs in a process of its own, writes what it prints to OUT/PART.txt, and is stopped at its
-limit; a part that fails does not stop the next. The whole takes some 12 minutes on one large GPU.
+limit; a part that fails does not stop the next. The whole takes some 15 minutes on one large GPU.
 
     python benchmarks/gpu_all.py [--out build/gpu] [--parts tests sizes ...]
 
@@ -34,14 +34,15 @@ class Part:
 
 PARTS: dict[str, Part] = {
     "tests": Part(PYTEST, 180),
+    "precision": Part(["benchmarks/precision.py", "--device", "cuda"], 60),
     "sizes": Part(
         [*ENGINE, "--n", "1024", "4096", "16384", "--batch", "256", "1024", "4096",
          "--peers", "eager"], 180,
     ),
     "compiled-peer": Part([*ENGINE, "--n", "4096", "--batch", "1024", "--peers", "compiled"], 120),
-    "enlarging": Part(
+    "decoding": Part(
         [*ENGINE, "--n", "1024", "16384", "--batch", "1024", "--precision", "bf16", "--peers",
-         "--enlarging", "plain", "sub-pixel", "three-tap"], 90,
+         "--decoding", "plain", "sub-pixel", "three-tap", "fused"], 120,
     ),
     "tiles": Part(
         ["benchmarks/tiles.py", "--device", "cuda", "--precision", "bf16", "--n", "1024", "4096",

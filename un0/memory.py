@@ -14,7 +14,7 @@ import torch
 from un0.config import SEED_SIZE, ModelConfig
 from un0.engine import default_tile
 from un0.engine.base import Precision
-from un0.engine.fp8 import padded
+from un0.engine.fused_decoder import padded
 
 ITEM_BYTES: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "fp8-full": 1}
 # Libraries' workspaces (cuBLAS takes 32 MiB a stream on Hopper) and what fragments.

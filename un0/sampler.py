@@ -14,7 +14,7 @@ import platform
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,11 +27,12 @@ from torch import Tensor
 
 from un0.config import ModelConfig
 from un0.engine import Precision, build_engine, tuning
-from un0.engine.base import Job, Renderer, Sharing
+from un0.engine.base import Renderer, Sharing
 from un0.errors import InputError
 from un0.memory import Plan, plan, remember_tile
 from un0.model import Un0Model
 from un0.noise import MAX_INDEX, check_seed, initial_phases
+from un0.workers import Together, keep_freed_memory, one_thread_workers
 
 logger = logging.getLogger(__name__)
 
@@ -51,24 +52,6 @@ class _Tile:
     size: int
     class_ids: NDArray[np.int64]
     members: int = 1
-
-
-@dataclass(frozen=True)
-class _Together:
-    """What becomes of a shared tile; to its reader it is a future."""
-
-    job: Job
-    parts: list[Future[None]]
-
-    def result(self) -> Images:
-        for part in self.parts:
-            part.result()
-        return self.job.levels
-
-    def cancel(self) -> None:
-        self.job.abandon()
-        for part in self.parts:
-            part.cancel()
 
 
 class Sampler:
@@ -109,9 +92,9 @@ class Sampler:
             raise InputError(f"threads is {threads}; give at least 1, or leave it out")
         # On a GPU a second thread keeps the device fed while the first copies its images out.
         self.threads = threads or (torch.get_num_threads() if self.device.type == "cpu" else 2)
-        self._pool = _one_thread_workers(self.threads)
+        self._pool = one_thread_workers(self.threads)
         if self.device.type == "cpu":
-            _keep_freed_memory()
+            keep_freed_memory()
 
     @property
     def image_size(self) -> int:
@@ -177,7 +160,7 @@ class Sampler:
 
     def _in_order(self, seed: int, tiles: Iterator[_Tile]) -> Iterator[tuple[int, Images]]:
         offset = 0
-        pending: deque[Future[Images] | _Together] = deque()
+        pending: deque[Future[Images] | Together] = deque()
         try:
             for tile in tiles:
                 pending.append(self._begin(seed, tile))
@@ -193,14 +176,14 @@ class Sampler:
             for future in pending:
                 future.cancel()
 
-    def _begin(self, seed: int, tile: _Tile) -> Future[Images] | _Together:
+    def _begin(self, seed: int, tile: _Tile) -> Future[Images] | Together:
         if tile.members == 1 or not isinstance(self._engine, Sharing):
             return self._pool.submit(self._compute, seed, tile)
         phases = self._phases(seed, tile)
         job = self._engine.share(phases, torch.from_numpy(tile.class_ids), tile.members)
         with self._lining_up:  # side by side: members of two teams must not wait for each other
             parts = [self._pool.submit(job.work, member) for member in range(job.members)]
-        return _Together(job, parts)
+        return Together(job, parts)
 
     def _cut(self, start: int, ids: NDArray[np.int64]) -> Iterator[_Tile]:
         if self._engine.any_rows:
@@ -316,37 +299,6 @@ def find_device(name: str) -> torch.device:
             "choose another, or auto"
         )
     return device
-
-
-def _one_thread_workers(count: int) -> ThreadPoolExecutor:
-    """A pool whose threads each compute alone: PyTorch's own parallelism is off inside them."""
-    before = torch.get_num_threads()
-    started = threading.Barrier(count + 1)
-
-    def start() -> None:
-        torch.get_num_threads()  # a thread's first call takes over the default: not after ours
-        torch.set_num_threads(1)  # of this thread, and the default of threads yet to come ...
-        started.wait()
-
-    pool = ThreadPoolExecutor(count, thread_name_prefix="un0-sampler", initializer=start)
-    try:
-        for _ in range(count):
-            pool.submit(int)  # a thread starts at its first task
-        started.wait()
-    except BaseException:
-        started.abort()  # no thread is left waiting for those that could not start
-        raise
-    torch.set_num_threads(before)  # ... which is put back here
-    return pool
-
-
-def _keep_freed_memory() -> None:
-    """Keep activations from being mapped and unmapped for every tile: up to 30% of the time.
-
-    glibc returns freed memory to the system above thresholds that follow the largest mapped block
-    freed so far, up to 32 MiB (mallopt(3)); so free one of nearly that. It is never touched.
-    """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 def _cpu_name() -> str:

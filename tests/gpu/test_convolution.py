@@ -8,7 +8,7 @@ from torch import Tensor
 
 from un0.engine import FP8_CAPABILITY, torch_ops
 from un0.engine.base import exact_cuda
-from un0.engine.fp8 import FP8
+from un0.engine.fused_decoder import FP8
 
 triton_ops = pytest.importorskip("un0.engine.triton_ops")
 

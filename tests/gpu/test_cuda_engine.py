@@ -149,8 +149,8 @@ def test_without_triton_the_pictures_stay(model: Un0Model, monkeypatch: pytest.M
     assert off.max() <= 1
 
 
-@pytest.mark.parametrize("enlarging", ["plain", "three-tap"])
-def test_every_decoder_draws_the_same(model: Un0Model, enlarging: Any) -> None:
+@pytest.mark.parametrize("decoding", ["plain", "three-tap", "fused"])
+def test_every_decoder_draws_the_same(model: Un0Model, decoding: Any) -> None:
     expected = engine(model).render(5, 0, CLASSES[:16]).astype(int)
-    off = np.abs(engine(model, enlarging=enlarging).render(5, 0, CLASSES[:16]) - expected)
+    off = np.abs(engine(model, decoding=decoding).render(5, 0, CLASSES[:16]) - expected)
     assert off.max() <= 1

@@ -16,7 +16,7 @@ from un0.engine import torch_ops
 from un0.engine.base import Precision, to_uint8
 from un0.engine.cuda import best_ops, images_of, request_words
 from un0.engine.folding import ENLARGINGS, Enlarging, enlarge, fold
-from un0.engine.fused import FusedModel, fits
+from un0.engine.fused import DECODINGS, Decoding, FusedModel, fits
 from un0.noise import MAX_INDEX, MAX_SEED, initial_phases
 from un0.testing import random_model
 
@@ -89,9 +89,9 @@ def test_fp8_leaves_the_drive_and_the_decoder_alone() -> None:
 @pytest.mark.parametrize("config", CONFIGS)
 def test_fp8_full_leaves_the_drive_and_the_colours_alone(config: dict[str, Any]) -> None:
     fused = FusedModel(random_model(**config), CPU, "fp8-full")
-    assert fused.decoder8 is not None
-    assert len(fused.decoder8.convs) == 2 * fused.config.num_blocks
-    for conv in fused.decoder8.convs:
+    assert fused.decoder is not None
+    assert len(fused.decoder.convs) == 2 * fused.config.num_blocks
+    for conv in fused.decoder.convs:
         assert conv.weight_PTNC.dtype == torch.float8_e4m3fn
         largest = conv.weight_PTNC.float().abs().amax((0, 1, 3))
         assert set(largest.tolist()) <= {0, 448}  # the whole range is used; channels of nothing
@@ -103,7 +103,7 @@ def test_fp8_full_leaves_the_drive_and_the_colours_alone(config: dict[str, Any])
 def test_scales_of_maps_are_powers_of_two_with_room_for_other_images() -> None:
     model = random_model()
     fused = FusedModel(model, CPU, "fp8-full")
-    decoder = fused.decoder8
+    decoder = fused.decoder
     assert decoder is not None
     for conv, bias in zip(decoder.convs[:-1], list(model.decoder.parameters())[1::2], strict=False):
         scale = (conv.bias_N[: len(bias)] / bias).unique()
@@ -125,12 +125,12 @@ def test_scales_of_maps_are_powers_of_two_with_room_for_other_images() -> None:
 def test_a_map_that_grows_beyond_its_scale_saturates() -> None:
     """It stays finite: the image is wrong by its contrast, not by noise."""
     fused = FusedModel(random_model(), CPU, "fp8-full")
-    assert fused.decoder8 is not None
+    assert fused.decoder is not None
     theta = fused._sample(CPU)
-    usual = fused.decoder8(fused._features(theta))
-    first = fused.decoder8.convs[0]
+    usual = fused.decoder(fused._features(theta))
+    first = fused.decoder.convs[0]
     first.factor_N.mul_(100)
-    large = fused.decoder8(fused._features(theta))
+    large = fused.decoder(fused._features(theta))
     assert large.isfinite().all()
     assert usual.abs().max() < large.abs().max() < 100 * usual.abs().max()
 
@@ -204,10 +204,10 @@ def test_enlarging_is_upsample_and_convolution(enlarging: Enlarging, h: int, w: 
         torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("enlarging", ENLARGINGS)
-def test_every_decoder_gives_the_same_images(enlarging: Enlarging) -> None:
+@pytest.mark.parametrize("decoding", DECODINGS)
+def test_every_decoder_gives_the_same_images(ops: Any, decoding: Decoding) -> None:
     model = random_model(n=112)
-    fused = FusedModel(model, CPU, "fp32", enlarging=enlarging)
+    fused = FusedModel(model, CPU, "fp32", ops, decoding)
     off = (fused.from_phases(*inputs(model)).int() - readable(model)).abs()
     assert off.max() <= 1
 
@@ -216,7 +216,7 @@ def test_every_decoder_gives_the_same_images(enlarging: Enlarging) -> None:
 def test_it_outlives_its_model_and_leaves_it_alone(precision: Precision) -> None:
     model = random_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    fused = FusedModel(model, CPU, precision, enlarging="plain")
+    fused = FusedModel(model, CPU, precision, decoding="plain")
     images = fused.from_phases(*inputs(model))
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     with torch.no_grad():

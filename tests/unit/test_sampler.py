@@ -18,8 +18,8 @@ from un0.engine.cpu import CpuEngine
 from un0.engine.team import Part
 from un0.errors import InputError
 from un0.noise import MAX_INDEX, MAX_SEED, initial_phases
-from un0.sampler import _Together
 from un0.testing import random_model
+from un0.workers import Together
 
 Images = NDArray[np.uint8]
 SEED, START, COUNT = 11, 1000, 257
@@ -221,7 +221,7 @@ def test_a_shared_tile_that_nobody_wants_any_more_ends() -> None:
     let_go = threading.Event()
     busy = sampler._pool.submit(let_go.wait)
     shared = sampler._begin(5, next(sampler._cut(0, np.array([1]))))
-    assert isinstance(shared, _Together)
+    assert isinstance(shared, Together)
     shared.cancel()
     assert all(part.cancelled() or part.result(timeout=60) is None for part in shared.parts)
     let_go.set()

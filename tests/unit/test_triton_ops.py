@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from un0.engine import torch_ops
-from un0.engine.fp8 import FP8
+from un0.engine.fused_decoder import FP8
 
 triton_ops = pytest.importorskip("un0.engine.triton_ops")
 
@@ -99,6 +99,7 @@ def operands(
     return whole(rows, h, w, c, most=8).to(FP8), weight_PTNC, factor_N, whole(n, seed=3)
 
 
+@pytest.mark.parametrize("kind", [FP8, torch.float32])
 @pytest.mark.parametrize("enlarges", [False, True])
 @pytest.mark.parametrize(
     ("rows", "h", "w", "c", "n"),
@@ -109,8 +110,11 @@ def operands(
         (1, 4, 4, 208, 64),
     ],
 )
-def test_convolution(rows: int, h: int, w: int, c: int, n: int, enlarges: bool) -> None:
-    x, *conv = operands(rows, h, w, c, n, enlarges)
+def test_convolution(
+    rows: int, h: int, w: int, c: int, n: int, enlarges: bool, kind: torch.dtype
+) -> None:
+    x, weight, *rest = operands(rows, h, w, c, n, enlarges)
+    x, conv = x.to(kind), (weight.to(kind), *rest)
     ours = triton_ops.convolve(x, *conv, torch.float32)
     assert ours.shape == (rows, h << enlarges, w << enlarges, n)
     assert torch.equal(ours, torch_ops.convolve(x, *conv, torch.float32))
@@ -135,12 +139,16 @@ def test_a_map_in_fp8_saturates_and_rounds_to_nearest() -> None:
 
 
 def test_blocks_follow_from_channels_and_fit_the_tensor_cores() -> None:
-    sizes = {(c, n): triton_ops.conv_blocks(c, n) for c in range(16, 2049, 16) for n in (32, 208)}
+    sizes = {
+        (c, n): triton_ops.conv_blocks(c, n, 1) for c in range(16, 2049, 16) for n in (32, 208)
+    }
     assert {m for m, *_ in sizes.values()} == {128}
     assert {k for _, _, k, _ in sizes.values()} == {32, 64, 128}
     assert sizes[2048, 208] == (128, 128, 128, 8)
     assert sizes[416, 208] == (128, 128, 64, 8)  # 448 channels read, not 512
     assert sizes[32, 32] == (128, 32, 32, 4)
+    assert triton_ops.conv_blocks(32, 32, 2) == (128, 32, 32, 4)
+    assert triton_ops.conv_blocks(512, 256, 2) == (128, 128, 64, 8)
 
 
 COMPILE = """
@@ -162,11 +170,11 @@ def build(kernel, constants, **pointers):
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
     assert compile(source, target=GPUTarget("cuda", CAPABILITY, 32)).asm["cubin"]
 
-def build_convolution(c, n, taps, out):
+def build_convolution(c, n, taps, x, out):
     kernel = triton_conv.convolve
-    m, n, k, warps = triton_ops.conv_blocks(c, n)
+    m, n, k, warps = triton_ops.conv_blocks(c, n, 1 if x == E else 2)
     constants = {"TAPS": taps, "BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k}
-    pointers = {"x": E, "weight": E, "factor": F, "bias": F, "out": out}
+    pointers = {"x": x, "weight": x, "factor": F, "bias": F, "out": out}
     names = kernel.arg_names
     signature = {n: "constexpr" if n in constants else pointers.get(n, "i32") for n in names}
     even = [i for i, n in enumerate(names) if n in pointers or n in ("pixels", "C", "N")]
@@ -177,15 +185,19 @@ def build_convolution(c, n, taps, out):
         options={"num_warps": warps, "num_stages": triton_ops.STAGES},
     )
     product = {
-        89: "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32",
-        90: f"wgmma.mma_async.sync.aligned.m64n{n}k32.f32.e4m3.e4m3",
-        100: "tcgen05.mma.cta_group::1.kind::f8f6f4",
-    }[CAPABILITY]
+        (89, E): "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32",
+        (89, B): "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
+        (90, E): f"wgmma.mma_async.sync.aligned.m64n{n}k32.f32.e4m3.e4m3",
+        (90, B): f"wgmma.mma_async.sync.aligned.m64n{n}k16.f32.bf16.bf16",
+        (100, E): "tcgen05.mma.cta_group::1.kind::f8f6f4",
+        (100, B): "tcgen05.mma.cta_group::1.kind::f16",
+    }[CAPABILITY, x]
     assert product in built.asm["ptx"]
     assert "cp.async.ca.shared.global [" in built.asm["ptx"]
     assert ".local" not in built.asm["ptx"]
     assert built.metadata.shared <= 99 * 1024  # a block on Ada; more elsewhere
-    assert uses_no_stack(built.asm["cubin"])
+    if (CAPABILITY, x) != (100, B):  # Blackwell's largest block of bf16 spills a little
+        assert uses_no_stack(built.asm["cubin"])
 
 def uses_no_stack(cubin):
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
@@ -196,10 +208,11 @@ def uses_no_stack(cubin):
         said = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True)
     return b" STACK:0 " in said.stdout
 
-build_convolution(2048, 1024, 2, E)
-build_convolution(416, 208, 3, E)
-build_convolution(64, 64, 3, B)
-build_convolution(32, 32, 2, E)
+for x in (E, B):
+    build_convolution(2048, 1024, 2, x, x)
+    build_convolution(416, 208, 3, x, x)
+    build_convolution(64, 64, 3, x, B)
+    build_convolution(32, 32, 2, x, x)
 build(k.initial_phases, {"BLOCK": 256})
 build(k.conditioning_waves, {"WIDTH": 8})
 for out in (F, B, E):

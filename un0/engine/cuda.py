@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from un0.engine.base import Precision, exact_cuda
-from un0.engine.folding import Enlarging
-from un0.engine.fused import FusedModel, Ops
+from un0.engine.fused import Decoding, FusedModel, Ops
 from un0.model import Un0Model
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class CudaEngine:
         precision: Precision,
         tile: int,
         *,
-        enlarging: Enlarging = "sub-pixel",
+        decoding: Decoding = "sub-pixel",
         graphs: bool = True,
     ) -> None:
         exact_cuda()
@@ -56,7 +55,7 @@ class CudaEngine:
         self._device = device
         self._graphs = graphs
         with torch.cuda.device(device):  # for Triton's launches
-            self._fused = FusedModel(model, device, precision, best_ops(device), enlarging)
+            self._fused = FusedModel(model, device, precision, best_ops(device), decoding)
         self._side = model.config.image_size
         self._stream, self._copies = torch.cuda.Stream(device), torch.cuda.Stream(device)
         self._stream.wait_stream(torch.cuda.current_stream(device))  # the weights are there

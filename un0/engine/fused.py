@@ -10,7 +10,7 @@ streams are in ``un0.engine.cuda``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -20,10 +20,14 @@ from un0.config import ModelConfig
 from un0.engine import torch_ops
 from un0.engine.base import DTYPES, FP8_PRECISIONS, Precision
 from un0.engine.folding import Enlarging, enlarge, fold
-from un0.engine.fp8 import FP8, FP8_MAX, FP8_SWING, Decoder8, padded
+from un0.engine.fused_decoder import FP8, FP8_MAX, FP8_SWING, FusedDecoder, padded
 from un0.engine.torch_ops import PIXELS, pixel_order
 from un0.model import Un0Model
 
+# How the decoder is computed: its enlarging convolutions rewritten for libraries, or as sub-pixels
+# in kernels of our own (``un0.engine.fused_decoder``).
+Decoding = Literal[Enlarging, "fused"]
+DECODINGS: tuple[str, ...] = get_args(Decoding)
 SAMPLES = 16  # images that the scales of the fp8 decoder are found with
 
 
@@ -51,7 +55,7 @@ class FusedModel:
 
     precision: of products and convolutions. "fp8" rounds K to e4m3 with a scale of its own and
     keeps the drive and the decoder in bf16; "fp8-full" has the decoder in e4m3 too, and always
-    enlarges by sub-pixels.
+    fused.
     """
 
     def __init__(
@@ -60,10 +64,11 @@ class FusedModel:
         device: torch.device,
         precision: Precision,
         ops: Ops = torch_ops,
-        enlarging: Enlarging = "sub-pixel",
+        decoding: Decoding = "sub-pixel",
     ) -> None:
         c = self.config = model.config
-        self.ops, self.enlarging = ops, enlarging
+        self.ops = ops
+        self.enlarging: Enlarging = "sub-pixel" if decoding == "fused" else decoding
         fp8 = precision in FP8_PRECISIONS
         self.dtype = torch.bfloat16 if fp8 else DTYPES[precision]
         self.swing_dtype = FP8 if fp8 else self.dtype
@@ -92,10 +97,12 @@ class FusedModel:
         self.omega_N = pixel_order(on_device(model.omega)[None] * dt)[0]
         self.omega_cond_M = on_device(model.omega_cond) * dt
         parameters = [on_device(p) for p in model.decoder.parameters()]
-        self.decoder8 = None
-        if precision == "fp8-full":
-            self.decoder8 = Decoder8(parameters, ops.convolve)
-            self.decoder8.find_scales(self._features(self._sample(device)), torch_ops.convolve)
+        self.decoder: FusedDecoder | None = None
+        self.map_dtype = FP8 if precision == "fp8-full" else self.dtype
+        if decoding == "fused" or precision == "fp8-full":
+            self.decoder = FusedDecoder(parameters, self.map_dtype, ops.convolve)
+            if self.map_dtype == FP8:
+                self.decoder.find_scales(self._features(self._sample(device)), torch_ops.convolve)
             more = padded(c.channels[-1]) - c.channels[-1]
             parameters = [F.pad(parameters[-2], [0, 0, 0, 0, 0, more]), parameters[-1]]
         self.convs = list(self._prepared_convs(parameters))
@@ -113,8 +120,8 @@ class FusedModel:
     def tensors(self) -> list[Tensor]:
         """All that stays on the device."""
         held = [self.K_NN, self.K_cond_MM, self.drive_CMN, self.omega_N, self.omega_cond_M]
-        if self.decoder8 is not None:
-            held += self.decoder8.tensors
+        if self.decoder is not None:
+            held += self.decoder.tensors
         held += [self.swing_unscale, self.K_unscale]
         return [*held, *(t for conv in self.convs for t in conv)]
 
@@ -158,10 +165,8 @@ class FusedModel:
     def decode(self, theta_BN: Tensor) -> Tensor:
         """Images uint8 (B, H, W, 3) of settled phases."""
         *blocks, (out, out_bias) = self.convs
-        if self.decoder8 is not None:
-            x = self.decoder8(self._features(theta_BN)).permute(0, 3, 1, 2)
-        else:
-            x = self._features(theta_BN).permute(0, 3, 1, 2)
+        x = self._features(theta_BN)
+        x = (x if self.decoder is None else self.decoder(x)).permute(0, 3, 1, 2)
         for (enlarging, a), (weight, b) in zip(blocks[::2], blocks[1::2], strict=True):
             x = self.ops.bias_and_leak(enlarge(x, enlarging, None, self.enlarging), a)
             x = self.ops.bias_and_leak(F.conv2d(x, weight, padding=1), b)
@@ -170,8 +175,9 @@ class FusedModel:
 
     def _features(self, theta_BN: Tensor) -> Tensor:
         """The decoder's first map (B, 4, 4, C) in its own precision."""
-        kind, scale = (self.dtype, 1.0) if self.decoder8 is None else (FP8, FP8_SWING)
-        features: Tensor = self.ops.read_out(theta_BN, self._reference(theta_BN), kind, scale)
+        scale = FP8_SWING if self.map_dtype == FP8 else 1.0
+        reference_B = self._reference(theta_BN)
+        features: Tensor = self.ops.read_out(theta_BN, reference_B, self.map_dtype, scale)
         return features
 
     def _sample(self, device: torch.device) -> Tensor:

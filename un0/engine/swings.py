@@ -18,6 +18,7 @@ from un0.engine.vectors import PANEL
 from un0.jit import compiled
 
 BLOCK = 512  # words of K worked on at once: 64 KiB of a panel fit in the second cache with the rows
+CACHED = 2**18  # bytes of rows that fit there whole
 
 # Stage s is taken at x + sum A[s, j] k_j, and a step adds sum A[-1, j] k_j (``un0.integrate``).
 TABLEAUS: dict[Solver, Floats] = {
@@ -74,7 +75,7 @@ def swing(
     at_O, at_M = np.empty(hi - lo, dtype=np.float32), np.empty(m, dtype=np.float32)
     change_SBO = np.empty((stages, images, hi - lo), dtype=np.float32)
     change_SBM = np.empty((stages, images, m), dtype=np.float32)
-    turn = 0
+    turn, back = 0, False
     for _ in range(steps):
         for s in range(stages):
             waves_B2N, words_B2W = waves_TB2N[turn], words_TB2W[turn]
@@ -92,7 +93,8 @@ def swing(
                 _condition(waves_B2M[b], omega_cond_M, K_cond_MM, change_SBM[s, b])
             meet(part)
             a = waves_B2N.ctypes.data if numbers == FP32 else words_B2W.ctypes.data
-            _couple(a, n // numbers, 2 * images, K, first, pull_B2O)
+            _couple(a, n // numbers, 2 * images, K, first, back, pull_B2O)
+            back = not back
             for b in range(images):
                 if numbers == INT8:
                     _rescale(pull_B2O[b], K_scale_N[own], K_sum_N[own])
@@ -135,28 +137,36 @@ def _narrow(x: Floats, words: NDArray[np.uint32], numbers: int) -> None:
 
 
 @compiled
-def _couple(a: int, words: int, rows: int, K: NDArray[Any], first: int, pull_B2O: Floats) -> None:
+def _couple(
+    a: int, words: int, rows: int, K: NDArray[Any], first: int, back: bool, pull_B2O: Floats
+) -> None:
     """pull = waves @ K.T for the panels from ``first`` on, still in whole numbers for int8.
 
-    a: the address of the waves' ``rows``, ``words`` words each.
+    a: the address of the waves' ``rows``, ``words`` words each. Where they fit in the second cache,
+    K is gone through panel by panel, every other time ``back``wards: what the caches kept of it
+    from the last time comes first. Else block by block, so that the rows' part of one fits.
     """
     blocks, panels, block, _, numbers = K.shape
     own = pull_B2O.shape[2] // PANEL
     w, c, c_row = K.ctypes.data, pull_B2O.ctypes.data, 4 * PANEL * own
-    for index in range(blocks):
-        count = min(block, words - index * block)
-        for panel in range(own):
-            multiply(
-                numbers,
-                a + 4 * index * block,
-                4 * words,
-                w + 4 * PANEL * block * (index * panels + first + panel),
-                c + 4 * PANEL * panel,
-                c_row,
-                count,
-                1 if index == 0 else 0,
-                rows,
-            )
+    by_panel = 4 * words * rows <= CACHED
+    for step in range(blocks * own):
+        if by_panel:
+            index, panel = step % blocks, step // blocks
+            panel = own - 1 - panel if back else panel
+        else:
+            index, panel = step // own, step % own
+        multiply(
+            numbers,
+            a + 4 * index * block,
+            4 * words,
+            w + 4 * PANEL * block * (index * panels + first + panel),
+            c + 4 * PANEL * panel,
+            c_row,
+            min(block, words - index * block),
+            1 if index == 0 else 0,
+            rows,
+        )
 
 
 @compiled

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from un0.config import SEED_SIZE
 from un0.engine.base import to_uint8
 from un0.engine.folding import from_phases
-from un0.engine.fp8 import FP8, FP8_MAX
+from un0.engine.fused_decoder import FP8, FP8_MAX
 from un0.noise import MASK, PHASE_STEP, philox_torch
 
 PIXELS = SEED_SIZE**2
@@ -96,7 +96,7 @@ def convolve(
 ) -> Tensor:
     """LeakyReLU 0.2 of factor * conv(x) + bias, (B, H, W, N) or, of four phases, (B, 2H, 2W, N).
 
-    Operands are fp8 (``un0.engine.fp8.Conv8``), sums float32. A result in fp8 saturates.
+    Operands of ``un0.engine.fused_decoder.FusedConv``; sums are float32. A result in fp8 saturates.
     """
     x_BCHW, taps = x_BHWC.float().permute(0, 3, 1, 2), weight_PTNC.float()
     if len(taps) == 4:

@@ -1,4 +1,4 @@
-"""The fp8 decoder's convolution in Triton: ``un0.engine.torch_ops.convolve`` as one kernel.
+"""The fused decoder's convolution in Triton: ``un0.engine.torch_ops.convolve`` as one kernel.
 
 A program makes BLOCK_M pixels of BLOCK_N channels of one phase, as a product on the tensor cores:
 for each slice of the old channels and each tap it reads the pixels that the tap falls on, zeros
@@ -14,7 +14,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from un0.engine.fp8 import FP8_MAX
+from un0.engine.fused_decoder import FP8_MAX
 
 _kernel: Callable[[Callable[..., Any]], Any] = triton.jit
 _MAX = tl.constexpr(FP8_MAX)
@@ -56,7 +56,8 @@ def convolve(
             weight_place + (tap * N * C + begin), mask=made[:, None] & inside, other=0.0
         )  # fmt: skip
         # Hopper adds up fp8 products in 14 bits or so: every block goes to float32 (docs/gpu.md).
-        sums = tl.dot(a, b.T, sums, max_num_imprecise_acc=BLOCK_K)
+        # Of other types all sums are float32, and float32 is not cut to TF32.
+        sums = tl.dot(a, b.T, sums, max_num_imprecise_acc=BLOCK_K, input_precision="ieee")
     y = sums * tl.load(factor + n, mask=made, other=0.0)[None, :]
     y += tl.load(bias + n, mask=made, other=0.0)[None, :]
     y = tl.where(y >= 0, y, 0.2 * y)

@@ -98,7 +98,7 @@ def convolve(
     phases, n = len(weight_PTNC), weight_PTNC.shape[2]
     side, grow = (2, 2) if phases == 4 else (3, 1)
     out = x_BHWC.new_empty(b, h * grow, w * grow, n, dtype=dtype)
-    block_m, block_n, block_k, warps = conv_blocks(c, n)
+    block_m, block_n, block_k, warps = conv_blocks(c, n, x_BHWC.element_size())
     grid = (triton.cdiv(b * h * w, block_m) * phases * triton.cdiv(n, block_n),)
     triton_conv.convolve[grid](
         x_BHWC, weight_PTNC, factor_N, bias_N, out, b * h * w, h, w, c, n,
@@ -108,14 +108,19 @@ def convolve(
     return out
 
 
-def conv_blocks(c: int, n: int) -> tuple[int, int, int, int]:
-    """Pixels, new channels and old channels of a block, and its warps, for c channels to n.
+def conv_blocks(c: int, n: int, item: int) -> tuple[int, int, int, int]:
+    """Pixels, new channels and old channels of a block, and its warps, for c channels of ``item``
+    bytes to n.
 
     Large ones, with few rows to spare; by the channels alone, so that no timing and no number of
     images changes the order in which sums are added up.
     """
     block_n = min(128, max(32, triton.next_power_of_2(n)))
-    block_k = 32 if c <= 32 else min(128, 64, key=lambda k: triton.cdiv(c, k) * k)
+    most = 128 // item
+    if c <= most // 4:
+        block_k = max(16, most // 4)
+    else:
+        block_k = min(most, most // 2, key=lambda k: triton.cdiv(c, k) * k)
     return 128, block_n, block_k, 8 if block_n == 128 else 4
 
 

@@ -1,10 +1,11 @@
-"""The decoder in fp8 (e4m3): weights and maps of one byte, sums and what follows them in float32.
+"""The decoder whose convolutions are kernels of our own: for fp8 the only one, for bf16 an option.
 
-A convolution's kernel adds up products of e4m3 numbers, multiplies by a factor of the output
-channel, adds the bias, applies LeakyReLU, and rounds to e4m3 as the next one reads it. Weights have
-a scale an output channel, maps one each: a power of two, found once at load on a few images, so
-that an image never depends on its neighbours. All scales are in the factors and biases. The last
-map is bf16, for the convolution to three colours. Measured errors are in docs/gpu.md.
+A convolution's kernel adds up products in float32, multiplies by a factor of the output channel,
+adds the bias, applies LeakyReLU, and rounds as the next one reads it: a map is written once and
+read once. In fp8 (e4m3) weights have a scale an output channel, maps one each: a power of two,
+found once at load on a few images, so that an image never depends on its neighbours. All scales
+are in the factors and biases; the last map is bf16, for the convolution to three colours. Measured
+errors are in docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def padded(channels: int) -> int:
 
 
 @dataclass(frozen=True)
-class Conv8:
+class FusedConv:
     """One convolution: a phase of 3x3 taps, or the four of an enlarging one (``by_phase``).
 
     factor_N, bias_N: float32; what a sum of products is multiplied by and what is added, so that
@@ -48,7 +49,7 @@ class Conv8:
     bias_N: Tensor
 
     @staticmethod
-    def of(weight: Tensor, bias: Tensor, enlarges: bool) -> Conv8:
+    def of(weight: Tensor, bias: Tensor, enlarges: bool, dtype: torch.dtype) -> FusedConv:
         """Of a 3x3 kernel (C_out, C_in, 3, 3) and bias (C_out,) in float32, for a map as it is."""
         if enlarges:
             taps = by_phase(fold(weight, "sub-pixel"))
@@ -56,19 +57,26 @@ class Conv8:
             taps = weight.permute(2, 3, 0, 1).flatten(0, 1)[None]
         n, c = taps.shape[2:]
         taps = F.pad(taps, [0, padded(c) - c, 0, padded(n) - n])
-        largest_N = taps.abs().amax((0, 1, 3)).clamp(min=1e-30)  # of a channel that is all zero
-        weight8 = (taps * (FP8_MAX / largest_N)[:, None]).to(FP8).contiguous()
-        return Conv8(weight8, largest_N / FP8_MAX, F.pad(bias, [0, padded(n) - n]))
+        unit_N = torch.ones(padded(n), device=taps.device)
+        if dtype == FP8:
+            # Not zero, of a channel that is all zero.
+            unit_N = taps.abs().amax((0, 1, 3)).clamp(min=1e-30) / FP8_MAX
+        weight_PTNC = (taps / unit_N[:, None]).to(dtype).contiguous()
+        return FusedConv(weight_PTNC, unit_N, F.pad(bias, [0, padded(n) - n]))
 
 
-class Decoder8:
-    """All convolutions but the last. ``features`` (B, 4, 4, C): sin and cos times FP8_SWING."""
+class FusedDecoder:
+    """All convolutions but the last, of features (B, 4, 4, C): sin and cos, in fp8 times FP8_SWING.
 
-    def __init__(self, parameters: list[Tensor], convolve: Convolve) -> None:
+    dtype: of weights and maps; FP8 wants ``find_scales`` before use.
+    """
+
+    def __init__(self, parameters: list[Tensor], dtype: torch.dtype, convolve: Convolve) -> None:
         """parameters: weight and bias of each convolution in order, float32 on the device."""
+        self._dtype = dtype
         pairs = list(zip(parameters[::2], parameters[1::2], strict=True))
         self.convs = [
-            Conv8.of(weight, bias, enlarges=index % 2 == 0)
+            FusedConv.of(weight, bias, index % 2 == 0, dtype)
             for index, (weight, bias) in enumerate(pairs[:-1])
         ]
         self._convolve = convolve
@@ -94,18 +102,19 @@ class Decoder8:
         self.convs[-1].factor_N.mul_(unscale)
 
     def __call__(self, features_BHWC: Tensor) -> Tensor:
-        """The last map, bf16 (B, H, W, C)."""
+        """The last map (B, H, W, C), bf16 for fp8."""
         x = _as_kept(features_BHWC)
+        last = torch.bfloat16 if self._dtype == FP8 else self._dtype
         for conv in self.convs:
-            kind = torch.bfloat16 if conv is self.convs[-1] else FP8
+            kind = last if conv is self.convs[-1] else self._dtype
             x = self._convolve(x, conv.weight_PTNC, conv.factor_N, conv.bias_N, kind)
         return x
 
 
 def _as_kept(x_BHWC: Tensor) -> Tensor:
     """With all channels; as bytes, since not every operation knows fp8."""
-    more = padded(x_BHWC.shape[-1]) - x_BHWC.shape[-1]
-    return F.pad(x_BHWC.view(torch.uint8), [0, more]).view(FP8) if more else x_BHWC
+    more = (padded(x_BHWC.shape[-1]) - x_BHWC.shape[-1]) * x_BHWC.element_size()
+    return F.pad(x_BHWC.view(torch.uint8), [0, more]).view(x_BHWC.dtype) if more else x_BHWC
 
 
 def _power_of_two(x: Tensor) -> Tensor:
