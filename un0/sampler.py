@@ -80,6 +80,7 @@ class Sampler:
         if tile is None:
             tile = _tile_that_fits(model.config, self.device, precision)
         self._engine = build_engine(model, self.device, precision, tile=tile, name=engine)
+        self._sharing = self._engine if isinstance(self._engine, Sharing) else None
         self.tile = self._engine.tile
         self._halving, self._lining_up = threading.Lock(), threading.Lock()
         self.config: ModelConfig = model.config
@@ -177,10 +178,10 @@ class Sampler:
                 future.cancel()
 
     def _begin(self, seed: int, tile: _Tile) -> Future[Images] | Together:
-        if tile.members == 1 or not isinstance(self._engine, Sharing):
+        if tile.members == 1 or self._sharing is None:
             return self._pool.submit(self._compute, seed, tile)
         phases = self._phases(seed, tile)
-        job = self._engine.share(phases, torch.from_numpy(tile.class_ids), tile.members)
+        job = self._sharing.share(phases, torch.from_numpy(tile.class_ids), tile.members)
         with self._lining_up:  # side by side: members of two teams must not wait for each other
             parts = [self._pool.submit(job.work, member) for member in range(job.members)]
         return Together(job, parts)
@@ -202,11 +203,11 @@ class Sampler:
         at_once = self.tile * self.threads
         rounds = -(-len(ids) // at_once)
         tiles, members = min(rounds * self.threads, len(ids)), 1
-        if rounds == 1 and isinstance(self._engine, Sharing):
-            tiles = min(self.threads, -(-len(ids) // min(self._engine.few, at_once)))
+        if rounds == 1 and self._sharing is not None:
+            tiles = min(self.threads, -(-len(ids) // min(self._sharing.few, at_once)))
             members = self.threads // tiles
-        bounds = np.linspace(0, len(ids), tiles + 1).astype(int)
-        for begin, end in pairwise(bounds.tolist()):
+        bounds = (len(ids) * k // tiles for k in range(tiles + 1) if tiles)
+        for begin, end in pairwise(bounds):
             yield _Tile(start + begin, 0, end - begin, ids[begin:end], members)
 
     def _compute(self, seed: int, tile: _Tile) -> Images:
