@@ -1,9 +1,9 @@
 """Process start to first image, for each engine, with and without what earlier processes left.
 
 Without caches nothing compiled is on the disk yet (``NUMBA_CACHE_DIR`` and ``TRITON_CACHE_DIR`` are
-empty folders); the operating system has read the files before. A process counts from just before it is started to the
-first image of the bundled model. Rounds are interleaved, medians printed. What this machine cannot
-do is left out.
+empty folders); the operating system has read the files before. A process counts from just before
+it is started to the first image of the bundled model. Rounds are interleaved, medians printed. What
+this machine cannot do is left out.
 
     python benchmarks/cold_start.py [--rounds 5] [--engines cpu eager cuda] [--json]
 """

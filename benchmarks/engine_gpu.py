@@ -103,6 +103,8 @@ def peer(model: Un0Model, device: torch.device, batch: int, compiled: bool) -> S
     c = model.config
     class_ids = torch.arange(batch, device=device) % c.num_classes
     plain = Plain(model).to(device).eval()
+    if compiled:
+        torch.compiler.reset()  # after so many models of one class it would no longer compile
     call = torch.compile(plain, dynamic=False) if compiled else plain
 
     def make() -> int:

@@ -114,6 +114,7 @@ class Request:
         return lambda: self._in_torch(module)
 
     def compiled(self) -> Make:
+        torch.compiler.reset()  # after so many models of one class it would no longer compile
         module = torch.compile(Plain(self.model).eval(), dynamic=False)
         return lambda: self._in_torch(module)
 
