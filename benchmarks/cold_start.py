@@ -2,8 +2,8 @@
 
 Without caches nothing compiled is on the disk yet (``NUMBA_CACHE_DIR`` and ``TRITON_CACHE_DIR`` are
 empty folders); the operating system has read the files before. A process counts from just before
-it is started to the first image of the bundled model. Rounds are interleaved, medians printed. What
-this machine cannot do is left out.
+it is started to the first image of the bundled model. Rounds with caches are interleaved and
+medians printed; without, it is one run. What this machine cannot do is left out.
 
     python benchmarks/cold_start.py [--rounds 5] [--engines cpu eager cuda] [--json]
 """
@@ -25,7 +25,7 @@ from un0 import DEFAULT_MODEL, load_model
 from un0.engine import ENGINES
 
 PATHS = {
-    "cpu": ["fp32", "bf16", "int8"], "eager": ["fp32", "bf16"], "cuda": ["fp32", "bf16", "fp8"]
+    "cpu": ["fp32", "bf16", "int8"], "eager": ["fp32", "bf16"], "cuda": ["fp32", "bf16", "fp8-full"]
 }  # fmt: skip
 START = """
 import sys, time

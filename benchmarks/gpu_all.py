@@ -1,7 +1,7 @@
 """All that a GPU is wanted for, in one run of bounded length: tests, then benchmarks, shortened.
 
 Each part runs in a process of its own, writes what it prints to OUT/PART.txt, and is stopped at its
-limit; a part that fails does not stop the next. The whole takes some 15 minutes on one large GPU.
+limit; a part that fails does not stop the next. The whole takes at most 16 minutes.
 
     python benchmarks/gpu_all.py [--out build/gpu] [--parts tests sizes ...]
 
@@ -11,6 +11,8 @@ docs/gpu.md says what each part is to show, and how to run it at full length.
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -34,28 +36,28 @@ class Part:
 
 PARTS: dict[str, Part] = {
     "tests": Part(PYTEST, 180),
-    "precision": Part(["benchmarks/precision.py", "--device", "cuda"], 60),
+    "precision": Part(["benchmarks/precision.py", "--device", "cuda"], 40),
     "sizes": Part(
         [*ENGINE, "--n", "1024", "4096", "16384", "--batch", "256", "1024", "4096",
          "--peers", "eager"], 180,
     ),
-    "compiled-peer": Part([*ENGINE, "--n", "4096", "--batch", "1024", "--peers", "compiled"], 120),
+    "compiled-peer": Part([*ENGINE, "--n", "4096", "--batch", "1024", "--peers", "compiled"], 100),
     "decoding": Part(
         [*ENGINE, "--n", "1024", "16384", "--batch", "1024", "--precision", "bf16", "--peers",
-         "--decoding", "plain", "sub-pixel", "three-tap", "fused"], 120,
+         "--decoding", "plain", "sub-pixel", "three-tap", "fused"], 110,
     ),
     "tiles": Part(
         ["benchmarks/tiles.py", "--device", "cuda", "--precision", "bf16", "--n", "1024", "4096",
          "--tiles", "256", "512", "1024", "2048", "--threads", "2", "--rounds", "3",
-         "--images", "8192"], 90,
+         "--images", "8192"], 60,
     ),
     "energy": Part(
         ["benchmarks/gpu_energy.py", "--seconds", "15", "--batch-s", "3", "--precision", "bf16"],
-        120,
+        100,
     ),
-    "cold-start": Part(["benchmarks/cold_start.py", "--rounds", "2", "--engines", "cuda"], 90),
+    "cold-start": Part(["benchmarks/cold_start.py", "--rounds", "2", "--engines", "cuda"], 60),
     "conventional": Part(
-        ["benchmarks/conventional.py", "--precision", "bf16", "--rounds", "1"], 180,
+        ["benchmarks/conventional.py", "--precision", "bf16", "--rounds", "1"], 130,
     ),
 }  # fmt: skip
 
@@ -66,14 +68,17 @@ def run(name: str, part: Part, out: Path) -> str:
     with (out / f"{name}.txt").open("w") as log:
         log.write(f"$ python {' '.join(part.arguments)}\n")
         log.flush()
+        process = subprocess.Popen(
+            [sys.executable, *part.arguments], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
         try:
-            done = subprocess.run(
-                [sys.executable, *part.arguments], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
-                timeout=part.limit_s, check=False,
-            )  # fmt: skip
+            code = process.wait(part.limit_s)
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # and whatever it has started
+            process.wait()
             return f"stopped after {part.limit_s:.0f} s"
-    how = "ok" if done.returncode == 0 else f"failed ({done.returncode})"
+    how = "ok" if code == 0 else f"failed ({code})"
     return f"{how} in {time.monotonic() - begin_s:.0f} s"
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from un0 import DEFAULT_MODEL, Un0Model, load_model
-from un0.engine.base import PRECISIONS, to_uint8
+from un0.engine.base import DTYPES, FP8_PRECISIONS, to_uint8
 from un0.engine.cuda import CudaEngine
 from un0.engine.fused import FusedModel, fits
 from un0.noise import initial_phases
@@ -43,7 +43,7 @@ def readable(model: Un0Model, phases: Tensor, class_ids: Tensor) -> Tensor:
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS,
+    parser.add_argument("--precision", nargs="+", choices=[*DTYPES, *FP8_PRECISIONS],
                         default=["bf16", "fp8", "fp8-full"])  # fmt: skip
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--device", default="cpu")

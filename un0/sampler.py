@@ -13,7 +13,7 @@ import logging
 import platform
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import pairwise
@@ -70,9 +70,9 @@ class Sampler:
         """Prepare ``model``; it may be dropped afterwards.
 
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" ... tile: images per engine
-        call; leave it out to get the same bytes as everyone else. threads: tiles computed at once;
-        None takes PyTorch's number of threads on a CPU. engine: a name from ``un0.engine.ENGINES``.
-        Raises InputError on what this machine or model cannot do.
+        call; leave it out to get the same bytes as everyone else. threads: each computes a tile, or
+        some a small one together; None takes PyTorch's number of threads on a CPU. engine: a name
+        from ``un0.engine.ENGINES``. Raises InputError on what this machine or model cannot do.
         """
         self.device = find_device(device)
         self.precision = precision
@@ -82,7 +82,8 @@ class Sampler:
         self._engine = build_engine(model, self.device, precision, tile=tile, name=engine)
         self._sharing = self._engine if isinstance(self._engine, Sharing) else None
         self.tile = self._engine.tile
-        self._halving, self._lining_up = threading.Lock(), threading.Lock()
+        self._halving, self._lining_up, self._counting = (threading.Lock() for _ in range(3))
+        self._busy = 0  # threads that compute
         self.config: ModelConfig = model.config
         self._tunable = own_choice and self._engine.any_rows
         if self._tunable:
@@ -94,6 +95,8 @@ class Sampler:
         # On a GPU a second thread keeps the device fed while the first copies its images out.
         self.threads = threads or (torch.get_num_threads() if self.device.type == "cpu" else 2)
         self._pool = one_thread_workers(self.threads)
+        most = min(self.threads, 1 if self._sharing is None else self._sharing.most)
+        self._team_sizes = [m for m in range(1, most + 1) if self.threads % m == 0]
         if self.device.type == "cpu":
             keep_freed_memory()
 
@@ -178,13 +181,32 @@ class Sampler:
                 future.cancel()
 
     def _begin(self, seed: int, tile: _Tile) -> Future[Images] | Together:
-        if tile.members == 1 or self._sharing is None:
-            return self._pool.submit(self._compute, seed, tile)
+        # None of a team should wait for a thread that has other work to do first.
+        alone = tile.members == 1 or self._busy + tile.members > self.threads
+        if alone or self._sharing is None:
+            return self._pool.submit(self._counted, self._compute, seed, tile)
         phases = self._phases(seed, tile)
-        job = self._sharing.share(phases, torch.from_numpy(tile.class_ids), tile.members)
-        with self._lining_up:  # side by side: members of two teams must not wait for each other
-            parts = [self._pool.submit(job.work, member) for member in range(job.members)]
-        return Together(job, parts)
+        shared = Together(
+            self._sharing.share(phases, torch.from_numpy(tile.class_ids), tile.members), []
+        )
+        try:
+            with self._lining_up:  # side by side: two teams must not wait for each other's members
+                for member in range(tile.members):
+                    part = self._pool.submit(self._counted, shared.job.work, member)
+                    shared.parts.append(part)
+        except BaseException:
+            shared.cancel()
+            raise
+        return shared
+
+    def _counted(self, work: Callable[..., Any], *given: Any) -> Any:
+        with self._counting:
+            self._busy += 1
+        try:
+            return work(*given)
+        finally:
+            with self._counting:
+                self._busy -= 1
 
     def _cut(self, start: int, ids: NDArray[np.int64]) -> Iterator[_Tile]:
         if self._engine.any_rows:
@@ -200,12 +222,13 @@ class Sampler:
     def _cut_evenly(self, start: int, ids: NDArray[np.int64]) -> Iterator[_Tile]:
         """As many tiles for each thread, no larger than they must be; where they would be small,
         as many threads for each tile."""
-        at_once = self.tile * self.threads
-        rounds = -(-len(ids) // at_once)
-        tiles, members = min(rounds * self.threads, len(ids)), 1
+        rounds = -(-len(ids) // (self.tile * self.threads))
+        members = 1
         if rounds == 1 and self._sharing is not None:
-            tiles = min(self.threads, -(-len(ids) // min(self._sharing.few, at_once)))
-            members = self.threads // tiles
+            for members in self._team_sizes:
+                if len(ids) * members > self._sharing.few * self.threads:
+                    break
+        tiles = min(rounds * self.threads // members, len(ids))
         bounds = (len(ids) * k // tiles for k in range(tiles + 1) if tiles)
         for begin, end in pairwise(bounds):
             yield _Tile(start + begin, 0, end - begin, ids[begin:end], members)

@@ -14,7 +14,7 @@ from un0.engine.base import Job
 
 
 def one_thread_workers(count: int) -> ThreadPoolExecutor:
-    """A pool whose threads each compute alone: PyTorch's own parallelism is off inside them."""
+    """A pool whose threads are all there are: PyTorch's own parallelism is off inside them."""
     before = torch.get_num_threads()
     started = threading.Barrier(count + 1)
 

@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +20,11 @@ from torch.nn import functional as F
 
 from un0 import Sampler
 from un0.engine import patches, pictures, tuning
-from un0.engine.cpu import fits
+from un0.engine.cpu import CpuEngine, fits
 from un0.engine.product import Floats, Kind, multiply, pack, sin_cos
 from un0.engine.team import Part, meet, share, team_of
 from un0.engine.vectors import PANEL
+from un0.noise import initial_phases
 from un0.testing import random_model
 
 ALONE = team_of(1)[0]
@@ -137,6 +139,32 @@ def test_a_picture_is_the_last_convolution_of_a_map() -> None:
     np.testing.assert_allclose(image, expected[0].permute(1, 2, 0), atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("config", "rows"),
+    [
+        ({"n": 208}, 1),  # the last panel is not full
+        ({"n": 208, "solver": "rk4", "encoding": "sin", "relativization": "absolute"}, 3),
+        ({"n": 1040, "n_cond": 8, "relativization": "mean_relative"}, 5),  # two blocks of K
+        ({"n": 1040, "num_steps": 2}, 40),  # rows beyond the second cache
+    ],
+)
+def test_a_team_makes_the_bytes_of_one_thread(
+    kind: Kind, config: dict[str, Any], rows: int
+) -> None:
+    model = random_model(**config)
+    c = model.config
+    engine = CpuEngine(model, torch.device("cpu"), kind, tile=64)
+    phases = initial_phases(3, range(rows), c.n + c.n_cond)
+    class_ids = torch.arange(rows) % c.num_classes
+    alone = engine(phases, class_ids).numpy()
+    for members in (2, 3, 7):
+        job = engine.share(phases, class_ids, members)
+        with ThreadPoolExecutor(members) as threads:
+            assert list(threads.map(job.work, range(members))) == [None] * members
+        assert np.array_equal(job.levels, alone)
+
+
 @given(st.integers(1, 40), st.integers(0, 1000))
 def test_shares_are_all_of_it_once_and_even(members: int, whole: int) -> None:
     shares = [share(part, whole) for part in team_of(members)]
@@ -167,6 +195,7 @@ def test_after_a_meeting_everybody_sees_what_the_others_wrote() -> None:
 HASH = """
 import hashlib
 from un0 import Sampler
+from un0.noise import initial_phases
 from un0.testing import random_model
 model = random_model(n=104, solver="rk4", num_steps=3, num_blocks=4)
 sampler = Sampler(model, device="cpu", engine="cpu", tile=8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -180,19 +181,29 @@ def test_tiles_are_computed_ahead_of_a_slow_reader() -> None:
     assert len(sampler.generate(0, 0, [1])) == 1
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 7])
-@pytest.mark.parametrize("count", [1, 2, 5, 17, 40])
-def test_threads_that_share_a_tile_change_no_byte(
-    images: Images, way: tuple[str, Precision], threads: int, count: int
-) -> None:
-    made = sampler_of(way, threads=threads).generate(SEED, START, CLASSES[:count])
-    assert np.array_equal(made, images[:count])
+@pytest.mark.parametrize("threads", [1, 2, 3, 4, 7, 12])
+def test_small_requests_are_shared_so_that_no_thread_is_idle(threads: int) -> None:
+    sampler = Sampler(random_model(n=256), device="cpu", threads=threads)  # 8 panels: teams of 4
+    for count in range(1, 9 * threads):
+        tiles = list(sampler._cut(0, np.zeros(count, dtype=np.int64)))
+        starts = [tile.start for tile in tiles]
+        assert np.array_equal(starts, np.cumsum([0] + [tile.size for tile in tiles])[:-1])
+        assert sum(tile.size for tile in tiles) == count
+        (members,) = {tile.members for tile in tiles}
+        assert members <= 4
+        assert members * len(tiles) <= threads
+        assert members * len(tiles) == threads or len(tiles) == count or members == 1
+        if members > 1:
+            assert count <= 8 * threads
+        if threads in (2, 4) and count <= 8:
+            assert members == threads
 
 
 def test_teams_of_callers_at_once_do_not_wait_for_each_other() -> None:
-    """Each caller's images are made by all threads together; a mix of members would never end."""
+    """A mix of members would never end."""
     sampler = Sampler(random_model(n=256), device="cpu", threads=3)
     expected = sampler.generate(5, 0, CLASSES[:40])
+    sampler._busy = -100  # or whoever comes second would be served by one thread
     with ThreadPoolExecutor(8) as callers:
         made = callers.map(lambda i: sampler.generate(5, i, CLASSES[i : i + 1]), range(40))
         assert np.array_equal(np.concatenate(list(made)), expected)
@@ -216,17 +227,52 @@ def test_a_member_that_fails_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_shared_tile_that_nobody_wants_any_more_ends() -> None:
-    """One thread is busy, so the others wait for its part; then the reader goes away."""
+    """One thread is busy, so the two others wait for its part; then the reader goes away."""
     sampler = Sampler(random_model(n=256), device="cpu", threads=3)
     let_go = threading.Event()
     busy = sampler._pool.submit(let_go.wait)
     shared = sampler._begin(5, next(sampler._cut(0, np.array([1]))))
     assert isinstance(shared, Together)
+    deadline_s = monotonic() + 60
+    while sum(part.running() for part in shared.parts) < 2 and monotonic() < deadline_s:
+        sleep(0.001)
     shared.cancel()
-    assert all(part.cancelled() or part.result(timeout=60) is None for part in shared.parts)
+    ended = [part for part in shared.parts if not part.cancelled()]
+    assert len(ended) == 2
+    assert [part.result(timeout=60) for part in ended] == [None, None]
     let_go.set()
     assert busy.result()
     assert len(sampler.generate(5, 0, [1])) == 1
+
+
+def test_a_busy_sampler_gives_a_small_request_to_one_thread() -> None:
+    sampler = Sampler(random_model(n=256), device="cpu", threads=3)
+    expected = sampler.generate(5, 0, [1])
+    let_go = threading.Event()
+    busy = sampler._pool.submit(sampler._counted, let_go.wait)
+    while not sampler._busy:
+        sleep(0.001)
+    assert np.array_equal(sampler.generate(5, 0, [1]), expected)
+    let_go.set()
+    assert busy.result()
+
+
+def test_a_team_that_cannot_be_lined_up_leaves_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sampler = Sampler(random_model(n=256), device="cpu", threads=3)
+    submit, begun = sampler._pool.submit, []
+
+    def second_fails(*given: Any) -> Any:
+        if begun:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        begun.append(submit(*given))
+        return begun[0]
+
+    monkeypatch.setattr(sampler._pool, "submit", second_fails)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        sampler.generate(5, 0, [1])
+    assert begun[0].cancelled() or begun[0].result(timeout=60) is None
 
 
 def test_nothing_asked_is_nothing_given(sampler: Sampler) -> None:

@@ -27,7 +27,7 @@ class Engine(Protocol):
     Calls may come from several threads at once. The sampler always passes ``tile`` rows and pads
     the last ones: libraries pick kernels by shape, and one shape means one result. Unless
     ``any_rows``: an engine whose result for an image is the same among any others is passed what
-    there is, at most ``tile`` rows.
+    there is, at most ``tile`` rows for each thread that works on them.
     """
 
     name: str
@@ -70,13 +70,14 @@ class Job(Protocol):
 
 @runtime_checkable
 class Sharing(Protocol):
-    """An engine whose tile several threads can compute together. A tile of at most ``few`` images
-    comes sooner that way than cut in smaller ones."""
+    """An engine whose tile several threads can compute together, up to ``most`` of them. That is
+    sooner done than one tile for each of at most ``few`` images."""
 
     few: int
+    most: int
 
     def share(self, initial_phases: Tensor, class_ids: Tensor, members: int) -> Job:
-        """``Engine.__call__`` in so many parts, or fewer if there is not enough to do."""
+        """``Engine.__call__`` in so many parts."""
         ...
 
 

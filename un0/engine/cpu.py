@@ -7,6 +7,7 @@ the batch, so an image's bytes depend on nothing but the image: ``un0.engine.vec
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,9 @@ SHARE = 2  # panels of K: who has fewer waits more than it helps
 
 
 def fits(precision: Precision) -> bool:
-    """Whether this processor has the instructions that the engine needs."""
-    return {"fp32": HAS_FMA, "bf16": HAS_BF16, "int8": HAS_BF16 and HAS_INT8}.get(precision, False)
+    """Whether this processor has the instructions that the engine needs, the system its calls."""
+    has = {"fp32": HAS_FMA, "bf16": HAS_BF16, "int8": HAS_BF16 and HAS_INT8}
+    return os.name == "posix" and has.get(precision, False)
 
 
 class CpuEngine:
@@ -45,7 +47,7 @@ class CpuEngine:
         c = self.config = model.config
         self.tile = tile
         # Measured: the larger K is, the more images pay for every thread's reading all of it.
-        self.few = 16 if c.n < 2048 else 64
+        self.few = 8 if c.n < 2048 else 32
         kind: Kind = precision  # type: ignore[assignment]
         self.numbers = NUMBERS[kind]
         # All rates carry the step length, so that they state a step's change.
@@ -56,6 +58,7 @@ class CpuEngine:
         if kind == "int8":
             K_NN, self._scale_N, self._sum_N = _whole_numbers(K_NN)
         self._K = pack(K_NN.T, kind, BLOCK)
+        self.most = max(1, self._K.shape[1] // SHARE)
         self._K_cond_MM = _array(model.K_cond) * np.float32(c.conditioning_scale * dt)
         np.fill_diagonal(self._K_cond_MM, 0)
         drive_CNM = _array(model.K_drive) * np.float32(c.conditioning_scale * dt)
@@ -82,8 +85,7 @@ class CpuEngine:
         return torch.from_numpy(job.levels)
 
     def share(self, initial_phases: Tensor, class_ids: Tensor, members: int) -> CpuJob:
-        """The same for ``members`` threads to do together, fewer for a small model."""
-        members = max(1, min(members, self._K.shape[1] // SHARE))
+        """The same for ``members`` threads to do together."""
         return CpuJob(self, initial_phases.numpy(), class_ids.numpy(), members)
 
     def integrate(

@@ -195,6 +195,8 @@ def best_ops(device: torch.device) -> Ops:
 
         # A first launch builds Triton's launcher, which takes a C compiler.
         triton_ops.encode(torch.zeros(1, 16, device=device), torch.float32, 1.0)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # no package, no compiler, or whatever else it lacks
         from un0.engine import torch_ops
 

@@ -1,4 +1,4 @@
-"""The decoder whose convolutions are kernels of our own: for fp8 the only one, for bf16 an option.
+"""The decoder whose convolutions are kernels of our own: that of fp8-full, and an option in bf16.
 
 A convolution's kernel adds up products in float32, multiplies by a factor of the output channel,
 adds the bias, applies LeakyReLU, and rounds as the next one reads it: a map is written once and

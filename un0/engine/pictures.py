@@ -49,17 +49,20 @@ def develop(
     maps: the seed's, then one a convolution, borders and spare channels zero; all are the team's.
     The members take even parts of each layer, and meet after it.
     """
-    meet(part)
+    if not meet(part):
+        return
     at_once, side, last = maps[0].shape[0], images.shape[1], maps[len(weights)]
     for first in range(0, images.shape[0], at_once):
         count = min(at_once, images.shape[0] - first)
         begin, end = share(part, count)
         for i in range(begin, end):
             seed(theta_BN[first + i], relative, waves, maps[0][i])
-        meet(part)
+        if not meet(part):
+            return
         for layer in range(len(weights)):
             convolve(part, count, maps[layer], weights[layer], biases[layer], maps[layer + 1])
-            meet(part)
+            if not meet(part):
+                return
         begin, end = share(part, count * side)
         for i in range(begin // side, (end + side - 1) // side):
             top, bottom = max(begin - i * side, 0), min(end - i * side, side)

@@ -91,7 +91,8 @@ def swing(
                 _stage(phi_BM[b], change_SBM[:, b], tableau[s], s, at_M)
                 sin_cos(at_M, waves_B2M[b, 0], waves_B2M[b, 1])
                 _condition(waves_B2M[b], omega_cond_M, K_cond_MM, change_SBM[s, b])
-            meet(part)
+            if not meet(part):
+                return
             a = waves_B2N.ctypes.data if numbers == FP32 else words_B2W.ctypes.data
             _couple(a, n // numbers, 2 * images, K, first, back, pull_B2O)
             back = not back

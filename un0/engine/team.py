@@ -33,8 +33,8 @@ def team_of(members: int) -> list[Part]:
 
 
 def leave(part: Part) -> None:
-    """Nobody waits any more from now on, so that those who are left end soon; what they make is
-    worthless. For a member that fails, or a team that does not come together."""
+    """Nobody waits any more: those who are left end at their next meeting, with nothing made. For
+    a member that fails, or a team that does not come together."""
     part.meeting[LEFT] = 1
 
 
@@ -45,13 +45,13 @@ def share(part: Part, whole: int) -> tuple[int, int]:
 
 
 @compiled
-def meet(part: Part) -> None:
+def meet(part: Part) -> bool:
     """Wait until every member has come as often: what they wrote before can be read after it.
 
-    Waiting gives the core to whoever wants it, a late member perhaps.
+    Waiting gives the core to whoever wants it, a late member perhaps. False if one has left.
     """
     if part.members == 1:
-        return
+        return True
     own = ROUNDS + part.member
     part.meeting[own] += 1
     wanted = part.meeting[own] * part.members
@@ -59,6 +59,7 @@ def meet(part: Part) -> None:
     _arrive(arrivals)
     while _read(arrivals) < wanted and _read(left) == 0:
         _pause()
+    return bool(_read(left) == 0)
 
 
 def _pointer(b: Any, address: Any) -> Any:
