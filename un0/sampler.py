@@ -154,8 +154,7 @@ class Sampler:
         Where the tile changes no byte, it is also chosen now, or was by an earlier process.
         """
         if self._tunable and tuning.recall(self._tuning_key()) is None:
-            measured = self._pool.submit(tuning.measure_tile, self._engine, self.config)
-            self.tile = measured.result()
+            self.tile = tuning.measure_tile(self._engine, self.config, self._pool, self.threads)
             tuning.remember(self._tuning_key(), self.tile)
         self.generate(0, 0, np.zeros(self.tile * self.threads, dtype=np.int64))
 

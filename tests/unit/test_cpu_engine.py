@@ -238,6 +238,39 @@ def test_a_measured_tile_is_remembered_and_changes_no_byte(
     assert Sampler(model, device="cpu", engine="cpu").tile == 32
 
 
+class Timed:
+    """An engine that takes as long as the test says: seconds an image, by rows."""
+
+    name, tile, any_rows = "timed", 32, True
+
+    def __init__(self, each_s: dict[int, float]) -> None:
+        self.each_s, self.tried = each_s, list[int]()
+
+    def __call__(self, phases: torch.Tensor, class_ids: torch.Tensor) -> torch.Tensor:
+        self.tried.append(len(class_ids))
+        return phases
+
+
+@pytest.mark.parametrize(
+    ("each_s", "tile"),
+    [
+        ({16: 1e-3, 32: 0.999e-3, 64: 0.995e-3, 128: 1e-3}, 16),  # not worth waiting for
+        ({16: 1e-3, 32: 1.1e-3, 64: 0.8e-3, 128: 0.795e-3}, 64),  # one worse is no end
+        ({16: 0.03, 32: 0.02, 64: 0.01, 128: 0.005}, 32),  # 64 would take over a second
+        ({16: 0.1, 32: 0.01, 64: 0.01, 128: 0.01}, 16),
+    ],
+)
+def test_the_measured_tile_is_fast_and_answers_soon(
+    monkeypatch: pytest.MonkeyPatch, each_s: dict[int, float], tile: int
+) -> None:
+    engine = Timed(each_s)
+    monkeypatch.setattr(tuning, "_seconds", lambda e, p, c: len(e(p, c)) * engine.each_s[len(c)])
+    with ThreadPoolExecutor(2) as pool:
+        assert tuning.measure_tile(engine, random_model().config, pool, threads=2) == tile
+    assert all(rows * each_s[rows] <= 1.6 for rows in engine.tried)
+
+
 def test_a_measured_tile_is_a_candidate() -> None:
-    sampler = Sampler(random_model(), device="cpu", engine="cpu", threads=1)
-    assert tuning.measure_tile(sampler._engine, sampler.config) in tuning.CANDIDATES
+    sampler = Sampler(random_model(), device="cpu", engine="cpu", threads=2)
+    tile = tuning.measure_tile(sampler._engine, sampler.config, sampler._pool, 2)
+    assert tile in tuning.CANDIDATES

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -23,24 +24,30 @@ from un0.engine.base import Engine
 from un0.paths import cache_folder
 
 CANDIDATES = (16, 32, 64, 128)
-ROUNDS = 2
-WORTH = 1.03  # a larger tile answers later: it must be so much faster
+ROUNDS = 3
+WORTH = 1.01  # a larger tile answers later: it must be that much faster
 LONG_S = 1.0  # nor is one tried that would take longer
 
 
-def measure_tile(engine: Engine, config: ModelConfig) -> int:
-    """The smallest of ``CANDIDATES`` that the next is not much faster than, by CPU time."""
-    best, each_s = CANDIDATES[0], float("inf")
-    for rows in CANDIDATES:
-        if best < rows and rows * each_s > LONG_S:
+def measure_tile(engine: Engine, config: ModelConfig, pool: Executor, threads: int) -> int:
+    """The smallest of ``CANDIDATES`` that none is clearly faster than, by CPU time.
+
+    Measured as it will be used, each of the pool's threads computing a tile: they share caches.
+    """
+    each_s: dict[int, float] = {}
+    for _ in range(ROUNDS):
+        for rows in CANDIDATES:
+            if each_s and rows * min(each_s.values()) > LONG_S:
+                break
+            phases = torch.zeros(rows, config.n + config.n_cond)
+            class_ids = torch.zeros(rows, dtype=torch.long)
+            times = [pool.submit(_seconds, engine, phases, class_ids) for _ in range(threads)]
+            tried_s = sum(time.result() for time in times) / threads / rows
+            each_s[rows] = min(tried_s, each_s.get(rows, tried_s))
+        if len(each_s) == 1:
             break
-        phases = torch.zeros(rows, config.n + config.n_cond)
-        class_ids = torch.zeros(rows, dtype=torch.long)
-        tried_s = min(_seconds(engine, phases, class_ids) for _ in range(ROUNDS)) / rows
-        if tried_s * WORTH > each_s:
-            break
-        best, each_s = rows, tried_s
-    return best
+    enough_s = WORTH * min(each_s.values())
+    return min(rows for rows, tried_s in each_s.items() if tried_s <= enough_s)
 
 
 def _seconds(engine: Engine, phases: Tensor, class_ids: Tensor) -> float:
