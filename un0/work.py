@@ -55,7 +55,8 @@ def images_flops(c: ModelConfig) -> ImageFlops:
 def gemm_peak_flops_per_s(device: torch.device, precision: Precision, threads: int) -> float:
     """The fastest that a large product was seen to run on the device: 2048 cubed, or 8192 on a GPU.
 
-    On a CPU each of ``threads`` threads runs products of its own through PyTorch's best library.
+    On a CPU each of ``threads`` threads runs products of its own through PyTorch's best library, in
+    fp32 where that is faster: a processor without bf16 products can do no better.
     int8 and fp8 have no such library everywhere: their peak is told as that of bf16.
     """
     dtype = DTYPES.get(precision, torch.bfloat16)
@@ -65,7 +66,10 @@ def gemm_peak_flops_per_s(device: torch.device, precision: Precision, threads: i
         gemm = prepare_gemm(b, side)
         zero = torch.zeros_like(a)
         seconds = _best_of_threads(lambda: gemm(a, zero), threads)
-        return threads * 2 * side**3 / seconds
+        peak = threads * 2 * side**3 / seconds
+        if dtype == torch.float32:
+            return peak
+        return max(peak, gemm_peak_flops_per_s(device, "fp32", threads))
     return 2 * side**3 / _best_on_gpu(lambda: a @ b)
 
 
