@@ -21,12 +21,11 @@ import time
 
 import torch
 
+from jobs.bench import paths
 from un0 import DEFAULT_MODEL, load_model
 from un0.engine import ENGINES
 
-PATHS = {
-    "cpu": ["fp32", "bf16", "int8"], "eager": ["fp32", "bf16"], "cuda": ["fp32", "bf16", "fp8-full"]
-}  # fmt: skip
+PRECISIONS = ("fp32", "bf16", "int8", "fp8-full")
 START = """
 import sys, time
 import un0
@@ -52,36 +51,35 @@ def first_image_s(engine: str, precision: str, cache: str) -> float:
 
 
 def paths_here(engines: list[str]) -> list[tuple[str, str]]:
-    """The (engine, precision) that this machine can run."""
-    config = load_model(DEFAULT_MODEL).config
-    kinds = {kind.name: kind for kind in ENGINES}
+    """The (engine, precision) that this machine can run; "cuda" on its GPU, others on its CPU."""
+    model = load_model(DEFAULT_MODEL)
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     return [
         (engine, precision)
-        for engine in engines
-        for precision in PATHS[engine]
-        if (engine != "cuda" or torch.cuda.is_available())
-        and kinds[engine].fits(
-            config, torch.device("cuda" if engine == "cuda" else "cpu"), precision
-        )
+        for device in devices
+        for engine, precision in paths(model, torch.device(device))
+        if engine in engines and precision in PRECISIONS
+        if (engine == "cuda") == (device == "cuda")
     ]
 
 
 def main() -> None:
+    engines = [kind.name for kind in ENGINES]
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--engines", nargs="+", choices=PATHS, default=list(PATHS))
+    parser.add_argument("--engines", nargs="+", choices=engines, default=engines)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    paths = paths_here(options.engines)
-    warm: dict[tuple[str, str], list[float]] = {path: [] for path in paths}
+    here = paths_here(options.engines)
+    warm: dict[tuple[str, str], list[float]] = {path: [] for path in here}
     cold: dict[tuple[str, str], float] = {}
     with tempfile.TemporaryDirectory() as shared:
-        for path in paths:
+        for path in here:
             with tempfile.TemporaryDirectory() as empty:
                 cold[path] = first_image_s(*path, empty)
             first_image_s(*path, shared)
         for _ in range(options.rounds):
-            for path in paths:
+            for path in here:
                 warm[path].append(first_image_s(*path, shared))
     rows = [
         {
@@ -90,7 +88,7 @@ def main() -> None:
             "cached_s": statistics.median(warm[engine, precision]),
             "uncached_s": cold[engine, precision],
         }
-        for engine, precision in paths
+        for engine, precision in here
     ]
     if options.json:
         print(json.dumps(rows, indent=2))

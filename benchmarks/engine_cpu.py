@@ -23,16 +23,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from time import process_time
-from typing import Any
 
 import numpy as np
 import torch
-from engine_peers import Images, Make, Request
+from engine_peers import Images, Make, Request, readable_levels
 
 from cluster.clock import monotonic_s
 from un0 import Sampler, Un0Model
 from un0.engine import Precision
-from un0.engine.base import to_uint8
 from un0.errors import InputError
 from un0.testing import random_model
 from un0.work import gemm_peak_flops_per_s, images_flops
@@ -135,7 +133,8 @@ def measure(request: Request, names: list[str] | None, rounds: int) -> list[Row]
     for _ in range(rounds):
         for contender in running:
             contender.measure(request.batch)
-    truth = _truth(request)
+    phases, class_ids = request.phases[:CHECKED], request.class_ids[:CHECKED]
+    truth = readable_levels(request.model, phases, class_ids).numpy()
     eager = next((c.images_per_s for c in running if c.engine == "eager"), None)
     return [
         Row(
@@ -150,15 +149,6 @@ def measure(request: Request, names: list[str] | None, rounds: int) -> list[Row]
         )
         for c in running
     ]
-
-
-def _truth(request: Request) -> Any:
-    """The images of the readable model in float64, (at most CHECKED, H, W, 3)."""
-    phases, class_ids = request.phases[:CHECKED].double(), request.class_ids[:CHECKED]
-    with torch.inference_mode():
-        images = request.model.double()(phases, class_ids).permute(0, 2, 3, 1)
-    request.model.float()
-    return to_uint8(images).numpy().astype(int)
 
 
 def main() -> None:

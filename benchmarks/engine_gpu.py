@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from engine_peers import Plain
+from engine_peers import Plain, freshly_compiled
 from joules import MIN_WINDOW_S, Cost, Meter
 
 from un0 import ModelConfig, Sampler, Un0Model
@@ -103,9 +103,7 @@ def peer(model: Un0Model, device: torch.device, batch: int, compiled: bool) -> S
     c = model.config
     class_ids = torch.arange(batch, device=device) % c.num_classes
     plain = Plain(model).to(device).eval()
-    if compiled:
-        torch.compiler.reset()  # after so many models of one class it would no longer compile
-    call = torch.compile(plain, dynamic=False) if compiled else plain
+    call = freshly_compiled(plain) if compiled else plain
 
     def make() -> int:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):

@@ -18,11 +18,28 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from un0 import Un0Model
+from un0.engine.base import to_uint8
 from un0.noise import initial_phases
 
 Images = NDArray[np.uint8]
 Make = Callable[[], Images]
 CALIBRATION_BATCHES = 2
+
+
+def readable_levels(model: Un0Model, phases: Tensor, class_ids: Tensor) -> Tensor:
+    """What all are compared with: levels int32 (B, H, W, 3) of the readable model in float64."""
+    model.double()
+    with torch.inference_mode():
+        images = model(phases.double(), class_ids).permute(0, 2, 3, 1)
+    model.float()
+    return to_uint8(images).int()
+
+
+def freshly_compiled(module: nn.Module) -> Callable[..., Any]:
+    """By torch.compile, which after some models of one class would silently compile no more."""
+    torch.compiler.reset()
+    compiled: Callable[..., Any] = torch.compile(module, dynamic=False)
+    return compiled
 
 
 class Plain(nn.Module):
@@ -114,8 +131,7 @@ class Request:
         return lambda: self._in_torch(module)
 
     def compiled(self) -> Make:
-        torch.compiler.reset()  # after so many models of one class it would no longer compile
-        module = torch.compile(Plain(self.model).eval(), dynamic=False)
+        module = freshly_compiled(Plain(self.model).eval())
         return lambda: self._in_torch(module)
 
     def _in_torch(self, module: Callable[..., Any]) -> Images:

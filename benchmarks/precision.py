@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from engine_peers import readable_levels
 
 from un0 import DEFAULT_MODEL, Un0Model, load_model
-from un0.engine.base import DTYPES, FP8_PRECISIONS, to_uint8
+from un0.engine.base import DTYPES, FP8_PRECISIONS
 from un0.engine.cuda import CudaEngine
 from un0.engine.fused import FusedModel, fits
 from un0.noise import initial_phases
@@ -32,12 +32,6 @@ def models() -> Iterator[tuple[str, Un0Model]]:
     for path in sorted(FIXTURES.glob("*.pt")):
         yield path.stem, load_model(path)
     yield DEFAULT_MODEL, load_model(DEFAULT_MODEL)
-
-
-def readable(model: Un0Model, phases: Tensor, class_ids: Tensor) -> Tensor:
-    images = to_uint8(model.double()(phases.double(), class_ids).permute(0, 2, 3, 1))
-    model.float()
-    return images.int()
 
 
 @torch.inference_mode()
@@ -56,7 +50,7 @@ def main() -> None:
             continue
         phases = initial_phases(1, range(options.images), c.n + c.n_cond)
         class_ids = torch.arange(options.images) * 7 % c.num_classes
-        expected = readable(model, phases, class_ids)
+        expected = readable_levels(model, phases, class_ids)
         line = f"{name:24}"
         for precision in options.precision:
             make = (

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ class Sampler:
         self.config: ModelConfig = model.config
         self._tunable = own_choice and self._engine.any_rows
         if self._tunable:
-            self.tile = tuning.recall(self._tuning_key()) or self.tile
+            self.tile = tuning.recall(self._tuning_key) or self.tile
         self.labels = model.labels
         self.model_rev = model.rev
         if threads is not None and threads < 1:
@@ -153,11 +154,12 @@ class Sampler:
 
         Where the tile changes no byte, it is also chosen now, or was by an earlier process.
         """
-        if self._tunable and tuning.recall(self._tuning_key()) is None:
+        if self._tunable and tuning.recall(self._tuning_key) is None:
             self.tile = tuning.measure_tile(self._engine, self.config, self._pool, self.threads)
-            tuning.remember(self._tuning_key(), self.tile)
+            tuning.remember(self._tuning_key, self.tile)
         self.generate(0, 0, np.zeros(self.tile * self.threads, dtype=np.int64))
 
+    @cached_property  # it reads the engines' sources
     def _tuning_key(self) -> str:
         return tuning.key_of(self._engine, self.precision, self.config, self.device_name)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.gpu import needs
 from torch import Tensor
 
-from un0.engine import FP8_CAPABILITY, torch_ops
+from un0.engine import torch_ops
 from un0.engine.base import exact_cuda
 from un0.engine.fused_decoder import FP8
 
@@ -18,8 +19,7 @@ SHAPES = [(9, 16, 32, 32), (70, 4, 128, 64), (3, 4, 2048, 1024), (5, 8, 832, 416
 
 @pytest.fixture(autouse=True)
 def _exact() -> None:
-    if torch.cuda.get_device_capability() < FP8_CAPABILITY:
-        pytest.skip(f"this GPU has capability {torch.cuda.get_device_capability()}: no fp8")
+    needs("fp8-full")
     exact_cuda()
 
 

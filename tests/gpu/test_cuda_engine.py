@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from support.gpu import needs
 
 from un0 import Sampler, Un0Model, load_model
-from un0.engine import FP8_CAPABILITY, Precision, build_engine
+from un0.engine import Precision, build_engine
 from un0.engine.base import FP8_PRECISIONS
 from un0.engine.cuda import CudaEngine
 from un0.engine.fused import fits
@@ -29,11 +30,6 @@ BARS: dict[Precision, tuple[float, int]] = {
     "fp32": (0.005, 1), "fp16": (0.3, 6), "bf16": (1.0, 24), "fp8": (5.0, 90),
     "fp8-full": (10.0, 240),
 }  # fmt: skip
-
-
-def needs(precision: Precision) -> None:
-    if precision in FP8_PRECISIONS and torch.cuda.get_device_capability() < FP8_CAPABILITY:
-        pytest.skip(f"this GPU has capability {torch.cuda.get_device_capability()}: no fp8")
 
 
 def engine(

@@ -7,13 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from support.gpu import needs
 
 from cluster.clock import monotonic_ns
 from cluster.metering.node import gpu_source
 from cluster.metering.seat import take_seat
 from un0 import Sampler
 from un0.catalog import RELEASED
-from un0.engine import FP8_CAPABILITY, Precision
+from un0.engine import Precision
 from un0.memory import needed_bytes
 from un0.testing import random_model
 
@@ -23,8 +24,7 @@ GB = 10**9
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp8-full"])
 @pytest.mark.parametrize("name", ["cifar10/n4096", "imagenet64/n6656"])
 def test_the_memory_model_holds(name: str, precision: Precision) -> None:
-    if precision == "fp8-full" and torch.cuda.get_device_capability() < FP8_CAPABILITY:
-        pytest.skip(f"this GPU has capability {torch.cuda.get_device_capability()}: no fp8")
+    needs(precision)
     model = random_model(**dataclasses.asdict(RELEASED[name].config))
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

@@ -56,11 +56,10 @@ class Renderer(Protocol):
 class Job(Protocol):
     """One tile of images that several threads make together."""
 
-    members: int
     levels: NDArray[np.uint8]
 
     def work(self, member: int) -> None:
-        """The part of one of ``members`` threads; it may wait for the others: all must come."""
+        """The part of one of the threads; it may wait for the others: all must come."""
         ...
 
     def abandon(self) -> None:

@@ -143,7 +143,7 @@ class CpuJob:
         self, engine: CpuEngine, phases: Floats, class_ids_B: NDArray[np.int64], members: int
     ) -> None:
         c, rows = engine.config, len(phases)
-        self._engine, self.members, self._team = engine, members, team_of(members)
+        self._engine, self._team = engine, team_of(members)
         self._theta_BN, self._phi_BM = phases[:, : c.n].copy(), phases[:, c.n :]
         self._class_ids_B = class_ids_B
         sets = min(members, 2)
