@@ -9,7 +9,7 @@ product measured here and the data sheet's dense bf16.
 
     python benchmarks/engine_gpu.py [--n 1024 ...] [--batch 1 16 ...]
                                     [--precision bf16 fp8 fp8-full] [--peers eager compiled]
-                                    [--rounds 3] [--json]
+                                    [--decoding library fused] [--rounds 3] [--json]
 
 Without a GPU it says so and ends well. --device cpu runs the same code on a CPU, as a check of
 itself only; pair it with a small --n, --batch and --window.
@@ -85,18 +85,26 @@ def data_sheet_tflops(name: str) -> float | None:
 
 
 def ours(
-    model: Un0Model, device: torch.device, precision: Precision, batch: int, decoding: Decoding
+    model: Un0Model,
+    device: torch.device,
+    precision: Precision,
+    batch: int,
+    decoding: Decoding | None,
 ) -> Side:
     sampler = Sampler(model, device=str(device), precision=precision, tile=batch)
     name = f"un0-{sampler.engine_name}"
-    if decoding != "sub-pixel":  # no choice for users: it would be one more thing to agree on
+    if decoding is not None:  # no choice for users: it would be one more thing to agree on
         sampler._engine = CudaEngine(model, device, precision, batch, decoding=decoding)
         name = f"{name}, {decoding}"
     sampler.warm_up()
     class_ids = np.arange(TILES_A_CALL * batch) % model.config.num_classes
     made = sampler.generate(0, 0, class_ids[:COMPARED])
     error = np.abs(made.astype(int) - _readable(model, device, class_ids[:COMPARED])).max()
-    return Side(name, precision, lambda: len(sampler.generate(0, 0, class_ids)), int(error))
+
+    def make() -> int:
+        return sum(len(images) for _, images in sampler.generate_tiles(0, 0, class_ids))
+
+    return Side(name, precision, make, int(error))
 
 
 def peer(model: Un0Model, device: torch.device, batch: int, compiled: bool) -> Side:
@@ -132,7 +140,7 @@ def measure(
     sides += [
         ours(model, device, precision, batch, decoding)
         for precision, decoding in itertools.product(options.precision, options.decoding)
-        if precision != "fp8-full" or decoding == "sub-pixel"  # it is always fused
+        if precision != "fp8-full" or decoding != "library"  # it is always fused
     ]
     with Meter(device) as meter:
         for _ in range(options.rounds):
@@ -165,24 +173,26 @@ def _row(
     }
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    first = rows[0]
+def show_heading(peaks: dict[str, Any], quality: str) -> None:
     print(
-        f"{first['device']}, product at {first['gemm_tflops']:.3g} TFLOP/s, data sheet "
-        f"{first['data_sheet_tflops'] or '-'}, torch {torch.__version__}, load average "
-        f"{os.getloadavg()[0]:.1f}; energy {first['energy_quality']}"
+        f"{peaks['device']}, product at {peaks['gemm_tflops']:.3g} TFLOP/s, data sheet "
+        f"{peaks['data_sheet_tflops'] or '-'}, torch {torch.__version__}, load average "
+        f"{os.getloadavg()[0]:.1f}; energy {quality}"
     )
     print(f"{'n':>6} {'batch':>5}  {'engine':20} {'':8} {'images/s':>11} {'x eager':>8} "
           f"{'J/image':>10} {'of peak':>8} {'off by':>7}")  # fmt: skip
-    for row in rows:
-        joules, ratio = row["energy_per_image_j"], row["ratio_to_eager"]
-        error = row["max_level_error"]
-        print(
-            f"{row['n']:6d} {row['batch']:5d}  {row['engine']:20} {row['precision']:8} "
-            f"{row['images_per_s']:11,.1f} {'-' if ratio is None else f'{ratio:.2f}':>8} "
-            f"{'-' if joules is None else f'{joules:.3g}':>10} "
-            f"{row['share_of_measured_peak']:8.1%} {'-' if error is None else error:>7}"
-        )
+
+
+def show(row: dict[str, Any]) -> None:
+    joules, ratio = row["energy_per_image_j"], row["ratio_to_eager"]
+    error = row["max_level_error"]
+    print(
+        f"{row['n']:6d} {row['batch']:5d}  {row['engine']:20} {row['precision']:8} "
+        f"{row['images_per_s']:11,.1f} {'-' if ratio is None else f'{ratio:.2f}':>8} "
+        f"{'-' if joules is None else f'{joules:.3g}':>10} "
+        f"{row['share_of_measured_peak']:8.1%} {'-' if error is None else error:>7}",
+        flush=True,
+    )
 
 
 def _options() -> argparse.Namespace:
@@ -195,9 +205,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--peers", nargs="*", choices=["eager", "compiled"], default=["eager", "compiled"]
     )
-    parser.add_argument(
-        "--decoding", nargs="+", choices=DECODINGS, default=["sub-pixel"], help="GPU only"
-    )
+    parser.add_argument("--decoding", nargs="+", choices=DECODINGS, default=[None], help="GPU only")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--window", type=float, default=MIN_WINDOW_S, help="seconds, at least")
     parser.add_argument("--device", default="cuda")
@@ -226,15 +234,17 @@ def main() -> None:
         "gemm_tflops": gemm_peak_flops_per_s(device, peak_of, torch.get_num_threads()) / 1e12,
         "data_sheet_tflops": data_sheet_tflops(name),
     }
-    rows = [
-        row
-        for n, batch in itertools.product(options.n, options.batch)
-        for row in measure(n, batch, device, options, peaks)
-    ]
+    rows: list[dict[str, Any]] = []
+    for n, batch in itertools.product(options.n, options.batch):
+        found = measure(n, batch, device, options, peaks)
+        if not options.json:  # at once: a run may be cut short
+            if not rows:
+                show_heading(peaks, found[0]["energy_quality"])
+            for row in found:
+                show(row)
+        rows += found
     if options.json:
         print(json.dumps(rows, indent=2))
-    else:
-        show(rows)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ PARTS: dict[str, Part] = {
     "compiled-peer": Part([*ENGINE, "--n", "4096", "--batch", "1024", "--peers", "compiled"], 100),
     "decoding": Part(
         [*ENGINE, "--n", "1024", "16384", "--batch", "1024", "--precision", "bf16", "--peers",
-         "--decoding", "plain", "sub-pixel", "three-tap", "fused"], 110,
+         "--decoding", "library", "fused"], 110,
     ),
     "tiles": Part(
         ["benchmarks/tiles.py", "--device", "cuda", "--precision", "bf16", "--n", "1024", "4096",

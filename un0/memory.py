@@ -14,6 +14,7 @@ import torch
 from un0.config import SEED_SIZE, ModelConfig
 from un0.engine import default_tile
 from un0.engine.base import Precision
+from un0.engine.folding import BLOCK_SIDE
 from un0.engine.fused_decoder import padded
 
 ITEM_BYTES: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "fp8-full": 1}
@@ -87,37 +88,42 @@ def needed_bytes(weights: int, image: int, tile: int) -> int:
 
 
 def weights_bytes(config: ModelConfig, precision: Precision) -> int:
-    """What a prepared model keeps on the device. Enlarging kernels have 4x4 taps for their 3x3."""
+    """What a prepared model keeps on the device. Enlarging kernels have 4x4 taps for their 3x3,
+    and that of colours makes blocks of pixels."""
     item = ITEM_BYTES.get(precision, 4)
     rest = max(item, 2)  # fp8 is for K, and for the decoder if at all
     n, m = config.n, config.n_cond
     total = item * n * n + rest * config.num_classes * m * n + 4 * (n + m + m * m)
     channels = _channels(config, precision)
     # Of a convolution's weight, and of an output channel: its bias, or a factor and a bias in fp32.
-    weight, channel = (1, 8) if precision == "fp8-full" else (rest, rest)
+    weight, channel = (4, 4) if precision == "fp32" else (_map_item(precision), 8)
     for c_in, c_out in pairwise(channels):
         total += c_out * (weight * (16 * c_in + 9 * c_out) + 2 * channel)
-    return total + rest * 3 * (9 * channels[-1] + 1)
+    taps = 9 if precision == "fp32" else (BLOCK_SIDE * (BLOCK_SIDE + 2)) ** 2
+    return total + 3 * (rest * taps * channels[-1] + 4)
 
 
 def _channels(config: ModelConfig, precision: Precision) -> list[int]:
-    return [padded(c) if precision == "fp8-full" else c for c in config.channels]
+    return [c if precision == "fp32" else padded(c) for c in config.channels]
+
+
+def _map_item(precision: Precision) -> int:
+    """Bytes of a number in all maps of the decoder but the last."""
+    return 1 if precision == "fp8-full" else max(ITEM_BYTES.get(precision, 4), 2)
 
 
 def image_bytes(config: ModelConfig, precision: Precision) -> int:
     """Activations of one image at their peak: while integrating, or in one of the convolutions."""
     item = ITEM_BYTES.get(precision, 4)
-    rest = max(item, 2)
+    rest, inner = max(item, 2), _map_item(precision)
     n, m = config.n, config.n_cond
     phases = 4 * (n + m)
     waves = 8 * m * config.num_steps
     integrating = phases + waves + 2 * 4 * n + 2 * n * (rest + 2 * item)
     sides = [SEED_SIZE * 2**block for block in range(config.num_blocks + 1)]
     values = [side**2 * c for side, c in zip(sides, _channels(config, precision), strict=True)]
-    inner = 1 if precision == "fp8-full" else rest  # of all maps but the last
     widest = max(inner * (max(small, large) + large) for small, large in pairwise(values))
     decoding = phases + 4 * n + max(widest, (inner + rest) * values[-1])
-    if precision == "fp8-full":
-        decoding += inner * values[0]  # the first map stays until the end
+    decoding += inner * values[0]  # the first map stays until the end
     levels = 2 * 3 * sides[-1] ** 2  # two tiles on their way to the host
     return int(max(integrating, decoding) + levels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from un0 import Un0Model
 from un0.engine import torch_ops
 from un0.engine.base import Precision, to_uint8
 from un0.engine.cuda import best_ops, images_of, request_words
-from un0.engine.folding import ENLARGINGS, Enlarging, enlarge, fold
+from un0.engine.folding import by_phase, from_phases, sub_pixel
 from un0.engine.fused import DECODINGS, Decoding, FusedModel, fits
+from un0.engine.fused_decoder import FusedDecoder
 from un0.noise import MAX_INDEX, MAX_SEED, initial_phases
 from un0.testing import random_model
 
@@ -89,22 +90,21 @@ def test_fp8_leaves_the_drive_and_the_decoder_alone() -> None:
 @pytest.mark.parametrize("config", CONFIGS)
 def test_fp8_full_leaves_the_drive_and_the_colours_alone(config: dict[str, Any]) -> None:
     fused = FusedModel(random_model(**config), CPU, "fp8-full")
-    assert fused.decoder is not None
+    assert isinstance(fused.decoder, FusedDecoder)
     assert len(fused.decoder.convs) == 2 * fused.config.num_blocks
     for conv in fused.decoder.convs:
         assert conv.weight_PTNC.dtype == torch.float8_e4m3fn
         largest = conv.weight_PTNC.float().abs().amax((0, 1, 3))
         assert set(largest.tolist()) <= {0, 448}  # the whole range is used; channels of nothing
         assert all(size % 16 == 0 for size in conv.weight_PTNC.shape[2:])
-    assert len(fused.convs) == 1
-    assert fused.convs[0][0].dtype == fused.drive_CMN.dtype == torch.bfloat16
+    assert fused.decoder.colours[0].dtype == fused.drive_CMN.dtype == torch.bfloat16
 
 
 def test_scales_of_maps_are_powers_of_two_with_room_for_other_images() -> None:
     model = random_model()
     fused = FusedModel(model, CPU, "fp8-full")
     decoder = fused.decoder
-    assert decoder is not None
+    assert isinstance(decoder, FusedDecoder)
     for conv, bias in zip(decoder.convs[:-1], list(model.decoder.parameters())[1::2], strict=False):
         scale = (conv.bias_N[: len(bias)] / bias).unique()
         assert len(scale) == 1
@@ -116,7 +116,7 @@ def test_scales_of_maps_are_powers_of_two_with_room_for_other_images() -> None:
         largest.append(y.float().abs().max().item())
         return y
 
-    decoder._convolve = watched
+    decoder._ops = SimpleNamespace(convolve=watched, colours=torch_ops.colours)
     fused.from_phases(*inputs(model, rows=64))
     assert len(largest) == 6
     assert all(16 <= most <= 128 for most in largest[:-1])  # of 448; the last is bf16
@@ -125,12 +125,12 @@ def test_scales_of_maps_are_powers_of_two_with_room_for_other_images() -> None:
 def test_a_map_that_grows_beyond_its_scale_saturates() -> None:
     """It stays finite: the image is wrong by its contrast, not by noise."""
     fused = FusedModel(random_model(), CPU, "fp8-full")
-    assert fused.decoder is not None
+    assert isinstance(fused.decoder, FusedDecoder)
     theta = fused._sample(CPU)
-    usual = fused.decoder(fused._features(theta))
+    usual = fused.decoder.last_map(fused._features(theta))
     first = fused.decoder.convs[0]
     first.factor_N.mul_(100)
-    large = fused.decoder(fused._features(theta))
+    large = fused.decoder.last_map(fused._features(theta))
     assert large.isfinite().all()
     assert usual.abs().max() < large.abs().max() < 100 * usual.abs().max()
 
@@ -145,8 +145,10 @@ def test_a_decoder_of_zeros_can_be_fp8() -> None:
 
 
 def test_both_sets_of_steps_draw_the_same_in_fp8(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the eye: the interpreter cuts bf16 off and rounds some fp8 to half."""
+    """To the eye: the interpreter cuts bf16 off and rounds some fp8 to half. It cannot multiply
+    bf16 at all, as the convolution to colours does."""
     monkeypatch.setattr(un0.engine.fused, "SAMPLES", 2)
+    monkeypatch.setattr(triton_ops, "colours", torch_ops.colours)
     model = random_model(n=112, num_blocks=2, num_steps=3)
     given = inputs(model, rows=2)
     ours, theirs = (
@@ -190,18 +192,17 @@ def test_a_request_is_images_of_seed_index_and_class(ops: Any, first: int) -> No
     assert torch.equal(images[:rows], expected)
 
 
-@pytest.mark.parametrize("enlarging", ENLARGINGS)
 @pytest.mark.parametrize(("h", "w"), [(1, 1), (4, 4), (5, 3)])
-def test_enlarging_is_upsample_and_convolution(enlarging: Enlarging, h: int, w: int) -> None:
+def test_sub_pixels_are_upsample_and_convolution(h: int, w: int) -> None:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(6, 4, 3, 3, generator=generator, dtype=torch.float64)
-    bias = torch.randn(6, generator=generator, dtype=torch.float64)
     x = torch.randn(2, 4, h, w, generator=generator, dtype=torch.float64)
     up = torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest")
-    for b in (bias, None):
-        expected = torch.nn.functional.conv2d(up, weight, b, padding=1)
-        y = enlarge(x, fold(weight, enlarging), b, enlarging)
-        torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
+    expected = torch.nn.functional.conv2d(up, weight, padding=1)
+    folded = sub_pixel(weight)
+    y = torch.nn.functional.conv_transpose2d(x, folded, stride=2, padding=1)
+    torch.testing.assert_close(y, expected, rtol=0, atol=1e-12)
+    assert torch.equal(from_phases(by_phase(folded)), folded)
 
 
 @pytest.mark.parametrize("decoding", DECODINGS)
@@ -216,7 +217,7 @@ def test_every_decoder_gives_the_same_images(ops: Any, decoding: Decoding) -> No
 def test_it_outlives_its_model_and_leaves_it_alone(precision: Precision) -> None:
     model = random_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    fused = FusedModel(model, CPU, precision, decoding="plain")
+    fused = FusedModel(model, CPU, precision, decoding="library")
     images = fused.from_phases(*inputs(model))
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     with torch.no_grad():

@@ -19,7 +19,7 @@ from un0 import ModelConfig, Sampler, Un0Model
 from un0.catalog import RELEASED
 from un0.engine.base import Precision
 from un0.engine.cuda import images_of
-from un0.engine.fused import FusedModel
+from un0.engine.fused import Decoding, FusedModel, default_decoding
 from un0.memory import WORKSPACE_BYTES, image_bytes, plan, weights_bytes
 from un0.testing import random_model
 
@@ -40,11 +40,15 @@ def on_meta(config: ModelConfig) -> Un0Model:
         return Un0Model(config).requires_grad_(False)
 
 
+def as_on_a_gpu(precision: Precision) -> Decoding:
+    return default_decoding(precision, triton_ops)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "fp8", "fp8-full"])
 @pytest.mark.parametrize("name", RELEASED)
 def test_weights_are_counted_to_the_byte(name: str, precision: Precision) -> None:
     config = RELEASED[name].config
-    fused = FusedModel(on_meta(config), META, precision)
+    fused = FusedModel(on_meta(config), META, precision, decoding=as_on_a_gpu(precision))
     held = sum(t.numel() * t.element_size() for t in fused.tensors) - 8  # two scales
     assert weights_bytes(config, precision) == held
 
@@ -90,7 +94,7 @@ def test_loading_never_holds_a_second_coupling_matrix(precision: Precision) -> N
     config = RELEASED["imagenet64/n16384"].config
     model = on_meta(config)
     with LiveBytes() as live:
-        fused = FusedModel(model, META, precision)
+        fused = FusedModel(model, META, precision, decoding=as_on_a_gpu(precision))
     kept = sum(t.numel() * t.element_size() for t in fused.tensors)
     decoder = sum(4 * p.numel() for p in model.decoder.parameters())
     assert live.peak <= kept + max(4 * 4 * config.n**2 // 16, 3 * decoder)

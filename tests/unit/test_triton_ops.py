@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from un0.engine import torch_ops
+from un0.engine.base import to_uint8
+from un0.engine.folding import by_block
 from un0.engine.fused_decoder import FP8
 
 triton_ops = pytest.importorskip("un0.engine.triton_ops")
@@ -108,6 +110,9 @@ def operands(
         (5, 4, 8, 32, 32),  # more pixels than a block has
         (2, 7, 5, 80, 144),  # slices and blocks of channels that are not whole
         (1, 4, 4, 208, 64),
+        (17, 4, 4, 144, 144),  # boxes of images, the last not full
+        (1, 8, 32, 128, 32),  # boxes of rows
+        (2, 2, 256, 128, 48),  # boxes of one row
     ],
 )
 def test_convolution(
@@ -142,13 +147,43 @@ def test_blocks_follow_from_channels_and_fit_the_tensor_cores() -> None:
     sizes = {
         (c, n): triton_ops.conv_blocks(c, n, 1) for c in range(16, 2049, 16) for n in (32, 208)
     }
-    assert {m for m, *_ in sizes.values()} == {128}
-    assert {k for _, _, k, _ in sizes.values()} == {32, 64, 128}
-    assert sizes[2048, 208] == (128, 128, 128, 8)
-    assert sizes[416, 208] == (128, 128, 64, 8)  # 448 channels read, not 512
-    assert sizes[32, 32] == (128, 32, 32, 4)
-    assert triton_ops.conv_blocks(32, 32, 2) == (128, 32, 32, 4)
-    assert triton_ops.conv_blocks(512, 256, 2) == (128, 128, 64, 8)
+    assert {blocks.m for blocks in sizes.values()} == {128}
+    assert {blocks.k for blocks in sizes.values()} == {32, 64, 128}
+    assert sizes[2048, 208] == (128, 128, 128, 8, 3)
+    assert sizes[416, 208] == (128, 128, 64, 8, 3)  # 448 channels read, not 512
+    assert sizes[32, 32] == (128, 32, 32, 4, 3)
+    assert triton_ops.conv_blocks(32, 32, 2) == (128, 32, 32, 4, 3)
+    assert triton_ops.conv_blocks(512, 256, 2) == (128, 128, 64, 8, 3)
+
+
+@pytest.mark.parametrize("pixels", [128, 256])
+def test_boxes_are_pixels_that_follow_one_another(pixels: int) -> None:
+    for h, w in [(1, 1), (4, 4), (8, 8), (32, 32), (64, 64), (4, 128), (2, 16), (32, 2)]:
+        box = triton_ops.box_of(pixels, h, w)
+        assert box is not None
+        images, rows, columns = box
+        assert images * rows * columns == pixels
+        assert columns == w
+        assert h % rows == 0
+        assert images == 1 or rows == h
+    for h, w in [(7, 5), (6, 8), (8, 6), (4, 512)]:
+        assert triton_ops.box_of(pixels, h, w) is None
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.float32])
+@pytest.mark.parametrize(("rows", "side", "c"), [(3, 8, 16), (5, 16, 48), (1, 32, 80)])
+def test_colours(rows: int, side: int, c: int, kind: torch.dtype) -> None:
+    """Every pixel of a block sees its neighbours in this block and the next, and no others."""
+    weight = whole(3, c, 3, 3, seed=1) / 64
+    x, bias = whole(rows, side, side, c).to(kind), torch.tensor([0.1, 0.0, -0.1])
+    taps = by_block(weight).to(kind)
+    expected = torch_ops.colours(x, taps, bias)
+    plain = torch.nn.functional.conv2d(x.float().permute(0, 3, 1, 2), weight, bias, padding=1)
+    assert torch.equal(expected, to_uint8(torch.tanh(plain)).permute(0, 2, 3, 1))
+    off = (triton_ops.colours(x, taps, bias).int() - expected.int()).abs()
+    assert expected.float().std() > 30
+    assert off.max() <= 1
+    assert (off > 0).double().mean() < 2e-3
 
 
 COMPILE = """
@@ -170,34 +205,47 @@ def build(kernel, constants, **pointers):
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
     assert compile(source, target=GPUTarget("cuda", CAPABILITY, 32)).asm["cubin"]
 
-def build_convolution(c, n, taps, x, out):
-    kernel = triton_conv.convolve
-    m, n, k, warps = triton_ops.conv_blocks(c, n, 1 if x == E else 2)
-    constants = {"TAPS": taps, "BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k}
+def build_convolution(c, n, taps, x, out, side=0):
+    # With boxes from maps of a side, or without.
+    item = 1 if x == E else 2
+    blocks = triton_ops.box_blocks(n, item) if side else triton_ops.conv_blocks(c, n, item)
+    constants = {"TAPS": taps, "BLOCK_N": blocks.n, "BLOCK_K": blocks.k}
     pointers = {"x": x, "weight": x, "factor": F, "bias": F, "out": out}
+    if side:
+        kernel, box = triton_conv.convolve_boxes, triton_ops.box_of(blocks.m, side, side)
+        constants |= dict(zip(("IMAGES", "ROWS", "COLUMNS"), box))
+        pointers["x"] = f"tensordesc<{x[1:]}[{box[0]}, {box[1]}, {box[2]}, {blocks.k}]>"
+        pointers["weight"] = f"tensordesc<{x[1:]}[1, {blocks.n}, {blocks.k}]>"
+    else:
+        kernel = triton_conv.convolve
+        constants["BLOCK_M"] = blocks.m
+    ptx = build_product(kernel, constants, pointers, x, blocks)
+    assert ("cp.async.bulk.tensor.4d" if side else "cp.async.c") in ptx
+
+def build_product(kernel, constants, pointers, x, blocks):
     names = kernel.arg_names
     signature = {n: "constexpr" if n in constants else pointers.get(n, "i32") for n in names}
-    even = [i for i, n in enumerate(names) if n in pointers or n in ("pixels", "C", "N")]
-    attrs = {(i,): [["tt.divisibility", 16]] for i in even}
+    whole = [n for n in names if pointers.get(n, "")[:1] == "*" or n in ("pixels", "C", "N")]
+    attrs = {(names.index(n),): [["tt.divisibility", 16]] for n in whole}
     built = compile(
         ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attrs),
         target=GPUTarget("cuda", CAPABILITY, 32),
-        options={"num_warps": warps, "num_stages": triton_ops.STAGES},
+        options={"num_warps": blocks.warps, "num_stages": blocks.stages},
     )
     product = {
         (89, E): "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32",
         (89, B): "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
-        (90, E): f"wgmma.mma_async.sync.aligned.m64n{n}k32.f32.e4m3.e4m3",
-        (90, B): f"wgmma.mma_async.sync.aligned.m64n{n}k16.f32.bf16.bf16",
+        (90, E): f"wgmma.mma_async.sync.aligned.m64n{blocks.n}k32.f32.e4m3.e4m3",
+        (90, B): f"wgmma.mma_async.sync.aligned.m64n{blocks.n}k16.f32.bf16.bf16",
         (100, E): "tcgen05.mma.cta_group::1.kind::f8f6f4",
         (100, B): "tcgen05.mma.cta_group::1.kind::f16",
     }[CAPABILITY, x]
     assert product in built.asm["ptx"]
-    assert "cp.async.ca.shared.global [" in built.asm["ptx"]
     assert ".local" not in built.asm["ptx"]
-    assert built.metadata.shared <= 99 * 1024  # a block on Ada; more elsewhere
+    assert built.metadata.shared <= (227 if CAPABILITY >= 90 else 99) * 1024
     if (CAPABILITY, x) != (100, B):  # Blackwell's largest block of bf16 spills a little
         assert uses_no_stack(built.asm["cubin"])
+    return built.asm["ptx"]
 
 def uses_no_stack(cubin):
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
@@ -213,6 +261,16 @@ for x in (E, B):
     build_convolution(416, 208, 3, x, x)
     build_convolution(64, 64, 3, x, B)
     build_convolution(32, 32, 2, x, x)
+if CAPABILITY == 90:
+    for x in (E, B):
+        for side in (4, 8, 16, 32, 64):
+            build_convolution(512, 256, 2, x, x, side)
+            build_convolution(128, 64, 3, x, B, side)
+blocks = triton_ops.Blocks(128, 64, 64, 8, 4)
+build_product(
+    triton_conv.colours, {"SIDE": 4, "BLOCK_M": 128, "BLOCK_N": 64, "BLOCK_K": 64},
+    {"x": B, "weight": B, "bias": F, "out": "*u8"}, B, blocks,
+)
 build(k.initial_phases, {"BLOCK": 256})
 build(k.conditioning_waves, {"WIDTH": 8})
 for out in (F, B, E):

@@ -47,7 +47,7 @@ class CudaEngine:
         precision: Precision,
         tile: int,
         *,
-        decoding: Decoding = "sub-pixel",
+        decoding: Decoding | None = None,
         graphs: bool = True,
     ) -> None:
         exact_cuda()

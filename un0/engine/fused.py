@@ -19,14 +19,13 @@ from torch.nn import functional as F
 from un0.config import ModelConfig
 from un0.engine import torch_ops
 from un0.engine.base import DTYPES, FP8_PRECISIONS, Precision
-from un0.engine.folding import Enlarging, enlarge, fold
-from un0.engine.fused_decoder import FP8, FP8_MAX, FP8_SWING, FusedDecoder, padded
+from un0.engine.fused_decoder import FP8, FP8_MAX, FP8_SWING, FusedDecoder
+from un0.engine.library_decoder import LibraryDecoder
 from un0.engine.torch_ops import PIXELS, pixel_order
 from un0.model import Un0Model
 
-# How the decoder is computed: its enlarging convolutions rewritten for libraries, or as sub-pixels
-# in kernels of our own (``un0.engine.fused_decoder``).
-Decoding = Literal[Enlarging, "fused"]
+# How the decoder is computed: by libraries' convolutions, or by kernels of our own.
+Decoding = Literal["library", "fused"]
 DECODINGS: tuple[str, ...] = get_args(Decoding)
 SAMPLES = 16  # images that the scales of the fp8 decoder are found with
 
@@ -42,6 +41,7 @@ class Ops(Protocol):
     read_out: Any
     bias_and_leak: Any
     convolve: Any
+    colours: Any
     levels: Any
 
 
@@ -55,7 +55,7 @@ class FusedModel:
 
     precision: of products and convolutions. "fp8" rounds K to e4m3 with a scale of its own and
     keeps the drive and the decoder in bf16; "fp8-full" has the decoder in e4m3 too, and always
-    fused.
+    fused. decoding: None takes what is faster, ``default_decoding``.
     """
 
     def __init__(
@@ -64,11 +64,10 @@ class FusedModel:
         device: torch.device,
         precision: Precision,
         ops: Ops = torch_ops,
-        decoding: Decoding = "sub-pixel",
+        decoding: Decoding | None = None,
     ) -> None:
         c = self.config = model.config
         self.ops = ops
-        self.enlarging: Enlarging = "sub-pixel" if decoding == "fused" else decoding
         fp8 = precision in FP8_PRECISIONS
         self.dtype = torch.bfloat16 if fp8 else DTYPES[precision]
         self.swing_dtype = FP8 if fp8 else self.dtype
@@ -97,33 +96,21 @@ class FusedModel:
         self.omega_N = pixel_order(on_device(model.omega)[None] * dt)[0]
         self.omega_cond_M = on_device(model.omega_cond) * dt
         parameters = [on_device(p) for p in model.decoder.parameters()]
-        self.decoder: FusedDecoder | None = None
         self.map_dtype = FP8 if precision == "fp8-full" else self.dtype
+        decoding = decoding or default_decoding(precision, ops)
+        self.decoder: FusedDecoder | LibraryDecoder
         if decoding == "fused" or precision == "fp8-full":
-            self.decoder = FusedDecoder(parameters, self.map_dtype, ops.convolve)
+            self.decoder = FusedDecoder(parameters, self.map_dtype, ops)
             if self.map_dtype == FP8:
                 self.decoder.find_scales(self._features(self._sample(device)), torch_ops.convolve)
-            more = padded(c.channels[-1]) - c.channels[-1]
-            parameters = [F.pad(parameters[-2], [0, 0, 0, 0, 0, more]), parameters[-1]]
-        self.convs = list(self._prepared_convs(parameters))
-
-    def _prepared_convs(self, parameters: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """(weight, bias) of every convolution in order: two a block, then the output's."""
-        for index, (weight, bias) in enumerate(zip(parameters[::2], parameters[1::2], strict=True)):
-            enlarges = index % 2 == 0 and 2 * index + 2 < len(parameters)
-            weight = (fold(weight, self.enlarging) if enlarges else weight).to(self.dtype)
-            if weight.dim() == 4:
-                weight = weight.contiguous(memory_format=torch.channels_last)
-            yield weight, bias.to(self.dtype, copy=True)
+        else:
+            self.decoder = LibraryDecoder(parameters, self.dtype, ops)
 
     @property
     def tensors(self) -> list[Tensor]:
         """All that stays on the device."""
         held = [self.K_NN, self.K_cond_MM, self.drive_CMN, self.omega_N, self.omega_cond_M]
-        if self.decoder is not None:
-            held += self.decoder.tensors
-        held += [self.swing_unscale, self.K_unscale]
-        return [*held, *(t for conv in self.convs for t in conv)]
+        return [*held, self.swing_unscale, self.K_unscale, *self.decoder.tensors]
 
     def from_seed(self, seed: Tensor, indices_B: Tensor, class_ids_B: Tensor) -> Tensor:
         """Images uint8 (B, H, W, 3) of image indices int64 (B,). seed: int64, one element."""
@@ -158,20 +145,18 @@ class FusedModel:
         if self.swing_dtype != FP8:
             return F.linear(rows, self.K_NN).view_as(swings_B2N)
         product = torch._scaled_mm(
-            rows, self.K_NN.T, self.swing_unscale, self.K_unscale, out_dtype=self.dtype
+            rows,
+            self.K_NN.T,
+            self.swing_unscale,
+            self.K_unscale,
+            out_dtype=self.dtype,
+            use_fast_accum=True,
         )
         return product.view_as(swings_B2N)
 
     def decode(self, theta_BN: Tensor) -> Tensor:
         """Images uint8 (B, H, W, 3) of settled phases."""
-        *blocks, (out, out_bias) = self.convs
-        x = self._features(theta_BN)
-        x = (x if self.decoder is None else self.decoder(x)).permute(0, 3, 1, 2)
-        for (enlarging, a), (weight, b) in zip(blocks[::2], blocks[1::2], strict=True):
-            x = self.ops.bias_and_leak(enlarge(x, enlarging, None, self.enlarging), a)
-            x = self.ops.bias_and_leak(F.conv2d(x, weight, padding=1), b)
-        images: Tensor = self.ops.levels(F.conv2d(x, out, padding=1), out_bias)
-        return images
+        return self.decoder(self._features(theta_BN))
 
     def _features(self, theta_BN: Tensor) -> Tensor:
         """The decoder's first map (B, 4, 4, C) in its own precision."""
@@ -193,6 +178,11 @@ class FusedModel:
         if self.config.relativization == "ref_oscillator":
             return theta_BN[:, 0].contiguous()
         return theta_BN.new_zeros(len(theta_BN))
+
+
+def default_decoding(precision: Precision, ops: Ops) -> Decoding:
+    """Kernels of our own for what tensor cores multiply, where Triton runs them."""
+    return "library" if precision == "fp32" or ops is torch_ops else "fused"
 
 
 def coupling_blocks(K_NN: Tensor, device: torch.device) -> Iterator[Tensor]:

@@ -1,23 +1,24 @@
-"""The decoder whose convolutions are kernels of our own: that of fp8-full, and an option in bf16.
+"""The decoder whose convolutions are kernels of our own: that of bf16, fp16 and both fp8.
 
 A convolution's kernel adds up products in float32, multiplies by a factor of the output channel,
 adds the bias, applies LeakyReLU, and rounds as the next one reads it: a map is written once and
-read once. In fp8 (e4m3) weights have a scale an output channel, maps one each: a power of two,
-found once at load on a few images, so that an image never depends on its neighbours. All scales
-are in the factors and biases; the last map is bf16, for the convolution to three colours. Measured
-errors are in docs/gpu.md.
+read once. The last one, to three colours, goes on to tanh and levels. In fp8 (e4m3) weights have a
+scale an output channel, maps one each: a power of two, found once at load on a few images, so that
+an image never depends on its neighbours. All scales are in the factors and biases; the last map is
+bf16, and so is the convolution to colours. Measured errors are in docs/gpu.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from un0.engine.folding import by_phase, fold
+from un0.engine.folding import by_block, by_phase, sub_pixel
 
 FP8 = torch.float8_e4m3fn
 FP8_MAX = 448.0
@@ -29,6 +30,17 @@ CHANNELS = 16  # maps have a multiple of it, so that a pixel's channels are read
 
 # x (B, H, W, C), weight (phases, taps, N, C), factor (N,), bias (N,), type of the new map
 Convolve = Callable[[Tensor, Tensor, Tensor, Tensor, torch.dtype], Tensor]
+# x (B, H, W, C), weight (taps, N, C) of ``by_block``, bias (3,); levels (B, H, W, 3)
+Colours = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class ConvolutionOps(Protocol):
+    """``torch_ops``, or ``triton_ops`` where there is Triton."""
+
+    @property
+    def convolve(self) -> Convolve: ...
+    @property
+    def colours(self) -> Colours: ...
 
 
 def padded(channels: int) -> int:
@@ -52,7 +64,7 @@ class FusedConv:
     def of(weight: Tensor, bias: Tensor, enlarges: bool, dtype: torch.dtype) -> FusedConv:
         """Of a 3x3 kernel (C_out, C_in, 3, 3) and bias (C_out,) in float32, for a map as it is."""
         if enlarges:
-            taps = by_phase(fold(weight, "sub-pixel"))
+            taps = by_phase(sub_pixel(weight))
         else:
             taps = weight.permute(2, 3, 0, 1).flatten(0, 1)[None]
         n, c = taps.shape[2:]
@@ -66,24 +78,28 @@ class FusedConv:
 
 
 class FusedDecoder:
-    """All convolutions but the last, of features (B, 4, 4, C): sin and cos, in fp8 times FP8_SWING.
+    """Levels of features (B, 4, 4, C): sin and cos, in fp8 times FP8_SWING.
 
     dtype: of weights and maps; FP8 wants ``find_scales`` before use.
     """
 
-    def __init__(self, parameters: list[Tensor], dtype: torch.dtype, convolve: Convolve) -> None:
+    def __init__(self, parameters: list[Tensor], dtype: torch.dtype, ops: ConvolutionOps) -> None:
         """parameters: weight and bias of each convolution in order, float32 on the device."""
-        self._dtype = dtype
-        pairs = list(zip(parameters[::2], parameters[1::2], strict=True))
+        self._dtype, self._ops = dtype, ops
+        self._last_dtype = torch.bfloat16 if dtype == FP8 else dtype
+        *pairs, (out, out_bias) = zip(parameters[::2], parameters[1::2], strict=True)
         self.convs = [
             FusedConv.of(weight, bias, index % 2 == 0, dtype)
-            for index, (weight, bias) in enumerate(pairs[:-1])
+            for index, (weight, bias) in enumerate(pairs)
         ]
-        self._convolve = convolve
+        taps_TNC = by_block(F.pad(out, [0, 0, 0, 0, 0, padded(out.shape[1]) - out.shape[1]]))
+        self.colours = taps_TNC.to(self._last_dtype), out_bias.clone()
 
     @property
     def tensors(self) -> list[Tensor]:
-        return [t for conv in self.convs for t in (conv.weight_PTNC, conv.factor_N, conv.bias_N)]
+        """All that stays on the device."""
+        convs = ((conv.weight_PTNC, conv.factor_N, conv.bias_N) for conv in self.convs)
+        return [tensor for conv in (*convs, self.colours) for tensor in conv]
 
     def find_scales(self, features_BHWC: Tensor, convolve: Convolve) -> None:
         """Choose the scale of every map by what it holds for these images. Once, before use.
@@ -101,14 +117,17 @@ class FusedDecoder:
             x, unscale = (y * scale).to(FP8), 1 / scale
         self.convs[-1].factor_N.mul_(unscale)
 
-    def __call__(self, features_BHWC: Tensor) -> Tensor:
-        """The last map (B, H, W, C), bf16 for fp8."""
+    def last_map(self, features_BHWC: Tensor) -> Tensor:
+        """(B, H, W, C), bf16 for fp8."""
         x = _as_kept(features_BHWC)
-        last = torch.bfloat16 if self._dtype == FP8 else self._dtype
         for conv in self.convs:
-            kind = last if conv is self.convs[-1] else self._dtype
-            x = self._convolve(x, conv.weight_PTNC, conv.factor_N, conv.bias_N, kind)
+            kind = self._last_dtype if conv is self.convs[-1] else self._dtype
+            x = self._ops.convolve(x, conv.weight_PTNC, conv.factor_N, conv.bias_N, kind)
         return x
+
+    def __call__(self, features_BHWC: Tensor) -> Tensor:
+        """Levels uint8 (B, H, W, 3)."""
+        return self._ops.colours(self.last_map(features_BHWC), *self.colours)
 
 
 def _as_kept(x_BHWC: Tensor) -> Tensor:

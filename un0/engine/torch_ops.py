@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from un0.config import SEED_SIZE
 from un0.engine.base import to_uint8
-from un0.engine.folding import from_phases
+from un0.engine.folding import from_block, from_phases
 from un0.engine.fused_decoder import FP8, FP8_MAX
 from un0.noise import MASK, PHASE_STEP, philox_torch
 
@@ -105,6 +105,12 @@ def convolve(
         y = F.conv2d(x_BCHW, taps[0].permute(1, 2, 0).unflatten(2, (3, 3)), padding=1)
     y = F.leaky_relu_(y.permute(0, 2, 3, 1) * factor_N + bias_N, 0.2)
     return (y.clamp_(-FP8_MAX, FP8_MAX) if dtype == FP8 else y).to(dtype).contiguous()
+
+
+def colours(x_BHWC: Tensor, weight_TNC: Tensor, bias_3: Tensor) -> Tensor:
+    """Levels uint8 (B, H, W, 3) of tanh(conv(x) + bias). weight: of ``folding.by_block``."""
+    weight = from_block(weight_TNC).float()
+    return levels(F.conv2d(x_BHWC.float().permute(0, 3, 1, 2), weight, padding=1), bias_3)
 
 
 def levels(x_B3HW: Tensor, bias_3: Tensor) -> Tensor:

@@ -1,9 +1,13 @@
-"""The fused decoder's convolution in Triton: ``un0.engine.torch_ops.convolve`` as one kernel.
+"""The fused decoder's convolutions in Triton: those of ``un0.engine.torch_ops``, one kernel each.
 
-A program makes BLOCK_M pixels of BLOCK_N channels of one phase, as a product on the tensor cores:
-for each slice of the old channels and each tap it reads the pixels that the tap falls on, zeros
-outside of the map, and the tap's weights. Taps change fastest: they read the same pixels again and
-again, which stay in the L1 cache.
+A program makes a block of pixels and of new channels as one product on the tensor cores. For each
+slice of the old channels and each tap it reads the pixels that the tap falls on, zeros outside of
+the map, and the tap's weights. Pixels are read one by one, or as boxes that Hopper's copy engine
+fetches and fills with zeros. Taps change fastest: they read the same pixels again and again, which
+stay in the caches.
+
+fp8 products are added up as the tensor cores do it, on Hopper in fewer bits than float32 has:
+docs/gpu.md has what that costs.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import triton
 import triton.language as tl
 
 from un0.engine.fused_decoder import FP8_MAX
+from un0.engine.triton_kernels import level_of
 
 _kernel: Callable[[Callable[..., Any]], Any] = triton.jit
 _MAX = tl.constexpr(FP8_MAX)
@@ -26,24 +31,19 @@ def convolve(
     TAPS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """x (pixels, C) of maps H x W, weight (phases, TAPS**2, N, C). TAPS is 3, or 2 to enlarge."""
-    GROW: tl.constexpr = 4 - TAPS
-    program, columns = tl.program_id(0), tl.cdiv(N, BLOCK_N)
-    n = program % columns * BLOCK_N + tl.arange(0, BLOCK_N)
-    phase = program // columns % (GROW * GROW)
-    pixel = program // (columns * GROW * GROW) * BLOCK_M + tl.arange(0, BLOCK_M)
-    k = tl.arange(0, BLOCK_K)
-    phase_y, phase_x = phase // GROW, phase % GROW
-    row, column = pixel // W, pixel % W  # rows of all images are counted on
-    top, left = row % H + phase_y - 1, column + phase_x - 1  # where the first tap falls
+    n, phase, pixel = _block(N, BLOCK_M, BLOCK_N, (4 - TAPS) * (4 - TAPS))
+    n, pixel = n + tl.arange(0, BLOCK_N), pixel + tl.arange(0, BLOCK_M)
+    phase_y, phase_x = phase // (4 - TAPS), phase % (4 - TAPS)
+    top, left = pixel // W % H + phase_y - 1, pixel % W + phase_x - 1  # where the first tap falls
     seen = tl.zeros((BLOCK_M,), tl.int32)  # bit t: whether tap t falls on the map
     for t in tl.static_range(TAPS * TAPS):
         u, v = top + t // TAPS, left + t % TAPS
         seen |= ((u >= 0) & (u < H) & (v >= 0) & (v < W)).to(tl.int32) << t
     seen = tl.where(pixel < pixels, seen, 0)
+    k = tl.arange(0, BLOCK_K)
     first = pixel.to(tl.int64) + (phase_y - 1) * W + phase_x - 1
     x_place = x + first[:, None] * C + k[None, :]
     weight_place = weight + (phase * TAPS * TAPS * N + n).to(tl.int64)[:, None] * C + k[None, :]
-    made = n < N
     sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for step in range(tl.cdiv(C, BLOCK_K) * TAPS * TAPS):
         tap, begin = step % (TAPS * TAPS), step // (TAPS * TAPS) * BLOCK_K
@@ -52,20 +52,101 @@ def convolve(
             x_place + ((tap // TAPS * W + tap % TAPS) * C + begin),
             mask=((seen >> tap & 1) != 0)[:, None] & inside, other=0.0, cache_modifier=".ca",
         )  # fmt: skip
-        b = tl.load(
-            weight_place + (tap * N * C + begin), mask=made[:, None] & inside, other=0.0
-        )  # fmt: skip
-        # Hopper adds up fp8 products in 14 bits or so: every block goes to float32 (docs/gpu.md).
-        # Of other types all sums are float32, and float32 is not cut to TF32.
-        sums = tl.dot(a, b.T, sums, max_num_imprecise_acc=BLOCK_K, input_precision="ieee")
+        b = tl.load(weight_place + (tap * N * C + begin), mask=(n < N)[:, None] & inside, other=0.0)
+        sums = tl.dot(a, b.T, sums, input_precision="ieee")  # float32 is not cut to TF32
+    _finish(sums, factor, bias, out, pixel, pixels, n, N, W, phase_y, phase_x, 4 - TAPS)
+
+
+@_kernel
+def convolve_boxes(
+    x, weight, factor, bias, out, pixels, H, W, C, N,
+    TAPS: tl.constexpr, IMAGES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """The same of x (images, H, W, C) and weight (phases * TAPS**2, N, C) as tensor descriptors.
+
+    A box is a few images, some rows of one, or some pixels of a row: they follow one another.
+    """
+    BLOCK_M: tl.constexpr = IMAGES * ROWS * COLUMNS
+    n, phase, pixel = _block(N, BLOCK_M, BLOCK_N, (4 - TAPS) * (4 - TAPS))
+    phase_y, phase_x = phase // (4 - TAPS), phase % (4 - TAPS)
+    image, row, column = pixel // (H * W), pixel // W % H, pixel % W
+    sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for step in range(tl.cdiv(C, BLOCK_K) * TAPS * TAPS):
+        tap, begin = step % (TAPS * TAPS), step // (TAPS * TAPS) * BLOCK_K
+        top, left = row + phase_y - 1 + tap // TAPS, column + phase_x - 1 + tap % TAPS
+        a = x.load([image, top, left, begin]).reshape(BLOCK_M, BLOCK_K)
+        b = weight.load([phase * TAPS * TAPS + tap, n, begin]).reshape(BLOCK_N, BLOCK_K)
+        sums = tl.dot(a, b.T, sums)
+    n, pixel = n + tl.arange(0, BLOCK_N), pixel + tl.arange(0, BLOCK_M)
+    _finish(sums, factor, bias, out, pixel, pixels, n, N, W, phase_y, phase_x, 4 - TAPS)
+
+
+@_kernel
+def _block(N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PHASES: tl.constexpr):
+    """This program's first new channel, its phase and first pixel; neighbours share pixels."""
+    program, columns = tl.program_id(0), tl.cdiv(N, BLOCK_N)
+    n = program % columns * BLOCK_N
+    return n, program // columns % PHASES, program // (columns * PHASES) * BLOCK_M
+
+
+@_kernel
+def _finish(
+    sums, factor, bias, out, pixel, pixels, n, N, W, phase_y, phase_x, GROW: tl.constexpr
+):  # fmt: skip
+    """Factor, bias and LeakyReLU; out (pixels * GROW**2, N)."""
+    made = n < N
     y = sums * tl.load(factor + n, mask=made, other=0.0)[None, :]
     y += tl.load(bias + n, mask=made, other=0.0)[None, :]
     y = tl.where(y >= 0, y, 0.2 * y)
     kind = out.dtype.element_ty
     if kind == tl.float8e4nv:
         y = tl.clamp(y, -_MAX, _MAX)
+    row, column = pixel // W, pixel % W  # rows of all images are counted on
     place = (row * GROW + phase_y).to(tl.int64) * (W * GROW) + column * GROW + phase_x
     tl.store(
         out + place[:, None] * N + n[None, :], y.to(kind),
         mask=(pixel < pixels)[:, None] & made[None, :],
+    )  # fmt: skip
+
+
+@_kernel
+def colours(
+    x, weight, bias, out, blocks, H, W, C,
+    SIDE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """x (B, H, W, C), weight of ``folding.by_block``, SIDE its BLOCK_SIDE; levels (B, H, W, 3)."""
+    TAPS: tl.constexpr = SIDE + 2
+    N: tl.constexpr = SIDE * SIDE * 3
+    block = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n, k = tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
+    row, column = block // (W // SIDE) * SIDE, block % (W // SIDE) * SIDE
+    top, left = row % H - 1, column - 1  # where the first tap falls
+    rows = tl.zeros((BLOCK_M,), tl.int32)  # bit t: whether row t of the taps falls on the map
+    columns = tl.zeros((BLOCK_M,), tl.int32)
+    for t in tl.static_range(TAPS):
+        rows |= ((top + t >= 0) & (top + t < H)).to(tl.int32) << t
+        columns |= ((left + t >= 0) & (left + t < W)).to(tl.int32) << t
+    rows = tl.where(block < blocks, rows, 0)
+    first = (row - 1).to(tl.int64) * W + left
+    x_place = x + first[:, None] * C + k[None, :]
+    weight_place = weight + n[:, None] * C + k[None, :]
+    sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for step in range(tl.cdiv(C, BLOCK_K) * TAPS * TAPS):
+        tap, begin = step % (TAPS * TAPS), step // (TAPS * TAPS) * BLOCK_K
+        u, v = tap // TAPS, tap % TAPS
+        inside = (k < C - begin)[None, :]
+        seen = ((rows >> u) & (columns >> v) & 1) != 0
+        a = tl.load(
+            x_place + ((u * W + v) * C + begin),
+            mask=seen[:, None] & inside, other=0.0, cache_modifier=".ca",
+        )  # fmt: skip
+        b = tl.load(weight_place + (tap * N * C + begin), mask=(n < N)[:, None] & inside, other=0.0)
+        sums = tl.dot(a, b.T, sums, input_precision="ieee")
+    y = sums + tl.load(bias + n % 3)[None, :]
+    pixel = n // 3
+    place = (row.to(tl.int64) * W + column)[:, None] + (pixel // SIDE * W + pixel % SIDE)[None, :]
+    tl.store(
+        out + place * 3 + (n % 3)[None, :], level_of(y),
+        mask=(block < blocks)[:, None] & (n < N)[None, :],
     )  # fmt: skip

@@ -119,7 +119,7 @@ def advance(
     pull_sin = tl.load(pull + row * 2 * N + n, mask=inside, other=0.0).to(tl.float32)
     pull_cos = tl.load(pull + row * 2 * N + N + n, mask=inside, other=0.0).to(tl.float32)
     class_id = tl.load(class_ids + row)
-    for m in range(M):
+    for m in tl.range(M, loop_unroll_factor=8):  # so that loads do not wait for one another
         d = tl.load(drive + (class_id * M + m) * N + n, mask=inside, other=0.0).to(tl.float32)
         pull_sin += d * tl.load(wave + row * 2 * M + m)
         pull_cos += d * tl.load(wave + row * 2 * M + M + m)
@@ -153,6 +153,12 @@ def levels(x, bias, out, total, BLOCK: tl.constexpr):
     colour = ((begin % 3).to(tl.int32) + tl.arange(0, BLOCK)) % 3
     y = tl.load(x + i, mask=inside, other=0.0).to(tl.float32)
     y += tl.load(bias + colour, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + i, level_of(y), mask=inside)
+
+
+@_kernel
+def level_of(y):
+    """The level 0 .. 255 of tanh y."""
     tanh = 1.0 - 2.0 / (tl.exp(2.0 * y) + 1.0)  # +-1 where the exponential over- or underflows
     level = ((tanh + 1.0) * 127.5 + _ROUNDER) - _ROUNDER
-    tl.store(out + i, level.to(tl.int32).to(tl.uint8), mask=inside)
+    return level.to(tl.int32).to(tl.uint8)

@@ -7,6 +7,9 @@ cache. Without a GPU, Triton's interpreter (``TRITON_INTERPRET=1``) runs them on
 
 from __future__ import annotations
 
+import functools
+from typing import NamedTuple
+
 import torch
 import triton
 from torch import Tensor
@@ -14,12 +17,18 @@ from torch import Tensor
 from un0.config import SEED_SIZE
 from un0.engine import torch_ops, triton_conv
 from un0.engine import triton_kernels as kernels
+from un0.engine.folding import BLOCK_SIDE
+
+try:
+    from triton.tools.tensor_descriptor import TensorDescriptor
+except ImportError:  # before Triton 3.4
+    TensorDescriptor = None
 
 name = "triton"
 
 BLOCK = 1024
 MAX_CONDITIONING = 64  # a larger K_cond does not fit one program's registers
-STAGES = 3  # 96 KiB of shared memory for a convolution's largest blocks: what an Ada GPU has
+BOX_BYTES = 128  # of a pixel, at least: below, pixels read one by one were as fast or faster
 
 
 def initial_phases(seed: Tensor, indices_B: Tensor, n: int, m: int) -> tuple[Tensor, Tensor]:
@@ -98,22 +107,44 @@ def convolve(
     phases, n = len(weight_PTNC), weight_PTNC.shape[2]
     side, grow = (2, 2) if phases == 4 else (3, 1)
     out = x_BHWC.new_empty(b, h * grow, w * grow, n, dtype=dtype)
-    block_m, block_n, block_k, warps = conv_blocks(c, n, x_BHWC.element_size())
-    grid = (triton.cdiv(b * h * w, block_m) * phases * triton.cdiv(n, block_n),)
-    triton_conv.convolve[grid](
-        x_BHWC, weight_PTNC, factor_N, bias_N, out, b * h * w, h, w, c, n,
-        TAPS=side, BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=block_k,
-        num_warps=warps, num_stages=STAGES,
+    rest = (factor_N, bias_N, out, b * h * w, h, w, c, n)
+    item = x_BHWC.element_size()
+    boxes = box_blocks(n, item)
+    box = box_of(boxes.m, h, w) if item <= 2 and c * item >= BOX_BYTES else None
+    if box is not None and has_boxes(x_BHWC.device):
+        kernel, blocks = triton_conv.convolve_boxes, boxes
+        x = TensorDescriptor.from_tensor(x_BHWC, [*box, blocks.k])
+        weight = TensorDescriptor.from_tensor(weight_PTNC.flatten(0, 1), [1, blocks.n, blocks.k])
+        sizes = dict(zip(("IMAGES", "ROWS", "COLUMNS"), box, strict=True))
+    else:
+        kernel, blocks = triton_conv.convolve, conv_blocks(c, n, item)
+        x, weight, sizes = x_BHWC, weight_PTNC, {"BLOCK_M": blocks.m}
+    grid = (triton.cdiv(b * h * w, blocks.m) * phases * triton.cdiv(n, blocks.n),)
+    kernel[grid](
+        x, weight, *rest, TAPS=side, **sizes, BLOCK_N=blocks.n, BLOCK_K=blocks.k,
+        num_warps=blocks.warps, num_stages=blocks.stages,
     )  # fmt: skip
     return out
 
 
-def conv_blocks(c: int, n: int, item: int) -> tuple[int, int, int, int]:
-    """Pixels, new channels and old channels of a block, and its warps, for c channels of ``item``
-    bytes to n.
+class Blocks(NamedTuple):
+    """Pixels, new channels and old channels that a program works on at once; how it does so.
 
-    Large ones, with few rows to spare; by the channels alone, so that no timing and no number of
-    images changes the order in which sums are added up.
+    By the channels alone, so that no timing and no number of images changes the order in which
+    sums are added up. Which are fastest was measured on an H100 (docs/gpu.md).
+    """
+
+    m: int
+    n: int
+    k: int
+    warps: int
+    stages: int
+
+
+def conv_blocks(c: int, n: int, item: int) -> Blocks:
+    """For pixels read one by one, c channels of ``item`` bytes to n, with few rows to spare.
+
+    Three stages are 96 KiB of shared memory at most: what an Ada GPU has.
     """
     block_n = min(128, max(32, triton.next_power_of_2(n)))
     most = 128 // item
@@ -121,7 +152,44 @@ def conv_blocks(c: int, n: int, item: int) -> tuple[int, int, int, int]:
         block_k = max(16, most // 4)
     else:
         block_k = min(most, most // 2, key=lambda k: triton.cdiv(c, k) * k)
-    return 128, block_n, block_k, 8 if block_n == 128 else 4
+    return Blocks(128, block_n, block_k, 8 if block_n == 128 else 4, 3)
+
+
+def box_blocks(n: int, item: int) -> Blocks:
+    """For boxes, to n channels: rows of 128 bytes are what the copy engine likes best."""
+    block_k = 128 // item
+    if n <= 64:
+        return Blocks(256, max(32, triton.next_power_of_2(n)), block_k, 8, 3)
+    return Blocks(128, 128, block_k, 4, 4) if item == 1 else Blocks(256, 128, block_k, 8, 3)
+
+
+def box_of(pixels: int, h: int, w: int) -> tuple[int, int, int] | None:
+    """Images, rows and columns of a box of so many pixels that follow one another in maps h x w;
+    None where there is none."""
+    if pixels % w or h & (h - 1) or pixels < w:
+        return None
+    rows = min(h, pixels // w)
+    return pixels // (rows * w), rows, w
+
+
+@functools.cache
+def has_boxes(device: torch.device) -> bool:
+    """Whether there is a copy engine, and a Triton that speaks to it; Blackwell was not tried."""
+    if TensorDescriptor is None:
+        return False
+    return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] == 9
+
+
+def colours(x_BHWC: Tensor, weight_TNC: Tensor, bias_3: Tensor) -> Tensor:
+    b, h, w, c = x_BHWC.shape
+    out = x_BHWC.new_empty(b, h, w, 3, dtype=torch.uint8)
+    blocks = b * h * w // BLOCK_SIDE**2
+    block_k = min(128 // x_BHWC.element_size(), triton.next_power_of_2(c))
+    triton_conv.colours[(triton.cdiv(blocks, 128),)](
+        x_BHWC, weight_TNC, bias_3, out, blocks, h, w, c,
+        SIDE=BLOCK_SIDE, BLOCK_M=128, BLOCK_N=64, BLOCK_K=block_k, num_warps=8, num_stages=4,
+    )  # fmt: skip
+    return out
 
 
 def levels(x_B3HW: Tensor, bias_3: Tensor) -> Tensor:
