@@ -25,7 +25,7 @@ import os
 import re
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,6 +122,21 @@ def peer(model: Un0Model, device: torch.device, batch: int, compiled: bool) -> S
     return Side("compiled" if compiled else "eager", "bf16", make, None)
 
 
+def sides_of(
+    model: Un0Model, device: torch.device, batch: int, options: argparse.Namespace
+) -> Iterator[Side]:
+    """Peers and ours; a peer that does not fit into memory is left out, and said so."""
+    for name in options.peers:
+        try:
+            yield peer(model, device, batch, name == "compiled")
+        except torch.OutOfMemoryError:
+            print(f"{name}, n = {model.config.n}, batch {batch}: out of memory", file=sys.stderr)
+            torch.cuda.empty_cache()
+    for precision, decoding in itertools.product(options.precision, options.decoding):
+        if precision != "fp8-full" or decoding != "library":  # it is always fused
+            yield ours(model, device, precision, batch, decoding)
+
+
 def _readable(model: Un0Model, device: torch.device, class_ids: Any) -> Any:
     from un0.noise import initial_phases
 
@@ -136,12 +151,7 @@ def measure(
     n: int, batch: int, device: torch.device, options: argparse.Namespace, peaks: dict[str, Any]
 ) -> list[dict[str, Any]]:
     model = random_model(**dataclasses.asdict(config_of(n))).to(device)
-    sides = [peer(model, device, batch, name == "compiled") for name in options.peers]
-    sides += [
-        ours(model, device, precision, batch, decoding)
-        for precision, decoding in itertools.product(options.precision, options.decoding)
-        if precision != "fp8-full" or decoding != "library"  # it is always fused
-    ]
+    sides = list(sides_of(model, device, batch, options))
     with Meter(device) as meter:
         for _ in range(options.rounds):
             for side in sides:

@@ -11,6 +11,7 @@ docs/gpu.md says what each part is to show, and how to run it at full length.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import signal
 import subprocess
@@ -23,7 +24,10 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 PYTEST = ["-m", "pytest", "-q", "-m", "gpu", "tests/gpu"]
-ENGINE = ["benchmarks/engine_gpu.py", "--rounds", "1", "--window", "1"]
+if importlib.util.find_spec("xdist"):
+    PYTEST += ["-n", "8"]
+ENGINE = ["benchmarks/engine_gpu.py", "--rounds", "1"]
+LARGE, SIZES = ["--batch", "256", "1024", "4096"], ["--n", "1024", "4096", "16384"]
 
 
 @dataclass(frozen=True)
@@ -35,29 +39,43 @@ class Part:
 
 
 PARTS: dict[str, Part] = {
-    "tests": Part(PYTEST, 180),
-    "precision": Part(["benchmarks/precision.py", "--device", "cuda"], 40),
+    "tests": Part(PYTEST, 150),
+    "precision": Part(
+        ["benchmarks/precision.py", "--device", "cuda", "--precision", "fp32", "bf16", "fp8",
+         "fp8-full"], 40,
+    ),
     "sizes": Part(
-        [*ENGINE, "--n", "1024", "4096", "16384", "--batch", "256", "1024", "4096",
+        [*ENGINE, *SIZES, *LARGE, "--precision", "fp32", "bf16", "fp8", "fp8-full",
          "--peers", "eager"], 180,
     ),
-    "compiled-peer": Part([*ENGINE, "--n", "4096", "--batch", "1024", "--peers", "compiled"], 100),
+    "small-batches": Part(
+        [*ENGINE, *SIZES, "--batch", "1", "16", "64", "--precision", "bf16", "--window", "1",
+         "--peers", "eager"], 80,
+    ),
+    "other-sizes": Part(
+        [*ENGINE, "--n", "2048", "6656", "10240", "--batch", "1024", "--precision", "bf16",
+         "fp8-full", "--peers"], 50,
+    ),
     "decoding": Part(
-        [*ENGINE, "--n", "1024", "16384", "--batch", "1024", "--precision", "bf16", "--peers",
-         "--decoding", "library", "fused"], 110,
+        [*ENGINE, *SIZES, "--batch", "1024", "--precision", "fp32", "bf16", "--window", "1",
+         "--peers", "--decoding", "library", "fused"], 60,
     ),
-    "tiles": Part(
-        ["benchmarks/tiles.py", "--device", "cuda", "--precision", "bf16", "--n", "1024", "4096",
-         "--tiles", "256", "512", "1024", "2048", "--threads", "2", "--rounds", "3",
-         "--images", "8192"], 60,
+    "compiled-peer": Part(
+        [*ENGINE, "--n", "4096", "--batch", "1024", "--precision", "bf16", "--peers", "compiled"],
+        80,
     ),
+    "conventional-32": Part(
+        ["benchmarks/conventional.py", "--size", "32", "--precision", "bf16", "--rounds", "1",
+         "--batches", "256", "1024", "--compile"], 130,
+    ),
+    "conventional-64": Part(
+        ["benchmarks/conventional.py", "--size", "64", "--precision", "bf16", "--rounds", "1",
+         "--batches", "64", "256"], 70,
+    ),
+    "cold-start": Part(["benchmarks/cold_start.py", "--rounds", "2", "--engines", "cuda"], 80),
     "energy": Part(
-        ["benchmarks/gpu_energy.py", "--seconds", "15", "--batch-s", "3", "--precision", "bf16"],
-        100,
-    ),
-    "cold-start": Part(["benchmarks/cold_start.py", "--rounds", "2", "--engines", "cuda"], 60),
-    "conventional": Part(
-        ["benchmarks/conventional.py", "--precision", "bf16", "--rounds", "1"], 130,
+        ["benchmarks/gpu_energy.py", "--seconds", "10", "--batch-s", "2", "--precision", "bf16",
+         "--batches", "64", "1024"], 60,
     ),
 }  # fmt: skip
 

@@ -15,9 +15,8 @@ from un0.config import SEED_SIZE, ModelConfig
 from un0.engine import default_tile
 from un0.engine.base import Precision
 from un0.engine.folding import BLOCK_SIDE
-from un0.engine.fused_decoder import padded
+from un0.engine.precisions import FP8, Numbers, coupling_numbers, decoder_numbers
 
-ITEM_BYTES: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "fp8-full": 1}
 # Libraries' workspaces (cuBLAS takes 32 MiB a stream on Hopper) and what fragments.
 WORKSPACE_BYTES = 256 * 2**20
 
@@ -90,40 +89,48 @@ def needed_bytes(weights: int, image: int, tile: int) -> int:
 def weights_bytes(config: ModelConfig, precision: Precision) -> int:
     """What a prepared model keeps on the device. Enlarging kernels have 4x4 taps for their 3x3,
     and that of colours makes blocks of pixels."""
-    item = ITEM_BYTES.get(precision, 4)
-    rest = max(item, 2)  # fp8 is for K, and for the decoder if at all
+    coupling, maps, last = _kinds(precision)
     n, m = config.n, config.n_cond
-    total = item * n * n + rest * config.num_classes * m * n + 4 * (n + m + m * m)
-    channels = _channels(config, precision)
-    # Of a convolution's weight, and of an output channel: its bias, or a factor and a bias in fp32.
-    weight, channel = (4, 4) if precision == "fp32" else (_map_item(precision), 8)
-    for c_in, c_out in pairwise(channels):
-        total += c_out * (weight * (16 * c_in + 9 * c_out) + 2 * channel)
-    taps = 9 if precision == "fp32" else (BLOCK_SIDE * (BLOCK_SIDE + 2)) ** 2
-    return total + 3 * (rest * taps * channels[-1] + 4)
-
-
-def _channels(config: ModelConfig, precision: Precision) -> list[int]:
-    return [c if precision == "fp32" else padded(c) for c in config.channels]
-
-
-def _map_item(precision: Precision) -> int:
-    """Bytes of a number in all maps of the decoder but the last."""
-    return 1 if precision == "fp8-full" else max(ITEM_BYTES.get(precision, 4), 2)
+    drive = config.num_classes * m * n * _plain_item(precision)
+    total = n * n * _weight_item(coupling) + drive + 4 * (n + m + m * m)
+    channels = [maps.padded(c) for c in config.channels]
+    for c_in, c_out in pairwise(channels):  # weights, and a factor and a bias an output channel
+        total += c_out * (_weight_item(maps) * (16 * c_in + 9 * c_out) + 2 * 8)
+    taps = (BLOCK_SIDE * (BLOCK_SIDE + 2)) ** 2
+    return total + 3 * (_weight_item(last) * taps * channels[-1] + 8)
 
 
 def image_bytes(config: ModelConfig, precision: Precision) -> int:
-    """Activations of one image at their peak: while integrating, or in one of the convolutions."""
-    item = ITEM_BYTES.get(precision, 4)
-    rest, inner = max(item, 2), _map_item(precision)
+    """Activations of one image. What integrating needs is not given back before decoding, which
+    wants larger pieces; maps take turns in two buffers."""
+    coupling, maps, last = _kinds(precision)
     n, m = config.n, config.n_cond
-    phases = 4 * (n + m)
+    phases = 4 * (n + m) + 2 * 4 * n
     waves = 8 * m * config.num_steps
-    integrating = phases + waves + 2 * 4 * n + 2 * n * (rest + 2 * item)
+    swings = 2 * n * (_plain_item(precision) + 2 * _weight_item(coupling))  # and their product
     sides = [SEED_SIZE * 2**block for block in range(config.num_blocks + 1)]
-    values = [side**2 * c for side, c in zip(sides, _channels(config, precision), strict=True)]
-    widest = max(inner * (max(small, large) + large) for small, large in pairwise(values))
-    decoding = phases + 4 * n + max(widest, (inner + rest) * values[-1])
-    decoding += inner * values[0]  # the first map stays until the end
-    levels = 2 * 3 * sides[-1] ** 2  # two tiles on their way to the host
-    return int(max(integrating, decoding) + levels)
+    first, *values = (
+        side**2 * maps.width(c) for side, c in zip(sides, config.channels, strict=True)
+    )
+    item = maps.dtype.itemsize
+    buffers = item * values[-1] + max(
+        [item * value for value in values[:-1]] + [last.dtype.itemsize * values[-1]]
+    )
+    levels = 3 * 3 * sides[-1] ** 2  # and two tiles on their way to the host
+    return int(phases + waves + swings + item * first + buffers + levels)
+
+
+def _kinds(precision: Precision) -> tuple[Numbers, Numbers, Numbers]:
+    """Of K, of maps, and of the last map."""
+    maps = decoder_numbers(precision)
+    return coupling_numbers(precision), maps, Numbers(torch.bfloat16) if maps.dtype == FP8 else maps
+
+
+def _weight_item(numbers: Numbers) -> int:
+    """Bytes of a number on the side of the product that has three halves."""
+    return numbers.dtype.itemsize * (3 if numbers.split else 1)
+
+
+def _plain_item(precision: Precision) -> int:
+    """Bytes of the drive, and of what a product with K is rounded to."""
+    return 4 if precision == "fp32" else 2

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from un0.engine.base import Precision, exact_cuda
 from un0.engine.fused import Decoding, FusedModel, Ops
+from un0.engine.precisions import Numbers
 from un0.model import Un0Model
 
 logger = logging.getLogger(__name__)
@@ -194,7 +195,7 @@ def best_ops(device: torch.device) -> Ops:
         from un0.engine import triton_ops
 
         # A first launch builds Triton's launcher, which takes a C compiler.
-        triton_ops.encode(torch.zeros(1, 16, device=device), torch.float32, 1.0)
+        triton_ops.encode(torch.zeros(1, 16, device=device), Numbers(torch.float32))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # no package, no compiler, or whatever else it lacks

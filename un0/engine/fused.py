@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from un0.config import ModelConfig
 from un0.engine import torch_ops
 from un0.engine.base import DTYPES, FP8_PRECISIONS, Precision
-from un0.engine.fused_decoder import FP8, FP8_MAX, FP8_SWING, FusedDecoder
+from un0.engine.fused_decoder import FusedDecoder
 from un0.engine.library_decoder import LibraryDecoder
+from un0.engine.precisions import FP8, Numbers, coupling_numbers, decoder_numbers
 from un0.engine.torch_ops import PIXELS, pixel_order
 from un0.model import Un0Model
 
@@ -55,7 +56,8 @@ class FusedModel:
 
     precision: of products and convolutions. "fp8" rounds K to e4m3 with a scale of its own and
     keeps the drive and the decoder in bf16; "fp8-full" has the decoder in e4m3 too, and always
-    fused. decoding: None takes what is faster, ``default_decoding``.
+    fused. decoding: None takes what is faster, ``default_decoding``. With "fused", fp32 is two
+    halves (``un0.engine.precisions``), of K too; with "library" it is libraries' fp32.
     """
 
     def __init__(
@@ -68,10 +70,12 @@ class FusedModel:
     ) -> None:
         c = self.config = model.config
         self.ops = ops
-        fp8 = precision in FP8_PRECISIONS
-        self.dtype = torch.bfloat16 if fp8 else DTYPES[precision]
-        self.swing_dtype = FP8 if fp8 else self.dtype
-        self.swing_scale = FP8_SWING if fp8 else 1.0
+        self.dtype = torch.bfloat16 if precision in FP8_PRECISIONS else DTYPES[precision]
+        fused = precision == "fp8-full" or (decoding or default_decoding(ops)) == "fused"
+        plain = Numbers(self.dtype, channels=1)
+        self.coupling = coupling_numbers(precision)
+        if self.coupling.split and not fused:
+            self.coupling = plain
 
         def on_device(parameter: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
             return parameter.detach().to(device, dtype)
@@ -79,16 +83,21 @@ class FusedModel:
         # All rates carry the step length, so that they state a step's change.
         dt = c.integration_time / c.num_steps
         scale = c.coupling_scale * dt
+        self.pull_unit = 1.0
         # Allocations of their own: cuBLAS wants some kinds of scales at multiples of 16 bytes.
         self.swing_unscale, self.K_unscale = (torch.ones((), device=device) for _ in range(2))
-        if fp8:
+        if self.coupling.largest is None:
+            self.K_NN = _coupling(model.K, device, self.coupling, scale)
+        else:
             largest = torch.stack([b.abs().amax() for b in coupling_blocks(model.K, device)]).amax()
             largest = largest.clamp(min=1e-30)  # of a K that is all zero
-            self.swing_unscale.fill_(1 / FP8_SWING)
-            self.K_unscale.copy_(largest * scale / FP8_MAX)
-            self.K_NN = _coupling(model.K, device, FP8, FP8_MAX / largest)
-        else:
-            self.K_NN = _coupling(model.K, device, self.dtype, scale)
+            self.K_NN = _coupling(model.K, device, self.coupling, self.coupling.largest / largest)
+            unit = largest * scale / self.coupling.largest
+            if self.coupling.split:
+                self.pull_unit = unit.item() if device.type != "meta" else 1.0
+            else:
+                self.swing_unscale.fill_(1 / self.coupling.swing)
+                self.K_unscale.copy_(unit)
         K_cond_MM = on_device(model.K_cond) * (c.conditioning_scale * dt)
         self.K_cond_MM = K_cond_MM.fill_diagonal_(0)
         drive_CNM = on_device(model.K_drive, self.dtype) * (c.conditioning_scale * dt)
@@ -96,14 +105,14 @@ class FusedModel:
         self.omega_N = pixel_order(on_device(model.omega)[None] * dt)[0]
         self.omega_cond_M = on_device(model.omega_cond) * dt
         parameters = [on_device(p) for p in model.decoder.parameters()]
-        self.map_dtype = FP8 if precision == "fp8-full" else self.dtype
-        decoding = decoding or default_decoding(precision, ops)
         self.decoder: FusedDecoder | LibraryDecoder
-        if decoding == "fused" or precision == "fp8-full":
-            self.decoder = FusedDecoder(parameters, self.map_dtype, ops)
-            if self.map_dtype == FP8:
+        if fused:
+            self.features = decoder_numbers(precision)
+            self.decoder = FusedDecoder(parameters, self.features, ops)
+            if self.features.usual_max is not None:
                 self.decoder.find_scales(self._features(self._sample(device)), torch_ops.convolve)
         else:
+            self.features = plain
             self.decoder = LibraryDecoder(parameters, self.dtype, ops)
 
     @property
@@ -114,62 +123,62 @@ class FusedModel:
 
     def from_seed(self, seed: Tensor, indices_B: Tensor, class_ids_B: Tensor) -> Tensor:
         """Images uint8 (B, H, W, 3) of image indices int64 (B,). seed: int64, one element."""
+        return self.decode(self.settle(seed, indices_B, class_ids_B))
+
+    def settle(self, seed: Tensor, indices_B: Tensor, class_ids_B: Tensor) -> Tensor:
+        """Their settled phases (B, N), in pixel order."""
         c = self.config
         theta_BN, phi_BM = self.ops.initial_phases(seed, indices_B, c.n, c.n_cond)
-        return self._images(theta_BN, phi_BM, class_ids_B)
+        return self.integrate(theta_BN, phi_BM, class_ids_B)
 
     def from_phases(self, initial_phases: Tensor, class_ids_B: Tensor) -> Tensor:
         """Images uint8 (B, H, W, 3) of phases (B, n + n_cond) in the model's order."""
         theta, phi = initial_phases.split([self.config.n, self.config.n_cond], dim=1)
-        return self._images(pixel_order(theta), phi.contiguous(), class_ids_B)
-
-    def _images(self, theta_BN: Tensor, phi_BM: Tensor, class_ids_B: Tensor) -> Tensor:
-        return self.decode(self.integrate(theta_BN, phi_BM, class_ids_B))
+        return self.decode(self.integrate(pixel_order(theta), phi.contiguous(), class_ids_B))
 
     def integrate(self, theta_BN: Tensor, phi_BM: Tensor, class_ids_B: Tensor) -> Tensor:
         """Settled main phases (B, N), in pixel order as the initial ones are."""
         waves_SB2M = self.ops.conditioning_waves(
             phi_BM, self.omega_cond_M, self.K_cond_MM, self.config.num_steps
         )
-        swings_B2N = self.ops.encode(theta_BN, self.swing_dtype, self.swing_scale)
+        swings = self.ops.encode(theta_BN, self.coupling)
         for wave_B2M in waves_SB2M:
-            theta_BN, swings_B2N = self.ops.advance(
-                theta_BN, self._pull(swings_B2N), self.omega_N, self.drive_CMN, class_ids_B,
-                wave_B2M, self.swing_dtype, self.swing_scale,
+            theta_BN, swings = self.ops.advance(
+                theta_BN, self._pull(swings), self.pull_unit, self.omega_N, self.drive_CMN,
+                class_ids_B, wave_B2M, self.coupling,
             )  # fmt: skip
         return theta_BN
 
-    def _pull(self, swings_B2N: Tensor) -> Tensor:
+    def _pull(self, swings: Tensor) -> Tensor:
         """The product with K, (B, 2, N)."""
-        rows = swings_B2N.flatten(0, 1)
-        if self.swing_dtype != FP8:
-            return F.linear(rows, self.K_NN).view_as(swings_B2N)
-        product = torch._scaled_mm(
-            rows,
-            self.K_NN.T,
-            self.swing_unscale,
-            self.K_unscale,
-            out_dtype=self.dtype,
-            use_fast_accum=True,
-        )
-        return product.view_as(swings_B2N)
+        rows, K = swings.flatten(0, 1), self.K_NN
+        if self.coupling.dtype == FP8:
+            product = torch._scaled_mm(
+                rows, K.T, self.swing_unscale, self.K_unscale, out_dtype=self.dtype,
+                use_fast_accum=True,
+            )  # fmt: skip
+        elif self.coupling.split and rows.device.type == "cuda":
+            product = torch.mm(rows, K.T, out_dtype=torch.float32)
+        elif self.coupling.split:
+            product = F.linear(rows.float(), K.float())
+        else:
+            product = F.linear(rows, K)
+        pull: Tensor = product.unflatten(0, (-1, 2))
+        return pull
 
     def decode(self, theta_BN: Tensor) -> Tensor:
         """Images uint8 (B, H, W, 3) of settled phases."""
         return self.decoder(self._features(theta_BN))
 
     def _features(self, theta_BN: Tensor) -> Tensor:
-        """The decoder's first map (B, 4, 4, C) in its own precision."""
-        scale = FP8_SWING if self.map_dtype == FP8 else 1.0
-        reference_B = self._reference(theta_BN)
-        features: Tensor = self.ops.read_out(theta_BN, reference_B, self.map_dtype, scale)
+        """The decoder's first map (B, 4, 4, width)."""
+        features: Tensor = self.ops.read_out(theta_BN, self._reference(theta_BN), self.features)
         return features
 
     def _sample(self, device: torch.device) -> Tensor:
         """Settled phases of a few images of seed 0 whose classes are spread over all there are."""
-        c, indices = self.config, torch.arange(SAMPLES, device=device)
-        theta_BN, phi_BM = self.ops.initial_phases(indices[:1], indices, c.n, c.n_cond)
-        return self.integrate(theta_BN, phi_BM, indices * c.num_classes // SAMPLES)
+        indices = torch.arange(SAMPLES, device=device)
+        return self.settle(indices[:1], indices, indices * self.config.num_classes // SAMPLES)
 
     def _reference(self, theta_BN: Tensor) -> Tensor:
         """What the phases are relative to, (B,). Oscillator 0 comes first in either order."""
@@ -180,9 +189,9 @@ class FusedModel:
         return theta_BN.new_zeros(len(theta_BN))
 
 
-def default_decoding(precision: Precision, ops: Ops) -> Decoding:
-    """Kernels of our own for what tensor cores multiply, where Triton runs them."""
-    return "library" if precision == "fp32" or ops is torch_ops else "fused"
+def default_decoding(ops: Ops) -> Decoding:
+    """Kernels of our own, where Triton runs them."""
+    return "library" if ops is torch_ops else "fused"
 
 
 def coupling_blocks(K_NN: Tensor, device: torch.device) -> Iterator[Tensor]:
@@ -195,9 +204,11 @@ def coupling_blocks(K_NN: Tensor, device: torch.device) -> Iterator[Tensor]:
 
 
 def _coupling(
-    K_NN: Tensor, device: torch.device, dtype: torch.dtype, scale: float | Tensor
+    K_NN: Tensor, device: torch.device, numbers: Numbers, scale: float | Tensor
 ) -> Tensor:
-    out = torch.empty(K_NN.shape, dtype=dtype, device=device)
+    """K (N, N) or, split, (N, 3 N)."""
+    n = len(K_NN)
+    out = torch.empty(n, n * (3 if numbers.split else 1), dtype=numbers.dtype, device=device)
     for rows, block in zip(out.chunk(PIXELS), coupling_blocks(K_NN, device), strict=True):
-        rows.copy_(block.mul_(scale))
+        rows.copy_(numbers.keep_weight(block.mul_(scale)))
     return out

@@ -95,31 +95,47 @@ def conditioning_waves(phi, omega, K, waves, B, M, num_steps, WIDTH: tl.constexp
 
 
 @_kernel
-def swing(theta, reference, out, scale, N, GROUP, BLOCK: tl.constexpr):
-    """sin and cos of theta - reference; within each GROUP of oscillators all sin, then all cos."""
+def swing(
+    theta, reference, out, scale, N, GROUP, STRIDE, COS, PART, PARTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """sin of theta - reference, and cos of it COS later; a GROUP of oscillators has STRIDE."""
     row = tl.program_id(1).to(tl.int64)
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = n < N
     x = tl.load(theta + row * N + n, mask=inside, other=0.0) - tl.load(reference + row)
     sin, cos = _sin_cos(x)
-    place = row * 2 * N + n // GROUP * (2 * GROUP) + n % GROUP
-    kind = out.dtype.element_ty
-    tl.store(out + place, (sin * scale).to(kind), mask=inside)
-    tl.store(out + place + GROUP, (cos * scale).to(kind), mask=inside)
+    place = out + (row * (N // GROUP) + n // GROUP) * STRIDE + n % GROUP
+    store_parts(place, sin * scale, inside, PART, PARTS)
+    store_parts(place + COS, cos * scale, inside, PART, PARTS)
+
+
+@_kernel
+def store_parts(place, x, inside, PART, PARTS: tl.constexpr):
+    """x as one number, as high and low half, or as high, low and high, PART apart."""
+    high = x.to(place.dtype.element_ty)
+    tl.store(place, high, mask=inside)
+    if PARTS > 1:
+        low = (x - high.to(tl.float32)).to(place.dtype.element_ty)
+        tl.store(place + PART, low, mask=inside)
+    if PARTS > 2:
+        tl.store(place + 2 * PART, high, mask=inside)
 
 
 @_kernel
 def advance(
-    theta, pull, omega, drive, class_ids, wave, new_theta, swings, scale, N, M, BLOCK: tl.constexpr
-):
+    theta, pull, pull_unit, omega, drive, class_ids, wave, new_theta, swings, scale, N, M,
+    PARTS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(1).to(tl.int64)
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = n < N
     x = tl.load(theta + row * N + n, mask=inside, other=0.0)
     pull_sin = tl.load(pull + row * 2 * N + n, mask=inside, other=0.0).to(tl.float32)
     pull_cos = tl.load(pull + row * 2 * N + N + n, mask=inside, other=0.0).to(tl.float32)
+    pull_sin, pull_cos = pull_sin * pull_unit, pull_cos * pull_unit
     class_id = tl.load(class_ids + row)
-    for m in tl.range(M, loop_unroll_factor=8):  # so that loads do not wait for one another
+    for m in range(M):
         d = tl.load(drive + (class_id * M + m) * N + n, mask=inside, other=0.0).to(tl.float32)
         pull_sin += d * tl.load(wave + row * 2 * M + m)
         pull_cos += d * tl.load(wave + row * 2 * M + M + m)
@@ -127,11 +143,10 @@ def advance(
     sin, cos = _sin_cos(x)
     x += rate + cos * pull_sin - sin * pull_cos
     tl.store(new_theta + row * N + n, x, mask=inside)
-    kind = swings.dtype.element_ty
-    out = swings + row * 2 * N + n
+    place = swings + row * 2 * PARTS * N + n
     sin, cos = _sin_cos(x)
-    tl.store(out, (sin * scale).to(kind), mask=inside)
-    tl.store(out + N, (cos * scale).to(kind), mask=inside)
+    store_parts(place, sin * scale, inside, N, PARTS)
+    store_parts(place + PARTS * N, cos * scale, inside, N, PARTS)
 
 
 @_kernel

@@ -18,6 +18,7 @@ from un0.config import SEED_SIZE
 from un0.engine import torch_ops, triton_conv
 from un0.engine import triton_kernels as kernels
 from un0.engine.folding import BLOCK_SIDE
+from un0.engine.precisions import Numbers
 
 try:
     from triton.tools.tensor_descriptor import TensorDescriptor
@@ -55,39 +56,50 @@ def conditioning_waves(phi_BM: Tensor, omega_M: Tensor, K_MM: Tensor, num_steps:
     return waves
 
 
-def encode(theta_BN: Tensor, dtype: torch.dtype, scale: float) -> Tensor:
+def encode(theta_BN: Tensor, numbers: Numbers) -> Tensor:
     rows, n = theta_BN.shape
-    out = theta_BN.new_empty(rows, 2, n, dtype=dtype)
-    reference_B = theta_BN.new_zeros(rows)
-    kernels.swing[_grid(theta_BN)](theta_BN, reference_B, out, scale, n, n, BLOCK=BLOCK)
+    parts = 3 if numbers.split else 1
+    out = theta_BN.new_empty(rows, 2, parts * n, dtype=numbers.dtype)
+    kernels.swing[_grid(theta_BN)](
+        theta_BN, theta_BN.new_zeros(rows), out, numbers.swing, n, n, 2 * parts * n, parts * n, n,
+        PARTS=parts, BLOCK=BLOCK,
+    )  # fmt: skip
     return out
 
 
 def advance(
     theta_BN: Tensor,
     pull_B2N: Tensor,
+    pull_unit: float,
     omega_N: Tensor,
     drive_CMN: Tensor,
     class_ids_B: Tensor,
     wave_B2M: Tensor,
-    dtype: torch.dtype,
-    scale: float,
+    numbers: Numbers,
 ) -> tuple[Tensor, Tensor]:
     rows, n = theta_BN.shape
+    parts = 3 if numbers.split else 1
     new_theta_BN = torch.empty_like(theta_BN)
-    swings = theta_BN.new_empty(rows, 2, n, dtype=dtype)
+    swings = theta_BN.new_empty(rows, 2, parts * n, dtype=numbers.dtype)
     kernels.advance[_grid(theta_BN)](
-        theta_BN, pull_B2N, omega_N, drive_CMN, class_ids_B, wave_B2M, new_theta_BN, swings,
-        scale, n, drive_CMN.shape[1], BLOCK=BLOCK,
+        theta_BN, pull_B2N, pull_unit, omega_N, drive_CMN, class_ids_B, wave_B2M, new_theta_BN,
+        swings, numbers.swing, n, drive_CMN.shape[1], PARTS=parts, BLOCK=BLOCK,
     )  # fmt: skip
     return new_theta_BN, swings
 
 
-def read_out(theta_BN: Tensor, reference_B: Tensor, dtype: torch.dtype, scale: float) -> Tensor:
+def read_out(theta_BN: Tensor, reference_B: Tensor, numbers: Numbers) -> Tensor:
     rows, n = theta_BN.shape
     channels = n // SEED_SIZE**2
-    out = theta_BN.new_empty(rows, SEED_SIZE, SEED_SIZE, 2 * channels, dtype=dtype)
-    kernels.swing[_grid(theta_BN)](theta_BN, reference_B, out, scale, n, channels, BLOCK=BLOCK)
+    width = numbers.width(2 * channels)
+    make = torch.empty if numbers.padded(2 * channels) == 2 * channels else torch.zeros
+    out = make(
+        rows, SEED_SIZE, SEED_SIZE, width, dtype=numbers.dtype, device=theta_BN.device
+    )  # fmt: skip
+    kernels.swing[_grid(theta_BN)](
+        theta_BN, reference_B, out, numbers.swing, n, channels, width, channels,
+        numbers.padded(2 * channels), PARTS=2 if numbers.split else 1, BLOCK=BLOCK,
+    )  # fmt: skip
     return out
 
 
@@ -101,30 +113,29 @@ def bias_and_leak(x_BCHW: Tensor, bias_C: Tensor) -> Tensor:
 
 
 def convolve(
-    x_BHWC: Tensor, weight_PTNC: Tensor, factor_N: Tensor, bias_N: Tensor, dtype: torch.dtype
-) -> Tensor:
-    b, h, w, c = x_BHWC.shape
+    x_BHWC: Tensor, weight_PTNC: Tensor, factor_N: Tensor, bias_N: Tensor, out: Tensor
+) -> None:
+    b, h, w, width = x_BHWC.shape
     phases, n = len(weight_PTNC), weight_PTNC.shape[2]
-    side, grow = (2, 2) if phases == 4 else (3, 1)
-    out = x_BHWC.new_empty(b, h * grow, w * grow, n, dtype=dtype)
-    rest = (factor_N, bias_N, out, b * h * w, h, w, c, n)
-    item = x_BHWC.element_size()
-    boxes = box_blocks(n, item)
-    box = box_of(boxes.m, h, w) if item <= 2 and c * item >= BOX_BYTES else None
+    split = torch_ops.is_split(x_BHWC, weight_PTNC)
+    c, item = width // 2 if split else width, x_BHWC.element_size()
+    blocks = box_blocks(c, n, item, split)
+    box = box_of(blocks.m, h, w) if item <= 2 and c * item >= BOX_BYTES else None
+    kernel, x, weight, sizes = triton_conv.convolve, x_BHWC, weight_PTNC, {}
     if box is not None and has_boxes(x_BHWC.device):
-        kernel, blocks = triton_conv.convolve_boxes, boxes
+        kernel = triton_conv.convolve_boxes
         x = TensorDescriptor.from_tensor(x_BHWC, [*box, blocks.k])
         weight = TensorDescriptor.from_tensor(weight_PTNC.flatten(0, 1), [1, blocks.n, blocks.k])
         sizes = dict(zip(("IMAGES", "ROWS", "COLUMNS"), box, strict=True))
     else:
-        kernel, blocks = triton_conv.convolve, conv_blocks(c, n, item)
-        x, weight, sizes = x_BHWC, weight_PTNC, {"BLOCK_M": blocks.m}
+        blocks = conv_blocks(c, n, item)
+        sizes = {"BLOCK_M": blocks.m}
     grid = (triton.cdiv(b * h * w, blocks.m) * phases * triton.cdiv(n, blocks.n),)
     kernel[grid](
-        x, weight, *rest, TAPS=side, **sizes, BLOCK_N=blocks.n, BLOCK_K=blocks.k,
+        x, weight, factor_N, bias_N, out, b * h * w, h, w, c, n, SPLIT=split,
+        TAPS=2 if phases == 4 else 3, **sizes, BLOCK_N=blocks.n, BLOCK_K=blocks.k,
         num_warps=blocks.warps, num_stages=blocks.stages,
     )  # fmt: skip
-    return out
 
 
 class Blocks(NamedTuple):
@@ -155,9 +166,10 @@ def conv_blocks(c: int, n: int, item: int) -> Blocks:
     return Blocks(128, block_n, block_k, 8 if block_n == 128 else 4, 3)
 
 
-def box_blocks(n: int, item: int) -> Blocks:
-    """For boxes, to n channels: rows of 128 bytes are what the copy engine likes best."""
-    block_k = 128 // item
+def box_blocks(c: int, n: int, item: int, split: bool) -> Blocks:
+    """For boxes: rows of 128 bytes are what the copy engine likes best; of halves a slice must not
+    reach into the next."""
+    block_k = 64 // item if split and c * item % 128 else 128 // item
     if n <= 64:
         return Blocks(256, max(32, triton.next_power_of_2(n)), block_k, 8, 3)
     return Blocks(128, 128, block_k, 4, 4) if item == 1 else Blocks(256, 128, block_k, 8, 3)
@@ -180,14 +192,15 @@ def has_boxes(device: torch.device) -> bool:
     return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] == 9
 
 
-def colours(x_BHWC: Tensor, weight_TNC: Tensor, bias_3: Tensor) -> Tensor:
-    b, h, w, c = x_BHWC.shape
+def colours(x_BHWC: Tensor, weight_TNC: Tensor, factor_3: Tensor, bias_3: Tensor) -> Tensor:
+    b, h, w, width = x_BHWC.shape
+    split = torch_ops.is_split(x_BHWC, weight_TNC)
+    c, item = width // 2 if split else width, x_BHWC.element_size()
     out = x_BHWC.new_empty(b, h, w, 3, dtype=torch.uint8)
     blocks = b * h * w // BLOCK_SIDE**2
-    block_k = min(128 // x_BHWC.element_size(), triton.next_power_of_2(c))
     triton_conv.colours[(triton.cdiv(blocks, 128),)](
-        x_BHWC, weight_TNC, bias_3, out, blocks, h, w, c,
-        SIDE=BLOCK_SIDE, BLOCK_M=128, BLOCK_N=64, BLOCK_K=block_k, num_warps=8, num_stages=4,
+        x_BHWC, weight_TNC, factor_3, bias_3, out, blocks, h, w, c, SPLIT=split, SIDE=BLOCK_SIDE,
+        BLOCK_M=128, BLOCK_N=64, BLOCK_K=conv_blocks(c, 64, item).k, num_warps=8, num_stages=4,
     )  # fmt: skip
     return out
 
