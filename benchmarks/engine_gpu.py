@@ -45,7 +45,7 @@ from un0.work import gemm_peak_flops_per_s, images_flops
 
 SIZES = [released.config.n for released in RELEASED.values()]
 BATCHES = [1, 16, 64, 256, 1024, 4096]
-TILES_A_CALL = 8  # so that copies overlap with the next tile
+TILES_A_CALL = 32  # as a shard has: copies overlap with the next tile, but not with the last
 COMPARED = 64  # images whose levels are compared with the readable model in fp32
 # Dense bf16 TFLOP/s of NVIDIA's data sheets.
 DATA_SHEET_TFLOPS = {

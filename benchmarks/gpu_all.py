@@ -45,8 +45,11 @@ PARTS: dict[str, Part] = {
          "fp8-full"], 40,
     ),
     "sizes": Part(
-        [*ENGINE, *SIZES, *LARGE, "--precision", "fp32", "bf16", "fp8", "fp8-full",
-         "--peers", "eager"], 180,
+        [*ENGINE, *SIZES, *LARGE, "--precision", "bf16", "fp8-full", "--peers"], 110,
+    ),
+    "against-eager": Part(
+        [*ENGINE, *SIZES, "--batch", "256", "1024", "--precision", "fp32", "bf16", "fp8",
+         "fp8-full", "--peers", "eager"], 120,
     ),
     "small-batches": Part(
         [*ENGINE, *SIZES, "--batch", "1", "16", "64", "--precision", "bf16", "--window", "1",
@@ -66,13 +69,13 @@ PARTS: dict[str, Part] = {
     ),
     "conventional-32": Part(
         ["benchmarks/conventional.py", "--size", "32", "--precision", "bf16", "--rounds", "1",
-         "--batches", "256", "1024", "--compile"], 130,
+         "--batches", "512", "--compile"], 100,
     ),
     "conventional-64": Part(
         ["benchmarks/conventional.py", "--size", "64", "--precision", "bf16", "--rounds", "1",
-         "--batches", "64", "256"], 70,
+         "--batches", "128"], 70,
     ),
-    "cold-start": Part(["benchmarks/cold_start.py", "--rounds", "2", "--engines", "cuda"], 80),
+    "cold-start": Part(["benchmarks/cold_start.py", "--rounds", "1", "--engines", "cuda"], 80),
     "energy": Part(
         ["benchmarks/gpu_energy.py", "--seconds", "10", "--batch-s", "2", "--precision", "bf16",
          "--batches", "64", "1024"], 60,
