@@ -11,10 +11,10 @@ help:
 
 setup: $(READY)
 
-# A torch that this Python already has (2.6 or newer, say a CUDA build in a container) is kept.
+# A torch that this Python already has (2.8 or newer, say a CUDA build in a container) is kept.
 $(READY): pyproject.toml infra/constraints.txt infra/s3-servers.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
-	@if $(PYTHON) -c 'import torch, sys; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6))' 2>/dev/null; \
+	@if $(PYTHON) -c 'import torch, sys; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 8))' 2>/dev/null; \
 	then $(PYTHON) -m venv --system-site-packages .venv; \
 	else $(PYTHON) -m venv .venv && $(BIN)/pip install --quiet $(TORCH); fi
 	$(BIN)/pip install --quiet --require-hashes --no-deps -r infra/s3-servers.txt

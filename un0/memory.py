@@ -13,7 +13,7 @@ import torch
 
 from un0.config import SEED_SIZE, ModelConfig
 from un0.engine import default_tile
-from un0.engine.base import Precision
+from un0.engine.base import DTYPES, FP8_PRECISIONS, Precision
 from un0.engine.folding import BLOCK_SIDE
 from un0.engine.precisions import FP8, Numbers, coupling_numbers, decoder_numbers
 
@@ -121,7 +121,9 @@ def image_bytes(config: ModelConfig, precision: Precision) -> int:
 
 
 def _kinds(precision: Precision) -> tuple[Numbers, Numbers, Numbers]:
-    """Of K, of maps, and of the last map."""
+    """Of K, of maps, and of the last map. What the GPU engine does not know is taken for fp32."""
+    if precision not in DTYPES and precision not in FP8_PRECISIONS:
+        precision = "fp32"
     maps = decoder_numbers(precision)
     return coupling_numbers(precision), maps, Numbers(torch.bfloat16) if maps.dtype == FP8 else maps
 
@@ -133,4 +135,4 @@ def _weight_item(numbers: Numbers) -> int:
 
 def _plain_item(precision: Precision) -> int:
     """Bytes of the drive, and of what a product with K is rounded to."""
-    return 4 if precision == "fp32" else 2
+    return 2 if precision in ("bf16", "fp16", *FP8_PRECISIONS) else 4

@@ -81,7 +81,9 @@ ANY_GPU = Gpu("", 10, 20, "hbm", "a cautious guess", 2024)
 
 # (low, nominal, high) shares of the peak that this project's engines get to. On a CPU more than
 # all of it: clocks rise, and a thread may have its core to itself.
+# An H100 got to 0.18 at n = 1024, 0.46 at 4096 and 0.6 at 16384 (docs/gpu.md).
 GPU_USE = (0.1, 0.3, 0.7)
+FP8_GAIN = {"fp8": 1.2, "fp8-full": 1.6}  # over halves, of the same H100 at n = 4096
 CPU_USE = (0.15, 0.5, 2.0)
 GUESS_USE = (0.02, 0.3, 3.0)  # of hardware that is in no table
 GUESS_POWER_W = 250.0
@@ -140,9 +142,13 @@ def prior_profile(
 
 def _gpu_prior(hardware: str, precision: Precision) -> _Prior:
     gpu = next((gpu for gpu in GPUS if re.search(gpu.name, hardware)), ANY_GPU)
-    # fp8 is at least as fast as halves; how much faster, nobody has measured.
-    half = precision in ("fp16", "fp8", "fp8-full") or (precision == "bf16" and gpu.bf16)
-    peak = 1e3 * (gpu.half_tflops if half else gpu.fp32_tflops)
+    peak = 1e3 * gpu.fp32_tflops
+    if precision == "fp32" and gpu.bf16:  # three products of halves (``un0.engine.precisions``)
+        peak = max(peak, 1e3 * gpu.half_tflops / 3)
+    elif precision == "fp16" or (precision == "bf16" and gpu.bf16):
+        peak = 1e3 * gpu.half_tflops
+    elif precision in FP8_GAIN:
+        peak = 1e3 * gpu.half_tflops * FP8_GAIN[precision]
     slow, usual, fast = GUESS_USE if gpu is ANY_GPU else GPU_USE
     design_mw = design_power_mw(hardware)
     design_w = GUESS_POWER_W if design_mw is None else design_mw / 1e3

@@ -26,9 +26,9 @@ triton_ops = pytest.importorskip("un0.engine.triton_ops")
 CPU = torch.device("cpu")
 CONFIGS: list[dict[str, Any]] = [
     {},
-    {"parameterization": "mup", "n_cond": 8, "relativization": "mean_relative"},
+    {"parameterization": "mup", "n_cond": 8, "relativization": "mean_relative", "num_blocks": 2},
     {"num_blocks": 4, "num_classes": 1000, "num_steps": 3, "n": 112, "n_cond": 1},
-    {"relativization": "absolute", "n": 16, "n_cond": 3, "integration_time": 2.5},
+    {"relativization": "absolute", "n": 16, "n_cond": 3, "integration_time": 2.5, "num_blocks": 2},
 ]
 
 
@@ -206,7 +206,7 @@ def test_sub_pixels_are_upsample_and_convolution(h: int, w: int) -> None:
 
 @pytest.mark.parametrize("decoding", DECODINGS)
 def test_every_decoder_gives_the_same_images(ops: Any, decoding: Decoding) -> None:
-    model = random_model(n=112)
+    model = random_model(n=112, num_blocks=2)
     fused = FusedModel(model, CPU, "fp32", ops, decoding)
     off = (fused.from_phases(*inputs(model)).int() - readable(model)).abs()
     assert off.max() <= 1

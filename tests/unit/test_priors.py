@@ -64,8 +64,28 @@ def test_images_per_s_follow_the_work_and_the_datasheet() -> None:
     assert rates == sorted(rates)
     # 989 of 312 TFLOP/s
     assert rates[3] / rates[2] == pytest.approx(989 / 312)
-    for fp8 in ("fp8", "fp8-full"):  # no slower than halves
-        assert performance(order[3], fp8).images_per_s == pytest.approx(rates[3])
+    # Three products of halves for one in fp32; tensor cores are what multiplies either.
+    assert performance(order[3], "fp32").images_per_s == pytest.approx(rates[3] / 3)
+    assert rates[3] < performance(order[3], "fp8").images_per_s
+    assert (
+        performance(order[3], "fp8").images_per_s < performance(order[3], "fp8-full").images_per_s
+    )
+
+
+@pytest.mark.parametrize(
+    ("gflop", "precision", "measured"),
+    [
+        (0.0891, "fp32", 800e3), (0.0891, "bf16", 1.99e6), (0.0891, "fp8-full", 2.12e6),
+        (1.104, "fp32", 148e3), (1.104, "bf16", 417e3), (1.104, "fp8-full", 652e3),
+        (19.89, "fp32", 10.1e3), (19.89, "bf16", 30.3e3), (19.89, "fp8-full", 52.0e3),
+    ],
+)  # fmt: skip
+def test_what_an_h100_did_is_within_its_prior(
+    gflop: float, precision: Precision, measured: float
+) -> None:
+    """docs/gpu.md; joules there are within the bounds too."""
+    usual = prior("NVIDIA H100 80GB HBM3", precision, gflop).curve[0].images_per_s
+    assert usual / 3 <= measured <= usual * 0.7 / 0.3
 
 
 def test_every_listed_gpu_has_its_own_power() -> None:

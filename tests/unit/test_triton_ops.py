@@ -315,16 +315,13 @@ def uses_no_stack(cubin):
 
 for x in (E, B):
     build_convolution(2048, 1024, 2, x, x)
-    build_convolution(416, 208, 3, x, x)
     build_convolution(64, 64, 3, x, B)
-    build_convolution(32, 32, 2, x, x)
-build_convolution(32, 32, 2, H, H)
-build_convolution(416, 208, 3, H, H)
 if CAPABILITY == 90:
     for x in (E, B, H):
-        for side in (4, 64):
-            build_convolution(512, 256, 2, x, x, side)
-            build_convolution(128, 64, 3, x, H if x == H else B, side)
+        build_convolution(32, 32, 2, x, x)
+        build_convolution(416, 208, 3, x, x)
+        build_convolution(512, 256, 2, x, x, 4)
+        build_convolution(128, 64, 3, x, H if x == H else B, 64)
 for x in (B, H):
     build_product(
         triton_conv.colours,
@@ -336,9 +333,9 @@ build(k.initial_phases, {"BLOCK": 256})
 build(k.conditioning_waves, {"WIDTH": 8})
 for out in (F, B, E, H):
     pull = {E: B, H: F}.get(out, out)
-    for parts in ((1, 2, 3) if out == H else (1,)):
-        build(k.swing, {"PARTS": parts, "BLOCK": 1024}, out=out)
-        build(k.advance, {"PARTS": parts, "BLOCK": 1024}, pull=pull, drive=pull, swings=out)
+    build(k.swing, {"PARTS": 2 if out == H else 1, "BLOCK": 1024}, out=out)
+    parts = 3 if out == H else 1
+    build(k.advance, {"PARTS": parts, "BLOCK": 1024}, pull=pull, drive=pull, swings=out)
 build(k.bias_and_leak, {"BLOCK": 1024}, x=B, bias=B)
 build(k.levels, {"BLOCK": 1024}, x=B, bias=B, out="*u8")
 """
