@@ -143,6 +143,22 @@ def test_a_decoder_of_zeros_can_be_fp8() -> None:
     assert torch.equal(images, FusedModel(model, CPU, "bf16").from_phases(*inputs(model)))
 
 
+@pytest.mark.parametrize("gain", [0.0, 1e-4, 1.0, 1e4])
+def test_halves_hold_models_of_any_scale(gain: float) -> None:
+    """Maps far above and far below what float16 holds, and none at all; K likewise."""
+    model = random_model()
+    with torch.no_grad():
+        weights = list(model.decoder.parameters())
+        for parameter in weights[:-2:2]:
+            parameter.mul_(gain)
+        weights[-2].mul_(1 / gain**6 if gain else 1)  # pictures stay pictures
+        model.K.mul_(min(gain, 1))
+    fused = FusedModel(model, CPU, "fp32", decoding="fused")
+    off = (fused.from_phases(*inputs(model)).int() - readable(model)).abs()
+    assert off.max() <= 1
+    assert (off > 0).double().mean() < 1e-3
+
+
 def test_both_sets_of_steps_draw_the_same_in_fp8(monkeypatch: pytest.MonkeyPatch) -> None:
     """To the eye: the interpreter cuts bf16 off and rounds some fp8 to half. It cannot multiply
     bf16 at all, as the convolution to colours does."""
