@@ -20,9 +20,9 @@ from un0.engine import triton_kernels as kernels
 from un0.engine.folding import BLOCK_SIDE
 from un0.engine.precisions import Numbers
 
-try:
+if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 6):
     from triton.tools.tensor_descriptor import TensorDescriptor
-except ImportError:  # before Triton 3.4
+else:  # older ones were not tried
     TensorDescriptor = None
 
 name = "triton"
@@ -92,10 +92,9 @@ def read_out(theta_BN: Tensor, reference_B: Tensor, numbers: Numbers) -> Tensor:
     rows, n = theta_BN.shape
     channels = n // SEED_SIZE**2
     width = numbers.width(2 * channels)
-    make = torch.empty if numbers.padded(2 * channels) == 2 * channels else torch.zeros
-    out = make(
-        rows, SEED_SIZE, SEED_SIZE, width, dtype=numbers.dtype, device=theta_BN.device
-    )  # fmt: skip
+    out = theta_BN.new_empty(rows, SEED_SIZE, SEED_SIZE, width, dtype=numbers.dtype)
+    if numbers.padded(2 * channels) > 2 * channels:
+        out.zero_()
     kernels.swing[_grid(theta_BN)](
         theta_BN, reference_B, out, numbers.swing, n, channels, width, channels,
         numbers.padded(2 * channels), PARTS=2 if numbers.split else 1, BLOCK=BLOCK,
