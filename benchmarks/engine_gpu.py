@@ -26,6 +26,7 @@ import re
 import statistics
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,16 +123,23 @@ def peer(model: Un0Model, device: torch.device, batch: int, compiled: bool) -> S
     return Side("compiled" if compiled else "eager", "bf16", make, None)
 
 
+@contextmanager
+def left_out_if_too_large(what: str) -> Iterator[None]:
+    """Say so, and go on, when memory runs out."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        print(f"{what}: left out, it does not fit into memory beside the others", file=sys.stderr)
+        torch.cuda.empty_cache()
+
+
 def sides_of(
     model: Un0Model, device: torch.device, batch: int, options: argparse.Namespace
 ) -> Iterator[Side]:
-    """Peers and ours; a peer that does not fit into memory is left out, and said so."""
+    """Peers and ours."""
     for name in options.peers:
-        try:
+        with left_out_if_too_large(f"{name}, n = {model.config.n}, batch {batch}"):
             yield peer(model, device, batch, name == "compiled")
-        except torch.OutOfMemoryError:
-            print(f"{name}, n = {model.config.n}, batch {batch}: out of memory", file=sys.stderr)
-            torch.cuda.empty_cache()
     for precision, decoding in itertools.product(options.precision, options.decoding):
         if precision != "fp8-full" or decoding != "library":  # it is always fused
             yield ours(model, device, precision, batch, decoding)
@@ -155,7 +163,9 @@ def measure(
     with Meter(device) as meter:
         for _ in range(options.rounds):
             for side in sides:
-                side.costs.append(meter.measure(side.make, options.window))
+                with left_out_if_too_large(f"{side.engine}, n = {n}, batch {batch}"):
+                    side.costs.append(meter.measure(side.make, options.window))
+    sides = [side for side in sides if side.costs]
     eager = next((side.images_per_s for side in sides if side.engine == "eager"), None)
     tflop = images_flops(model.config).sub_pixel / 1e12
     return [_row(n, batch, side, eager, tflop, peaks) for side in sides]
@@ -248,7 +258,7 @@ def main() -> None:
     for n, batch in itertools.product(options.n, options.batch):
         found = measure(n, batch, device, options, peaks)
         if not options.json:  # at once: a run may be cut short
-            if not rows:
+            if found and not rows:
                 show_heading(peaks, found[0]["energy_quality"])
             for row in found:
                 show(row)
