@@ -83,7 +83,7 @@ ANY_GPU = Gpu("", 10, 20, "hbm", "a cautious guess", 2024)
 # all of it: clocks rise, and a thread may have its core to itself.
 # An H100 got to 0.18 at n = 1024, 0.46 at 4096 and 0.6 at 16384 (docs/gpu.md).
 GPU_USE = (0.1, 0.3, 0.7)
-FP8_GAIN = {"fp8": 1.2, "fp8-full": 1.6}  # over halves, of the same H100 at n = 4096
+FP8_GAIN = {"fp8": 1.2, "fp8-full": 1.55}  # over halves, of the same H100 at n = 4096
 CPU_USE = (0.15, 0.5, 2.0)
 GUESS_USE = (0.02, 0.3, 3.0)  # of hardware that is in no table
 GUESS_POWER_W = 250.0

@@ -26,8 +26,16 @@ DEVIATION = 40.0  # of what the operands below make
 
 @pytest.fixture(autouse=True)
 def _exact() -> None:
-    needs("fp8-full")
     exact_cuda()
+
+
+@pytest.fixture(params=["boxes", "pixels"])
+def _kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels one by one are what GPUs without boxes take."""
+    if request.param == "pixels":
+        monkeypatch.setattr(triton_ops, "has_boxes", lambda _device: False)
+    elif not triton_ops.has_boxes(torch.device("cuda")):
+        pytest.skip("this GPU, or its Triton, has no boxes")
 
 
 def draw(*shape: int, seed: int) -> Tensor:
@@ -55,6 +63,7 @@ def made(ops: Any, given: tuple[Tensor, ...], kind: torch.dtype, parts: int = 1)
     return out
 
 
+@pytest.mark.usefixtures("_kernel")
 @pytest.mark.parametrize(("kind", "most"), [(FP8, 5e-3), (torch.bfloat16, 1e-4)])
 @pytest.mark.parametrize("enlarges", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -62,17 +71,20 @@ def test_sums_are_those_of_float32(
     shape: tuple[int, int, int, int], enlarges: bool, kind: torch.dtype, most: float
 ) -> None:
     """Tensor cores drop bits of long fp8 sums; what is lost must be far below e4m3's own 3.7 %."""
+    needs("fp8-full" if kind == FP8 else "bf16")
     given = operands(*shape, enlarges, kind)
     ours, expected = (made(ops, given, torch.float32) for ops in (triton_ops, torch_ops))
     assert (ours - expected).square().mean().sqrt() < most * expected.square().mean().sqrt()
 
 
+@pytest.mark.usefixtures("_kernel")
 @pytest.mark.parametrize("enlarges", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_maps_are_rounded_as_the_twin_does(
     shape: tuple[int, int, int, int], enlarges: bool
 ) -> None:
     """Near ties a number may go to its neighbour; beyond the range it saturates."""
+    needs("fp8-full")
     x, weight, factor, bias = operands(*shape, enlarges, FP8)
     given = (x, weight, factor * 4, bias)
     ours, expected = (made(ops, given, FP8).float() for ops in (triton_ops, torch_ops))
@@ -83,6 +95,7 @@ def test_maps_are_rounded_as_the_twin_does(
 
 
 def test_an_image_does_not_depend_on_its_neighbours() -> None:
+    needs("fp8-full")
     for c in (112, 208):  # pixel by pixel, and in boxes
         x, *conv = operands(300, 8, c, 104 + 8, True, FP8)
         whole = made(triton_ops, (x, *conv), FP8).float()
@@ -90,6 +103,7 @@ def test_an_image_does_not_depend_on_its_neighbours() -> None:
             assert torch.equal(made(triton_ops, (x[rows], *conv), FP8).float(), whole[rows])
 
 
+@pytest.mark.usefixtures("_kernel")
 @pytest.mark.parametrize("enlarges", [False, True])
 @pytest.mark.parametrize(
     ("rows", "side", "c", "n"), [(9, 16, 32, 32), (3, 4, 2048, 1024), (5, 8, 416, 224)]

@@ -73,19 +73,25 @@ def test_images_per_s_follow_the_work_and_the_datasheet() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gflop", "precision", "measured"),
+    ("gflop", "precision", "measured", "joules"),
     [
-        (0.0891, "fp32", 800e3), (0.0891, "bf16", 1.99e6), (0.0891, "fp8-full", 2.12e6),
-        (1.104, "fp32", 148e3), (1.104, "bf16", 417e3), (1.104, "fp8-full", 652e3),
-        (19.89, "fp32", 10.1e3), (19.89, "bf16", 30.3e3), (19.89, "fp8-full", 52.0e3),
+        (0.0891, "fp32", 800e3, 0.835e-3), (0.0891, "bf16", 1.99e6, 0.328e-3),
+        (0.0891, "fp8-full", 2.12e6, 0.263e-3), (1.104, "fp32", 148e3, 4.88e-3),
+        (1.104, "bf16", 417e3, 1.66e-3), (1.104, "fp8-full", 652e3, 1.06e-3),
+        (19.89, "fp32", 10.1e3, 68.5e-3), (19.89, "bf16", 30.3e3, 22.5e-3),
+        (19.89, "fp8-full", 52.0e3, 13.4e-3),
     ],
 )  # fmt: skip
 def test_what_an_h100_did_is_within_its_prior(
-    gflop: float, precision: Precision, measured: float
+    gflop: float, precision: Precision, measured: float, joules: float
 ) -> None:
-    """docs/gpu.md; joules there are within the bounds too."""
-    usual = prior("NVIDIA H100 80GB HBM3", precision, gflop).curve[0].images_per_s
+    """docs/gpu.md."""
+    point = prior("NVIDIA H100 80GB HBM3", precision, gflop).curve[0]
+    usual = point.images_per_s
     assert usual / 3 <= measured <= usual * 0.7 / 0.3
+    assert point.low_j is not None
+    assert point.high_j is not None
+    assert point.low_j <= joules <= point.high_j
 
 
 def test_every_listed_gpu_has_its_own_power() -> None:

@@ -28,7 +28,7 @@ from un0.model import Un0Model
 # How the decoder is computed: by libraries' convolutions, or by kernels of our own.
 Decoding = Literal["library", "fused"]
 DECODINGS: tuple[str, ...] = get_args(Decoding)
-SAMPLES = 16  # images that the scales of the fp8 decoder are found with
+SAMPLES = 16  # images that the scales of maps are found with
 
 
 class Ops(Protocol):
@@ -71,7 +71,7 @@ class FusedModel:
         c = self.config = model.config
         self.ops = ops
         self.dtype = torch.bfloat16 if precision in FP8_PRECISIONS else DTYPES[precision]
-        fused = precision == "fp8-full" or (decoding or default_decoding(ops)) == "fused"
+        fused = precision == "fp8-full" or (decoding or default_decoding(ops, device)) == "fused"
         plain = Numbers(self.dtype, channels=1)
         self.coupling = coupling_numbers(precision)
         if self.coupling.split and not fused:
@@ -110,7 +110,7 @@ class FusedModel:
             self.features = decoder_numbers(precision)
             self.decoder = FusedDecoder(parameters, self.features, ops)
             if self.features.usual_max is not None:
-                self.decoder.find_scales(self._features(self._sample(device)), torch_ops.convolve)
+                self.decoder.find_scales(self._features(self._sample(device)))
         else:
             self.features = plain
             self.decoder = LibraryDecoder(parameters, self.dtype, ops)
@@ -189,9 +189,15 @@ class FusedModel:
         return theta_BN.new_zeros(len(theta_BN))
 
 
-def default_decoding(ops: Ops) -> Decoding:
-    """Kernels of our own, where Triton runs them."""
-    return "library" if ops is torch_ops else "fused"
+def default_decoding(ops: Ops, device: torch.device) -> Decoding:
+    """Kernels of our own where Triton runs, and for NVIDIA's tensor cores from Ampere on: what it
+    makes for others multiplies without them."""
+    if ops is torch_ops:
+        return "library"
+    if device.type != "cuda":
+        return "fused"
+    known = torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+    return "fused" if known else "library"
 
 
 def coupling_blocks(K_NN: Tensor, device: torch.device) -> Iterator[Tensor]:

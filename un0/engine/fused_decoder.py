@@ -92,12 +92,8 @@ class FusedDecoder:
         convs = [*self.convs, self.colours]
         return [t for conv in convs for t in (conv.weight_PTNC, conv.factor_N, conv.bias_N)]
 
-    def find_scales(self, features_BHWC: Tensor, convolve: Convolve) -> None:
-        """Choose the scale of every map by what it holds for these images. Once, before use.
-
-        convolve: PyTorch's, so that no kernel is compiled for types that are needed only here; and
-        without cuDNN, whose workspaces for float32 are as large as a model.
-        """
+    def find_scales(self, features_BHWC: Tensor) -> None:
+        """Choose the scale of every map by what it holds for these images. Once, before use."""
         numbers = self.numbers
         assert numbers.usual_max is not None
         x = features_BHWC
@@ -107,8 +103,7 @@ class FusedDecoder:
             if kept is not numbers:  # the last map of fp8 has no scale
                 return
             y = x.new_empty(*shape[:3], len(conv.factor_N), dtype=torch.float32)
-            with torch.backends.cudnn.flags(enabled=False):
-                convolve(x, conv.weight_PTNC, conv.factor_N, conv.bias_N, y)
+            self._ops.convolve(x, conv.weight_PTNC, conv.factor_N, conv.bias_N, y)
             scale = numbers.usual_max / _power_of_two(y.abs().amax().clamp(min=1e-12))
             conv.factor_N.mul_(scale)
             conv.bias_N.mul_(scale)

@@ -1,4 +1,4 @@
-"""The decoder as libraries' convolutions: where Triton's kernels do not run, and for fp32."""
+"""The decoder as libraries' convolutions: where Triton's kernels do not run."""
 
 from __future__ import annotations
 

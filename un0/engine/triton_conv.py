@@ -19,11 +19,11 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from un0.engine.precisions import FP8_MAX
+from un0.engine.precisions import FP8_MAX, HALF_MAX
 from un0.engine.triton_kernels import level_of, store_parts
 
 _kernel: Callable[[Callable[..., Any]], Any] = triton.jit
-_MAX = tl.constexpr(FP8_MAX)
+_MAX, _HALF_MAX = tl.constexpr(FP8_MAX), tl.constexpr(HALF_MAX)
 
 
 @_kernel
@@ -56,7 +56,8 @@ def convolve(
             mask=((seen >> tap & 1) != 0)[:, None] & inside, other=0.0, cache_modifier=".ca",
         )  # fmt: skip
         b = tl.load(weight_place + (tap * N * C_w + begin), mask=made & inside, other=0.0)
-        sums = tl.dot(a, b.T, sums, input_precision="ieee")  # float32 is not cut to TF32
+        # Engines multiply no float32 here; tests do, and want it not cut to TF32.
+        sums = tl.dot(a, b.T, sums, input_precision="ieee")
     _finish(sums, factor, bias, out, pixel, pixels, n, N, W, phase_y, phase_x, SPLIT, 4 - TAPS)
 
 
@@ -165,9 +166,11 @@ def _finish(
     y = sums * tl.load(factor + n, mask=made, other=0.0)[None, :]
     y += tl.load(bias + n, mask=made, other=0.0)[None, :]
     y = tl.where(y >= 0, y, 0.2 * y)
+    PARTS: tl.constexpr = 2 if SPLIT and out.dtype.element_ty == tl.float16 else 1
     if out.dtype.element_ty == tl.float8e4nv:
         y = tl.clamp(y, -_MAX, _MAX)
-    PARTS: tl.constexpr = 2 if SPLIT and out.dtype.element_ty == tl.float16 else 1
+    if PARTS == 2:
+        y = tl.clamp(y, -_HALF_MAX, _HALF_MAX)
     row, column = pixel // W, pixel % W  # rows of all images are counted on
     place = (row * GROW + phase_y).to(tl.int64) * (W * GROW) + column * GROW + phase_x
     store_parts(

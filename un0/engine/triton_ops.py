@@ -185,8 +185,9 @@ def box_of(pixels: int, h: int, w: int) -> tuple[int, int, int] | None:
 
 @functools.cache
 def has_boxes(device: torch.device) -> bool:
-    """Whether there is a copy engine, and a Triton that speaks to it; Blackwell was not tried."""
-    if TensorDescriptor is None:
+    """Whether there is Hopper's copy engine, and a Triton that speaks to it; Blackwell was not
+    tried."""
+    if TensorDescriptor is None or torch.version.hip is not None:
         return False
     return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] == 9
 
