@@ -6,7 +6,7 @@ and an image's activations where they are most. Tests hold it to the bytes that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -35,12 +35,15 @@ class Plan:
     tile: int
     default_tile: int
     weights_bytes: int
+    loading_bytes: int
     image_bytes: int
     free_bytes: int | None
 
     @property
     def needed_bytes(self) -> int:
-        return needed_bytes(self.weights_bytes, self.image_bytes, self.tile)
+        """At most: while loading, or while generating."""
+        beside = max(self.loading_bytes, self.image_bytes * self.tile)
+        return self.weights_bytes + beside + WORKSPACE_BYTES
 
     @property
     def fits(self) -> bool:
@@ -63,16 +66,20 @@ def plan(
 
     free_bytes: before the weights are loaded; None asks the device.
     """
-    usual = default_tile(config, device)
-    weights, image = weights_bytes(config, precision), image_bytes(config, precision)
-    if device.type != "cuda" and free_bytes is None:
-        return Plan(usual, usual, weights, image, None)
-    if free_bytes is None:
+    if device.type == "cuda" and free_bytes is None:
         free_bytes = torch.cuda.mem_get_info(device)[0]
-    tile = min(usual, _smaller.get((config, str(device), precision), usual))
-    while tile > 1 and needed_bytes(weights, image, tile) > free_bytes:
-        tile //= 2
-    return Plan(tile, usual, weights, image, free_bytes)
+    usual = default_tile(config, device)
+    found = Plan(
+        tile=min(usual, _smaller.get((config, str(device), precision), usual)),
+        default_tile=usual,
+        weights_bytes=weights_bytes(config, precision),
+        loading_bytes=loading_bytes(config),
+        image_bytes=image_bytes(config, precision),
+        free_bytes=free_bytes,
+    )
+    while found.tile > 1 and not found.fits:
+        found = replace(found, tile=found.tile // 2)
+    return found
 
 
 def remember_tile(
@@ -80,10 +87,6 @@ def remember_tile(
 ) -> None:
     """Note that more did not fit: plans of this process begin here from now on."""
     _smaller[config, str(device), precision] = tile
-
-
-def needed_bytes(weights: int, image: int, tile: int) -> int:
-    return weights + image * tile + WORKSPACE_BYTES
 
 
 def weights_bytes(config: ModelConfig, precision: Precision) -> int:
@@ -98,6 +101,13 @@ def weights_bytes(config: ModelConfig, precision: Precision) -> int:
         total += c_out * (_weight_item(maps) * (16 * c_in + 9 * c_out) + 2 * 8)
     taps = (BLOCK_SIDE * (BLOCK_SIDE + 2)) ** 2
     return total + 3 * (_weight_item(last) * taps * channels[-1] + 8)
+
+
+def loading_bytes(config: ModelConfig) -> int:
+    """What preparing a model takes for a while besides: some blocks of K, a sixteenth of it each,
+    or copies of the decoder, in float32."""
+    decoder = sum(9 * c_out * (c_in + c_out) for c_in, c_out in pairwise(config.channels))
+    return max(4 * 4 * config.n**2 // 16, 4 * 4 * decoder)
 
 
 def image_bytes(config: ModelConfig, precision: Precision) -> int:

@@ -15,7 +15,6 @@ from cluster.metering.seat import take_seat
 from un0 import Sampler
 from un0.catalog import RELEASED
 from un0.engine import Precision
-from un0.memory import needed_bytes
 from un0.testing import random_model
 
 GB = 10**9
@@ -33,7 +32,8 @@ def test_the_memory_model_holds(name: str, precision: Precision) -> None:
     found = sampler.plan()
     sampler.warm_up()
     used = torch.cuda.max_memory_reserved() - before
-    assert used <= needed_bytes(found.weights_bytes, found.image_bytes, sampler.tile)
+    assert found.tile == sampler.tile
+    assert used <= found.needed_bytes
 
 
 def test_the_largest_model_runs_in_four_gigabytes() -> None:
