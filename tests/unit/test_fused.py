@@ -54,6 +54,8 @@ def readable(model: Un0Model) -> Tensor:
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_within_one_level_of_the_readable_model(ops: Any, config: dict[str, Any]) -> None:
+    if ops is triton_ops:  # one enlargement less, for the interpreter's sake
+        config = config | {"num_blocks": config.get("num_blocks", 3) - 1}
     model = random_model(**config)
     off = (FusedModel(model, CPU, "fp32", ops).from_phases(*inputs(model)) - readable(model)).abs()
     assert off.max() <= 1

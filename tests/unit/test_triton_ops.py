@@ -124,7 +124,7 @@ def operands(
     [
         (3, 1, 1, 16, 16),  # every pixel is a corner
         (5, 4, 8, 32, 32),  # more pixels than a block has
-        (2, 7, 5, 80, 144),  # slices and blocks of channels that are not whole
+        (2, 5, 3, 80, 144),  # slices and blocks of channels that are not whole
         (1, 4, 4, 208, 64),
         (9, 4, 4, 144, 48),  # boxes of images, the last not full
         (1, 8, 32, 128, 32),  # boxes of rows
@@ -139,13 +139,13 @@ def test_convolution(
     ours = made(triton_ops, x, *conv, kind=torch.float32)
     assert ours.shape == (rows, h << enlarges, w << enlarges, n)
     assert torch.equal(ours, made(torch_ops, x, *conv, kind=torch.float32))
-    for row in range(rows):  # an image is the same without its neighbours
+    for row in {0, rows - 1}:  # an image is the same without its neighbours
         alone = made(triton_ops, x[row : row + 1], *conv, kind=torch.float32)
         assert torch.equal(alone[0], ours[row])
 
 
 @pytest.mark.parametrize("enlarges", [False, True])
-@pytest.mark.parametrize(("rows", "h", "w", "c", "n"), [(2, 7, 5, 32, 64), (9, 4, 4, 96, 160)])
+@pytest.mark.parametrize(("rows", "h", "w", "c", "n"), [(2, 7, 5, 32, 32), (9, 4, 4, 96, 32)])
 def test_convolution_of_halves(rows: int, h: int, w: int, c: int, n: int, enlarges: bool) -> None:
     """One part of c channels after the other, pixel by pixel and in boxes: the whole numbers'."""
     x, weight = draw(rows, h, w, c), draw(*((4, 4) if enlarges else (1, 9)), n, c, seed=1)
@@ -348,7 +348,9 @@ build(k.levels, {"BLOCK": 1024}, x=B, bias=B, out="*u8")
 """
 
 
-@pytest.mark.parametrize("capability", [80, 89, 90, 100])
+@pytest.mark.parametrize(
+    "capability", [90, *(pytest.param(other, marks=pytest.mark.slow) for other in (80, 89, 100))]
+)
 def test_the_kernels_compile_for_gpus(capability: int) -> None:
     """To machine code of Ampere, Ada, Hopper and Blackwell; products on their tensor cores, and no
     register spilt to memory."""
