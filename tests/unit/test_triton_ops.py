@@ -174,9 +174,9 @@ def made(
     ops: Any, x: Tensor, weight: Tensor, factor: Tensor, bias: Tensor, *, kind: torch.dtype = FP8
 ) -> Tensor:
     """The new map, in a buffer full of something else."""
-    (b, h, w, width), grow = x.shape, 2 if len(weight) == 4 else 1
-    split = 3 * width == 2 * weight.shape[-1] and kind == torch.float16
-    out = torch.full((b, h * grow, w * grow, len(bias) * (2 if split else 1)), 77.0).to(kind)
+    (b, h, w, _), grow = x.shape, 2 if len(weight) == 4 else 1
+    parts = 2 if kind == torch.float16 and torch_ops.is_split(x, weight) else 1
+    out = torch.full((b, h * grow, w * grow, len(bias) * parts), 77.0).to(kind)
     ops.convolve(x, weight, factor, bias, out)
     return out
 
@@ -239,6 +239,12 @@ def test_colours(rows: int, side: int, c: int, kind: torch.dtype) -> None:
     assert expected.float().std() > 30
     assert off.max() <= 1
     assert (off > 0).double().mean() < 2e-3
+    numbers = Numbers(torch.float16, split=True, channels=32)
+    taps = numbers.keep_weight(torch.nn.functional.pad(by_block(weight), [0, -c % 32]))
+    for ops in (torch_ops, triton_ops):
+        off = (ops.colours(numbers.keep_map(x.float()), taps, factor, bias).int() - expected).abs()
+        assert off.max() <= 1
+        assert (off > 0).double().mean() < 2e-3
 
 
 COMPILE = """

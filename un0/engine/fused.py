@@ -34,7 +34,6 @@ SAMPLES = 16  # images that the scales of maps are found with
 class Ops(Protocol):
     """The steps between products: ``torch_ops``, or ``triton_ops`` where there is Triton."""
 
-    name: str
     initial_phases: Any
     conditioning_waves: Any
     encode: Any

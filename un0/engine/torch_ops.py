@@ -18,7 +18,6 @@ from un0.engine.precisions import FP8, FP8_MAX, Numbers, halves, joined
 from un0.noise import MASK, PHASE_STEP, philox_torch
 
 PIXELS = SEED_SIZE**2
-name = "torch"
 
 
 def initial_phases(seed: Tensor, indices_B: Tensor, n: int, m: int) -> tuple[Tensor, Tensor]:

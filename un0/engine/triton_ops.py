@@ -25,8 +25,6 @@ if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 6):
 else:  # older ones were not tried
     TensorDescriptor = None
 
-name = "triton"
-
 BLOCK = 1024
 MAX_CONDITIONING = 64  # a larger K_cond does not fit one program's registers
 BOX_BYTES = 128  # of a pixel, at least: below, pixels read one by one were as fast or faster
