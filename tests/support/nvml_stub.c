@@ -45,7 +45,7 @@ typedef struct {
     unsigned sm, memory, encoder, decoder;
 } Utilisation;
 
-static int sessions;
+static _Atomic int sessions;
 
 static int load(Device *devices) {
     const char *path = getenv("UN0_NVML_STUB");
