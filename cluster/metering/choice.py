@@ -12,13 +12,15 @@ from cluster.metering.reading import Refused, Source
 class Refusal:
     """A better provider that cannot be had: which, why, and what the user may do about it.
 
-    device: whose, if it is not the device that the refusal stands at.
+    device: whose, if it is not the device that the refusal stands at. harmless: nothing is lost by
+    it, as where the device is metered otherwise.
     """
 
     provider: str
     reason: str
     mend: str | None = None
     device: str | None = None
+    harmless: bool = False
 
     @classmethod
     def of(cls, provider: str, refused: Refused, device: str | None = None) -> Refusal:

@@ -89,15 +89,18 @@ def _left_out(
     if source in mirrors:
         return note(
             f"{device.hw_id} is the counter of {mirrors[source].device.hw_id} once more: both went "
-            "on alike all the time that they were watched. It is not added"
+            "on alike all the time that they were watched. It is not added",
+            harmless=True,
         )
     if device.zone == "dram":
         if device.hw_parent in estimated:
-            return note(f"{device.hw_id} is part of the estimate of {device.hw_parent}")
+            return note(
+                f"{device.hw_id} is part of the estimate of {device.hw_parent}", harmless=True
+            )
         if refused is not None:
             return note(f"{device.hw_id}: {refused.reason}; this memory is not metered")
     elif refused is not None and threads_of(device.hw_id, machine.topology) == frozenset():
-        return note(f"{device.hw_id}: {refused.reason}, and no CPU of it is online")
+        return note(f"{device.hw_id}: {refused.reason}, and no CPU of it is online", harmless=True)
     return None
 
 

@@ -94,14 +94,17 @@ def _zeus_gpus(notes: list[Refusal]) -> list[Choice]:
     if hardware is None or hardware == "apple":
         return []
     try:
-        return [_zeus_choice(source) for source in open_zeus(hardware)]
+        sources = open_zeus(hardware)
+        if hardware == "jetson":  # a module, of which nothing else is known than of its CPU
+            return [Choice(_believed(source)) for source in sources]
+        return [_zeus_choice(source) for source in sources]
     except Refused as refused:
         notes.append(Refusal.of(ZeusSource.provider, refused))
         return []
 
 
 def _zeus_choice(source: ZeusSource) -> Choice:
-    """A source of zeus, or what its device gets instead if it cannot be believed."""
+    """A GPU's source of zeus, or what it gets instead if that cannot be believed."""
     providers: list[tuple[str, Callable[[], Source]]] = [
         (source.provider, lambda: _believed(source)),
         (GpuEstimate.provider, lambda: _estimate(source.device)),

@@ -14,7 +14,7 @@ from support.meter_worlds import TestClock, powercap
 from cluster.clock import monotonic_ns
 from cluster.metering.rapl_choice import Machine
 
-LEAST_STEP_S = 0.002
+LEAST_STEP_S = 0.004
 Counter = Callable[[float], float]  # seconds -> joules
 RANGE_UJ = 262_143_328_850
 
