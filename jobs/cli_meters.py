@@ -75,10 +75,14 @@ def _show(meters: MachineMeters, rows: list[dict[str, Any]]) -> None:
     lines: dict[str, None] = {}  # in order, and each once: eight GPUs are refused alike
     for choice in meters.choices:
         lines |= dict.fromkeys(_explain(refusal) for refusal in choice.refusals)
-    lines |= dict.fromkeys(_explain(note) for note in meters.notes)
+    lines |= dict.fromkeys(_explain(note) for note in meters.notes if note.device is None)
+    _print("Why nothing better:", list(lines))
+    _print("Left out:", [_explain(note) for note in meters.notes if note.device is not None])
+
+
+def _print(title: str, lines: list[str]) -> None:
     if lines:
-        print("\nWhy nothing better:")
-        print("\n".join(lines))
+        print("\n".join(["", title, *lines]))
 
 
 def _explain(refusal: Refusal) -> str:
