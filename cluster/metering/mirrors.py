@@ -11,11 +11,13 @@ from typing import Literal
 
 from cluster.metering.reading import Reading
 
-LEAST_S = 0.05
+LEAST_S = 0.25
 TICK_S = 0.003  # RAPL counters are updated each millisecond
 AGREEMENT = 0.005  # of the energy of the whole watch: independent counters do not agree so well
+ROUGHLY = 0.02  # enough where their names say that they are dies of one socket
 ROUNDING_MJ = 2
-USUAL_STEP = 0.9  # quantile of a counter's steps: longer ones are the pauses of this process
+USUAL = 0.9  # quantile: beyond it are the pauses of this process and of whoever shows the counters
+LOOK_AGAIN = 1.1  # how much longer the watch must be by then
 
 
 @dataclass
@@ -23,16 +25,17 @@ class Pair:
     """Two counters, read in turn: ``one``, ``other``, ``one``, …
 
     If they are one counter, what ``other`` says lies between what ``one`` says before and after,
-    but for a constant. Each turn leaves a range for that constant; if the ranges have something in
-    common, they may be one.
+    but for a constant. Each turn leaves a range for that constant; if nearly all ranges have
+    something in common, they may be one.
     """
 
     _first: tuple[int, int] | None = None  # (ns, mJ) of one
-    _low: float = float("-inf")
-    _high: float = float("inf")
+    _lows: list[int] = field(default_factory=list)
+    _highs: list[int] = field(default_factory=list)
     _steps_mj: list[int] = field(default_factory=list)
     _watched_s: float = 0.0
     _spent_mj: int = 0
+    _next_look_s: float = LEAST_S
 
     def seen(self, before: Reading, other: Reading, after: Reading) -> None:
         """Take a turn. What could not be read tells nothing."""
@@ -40,8 +43,8 @@ class Pair:
             return
         if self._first is None:
             self._first = before.at_ns, before.energy_mj
-        self._low = max(self._low, before.energy_mj - other.energy_mj)
-        self._high = min(self._high, after.energy_mj - other.energy_mj)
+        self._lows.append(before.energy_mj - other.energy_mj)
+        self._highs.append(other.energy_mj - after.energy_mj)
         if step_mj := after.energy_mj - before.energy_mj:
             self._steps_mj.append(step_mj)
         self._watched_s = (after.at_ns - self._first[0]) / 1e9
@@ -52,14 +55,25 @@ class Pair:
 
         watch_s: how long two counters that agree must be watched.
         """
-        if self._watched_s < LEAST_S or not self._steps_mj:
+        if self._watched_s < self._next_look_s or not self._steps_mj:
             return None
-        steps_mj = sorted(self._steps_mj)
-        usual_mj = steps_mj[int(USUAL_STEP * (len(steps_mj) - 1))]
-        tick_mj = TICK_S * self._spent_mj / self._watched_s
-        tolerance_mj = max(usual_mj, tick_mj) + ROUNDING_MJ
-        if self._low - self._high > tolerance_mj:
+        self._next_look_s = LOOK_AGAIN * self._watched_s
+        agreement = self.agreement()
+        if agreement is None:
             return "two"
-        if self._watched_s >= watch_s and tolerance_mj <= AGREEMENT * self._spent_mj:
-            return "one"
-        return None
+        return "one" if self._watched_s >= watch_s and agreement <= AGREEMENT else None
+
+    def agreement(self) -> float | None:
+        """To within which part of their energy they agree; None if they do not."""
+        if not self._steps_mj:
+            return float("inf")
+        tick_mj = TICK_S * self._spent_mj / self._watched_s
+        tolerance_mj = max(_usual(self._steps_mj), tick_mj) + ROUNDING_MJ
+        if _usual(self._lows) + _usual(self._highs) > tolerance_mj:
+            return None
+        return tolerance_mj / self._spent_mj
+
+
+def _usual(values: list[int]) -> int:
+    """The value that nearly all are not above."""
+    return sorted(values)[int(USUAL * (len(values) - 1))]

@@ -14,12 +14,13 @@ from cluster.metering.choice import Choice, Refusal
 from cluster.metering.estimate import CpuEstimate
 from cluster.metering.guarded import Guarded, Wait, prove
 from cluster.metering.hardware import STAT, TOPOLOGY, machine_cpu_s, threads_cpu_s, threads_of
-from cluster.metering.mirrors import Pair
+from cluster.metering.mirrors import ROUGHLY, Pair
 from cluster.metering.plausibility import limits_of
 from cluster.metering.rapl import RaplSource, max_power_mw, open_rapl
 from cluster.metering.reading import ClockNs, Refused, Source
 
 SAME_PACKAGE_S, OTHER_PACKAGE_S = 1.0, 3.0  # how long two counters must agree to be one
+GIVE_UP_S = 4.0  # if that cannot be told by then
 TURN_S = 0.0002
 
 
@@ -145,7 +146,7 @@ def _mirrors(
     pairs = {(a, b): Pair() for a, b in combinations(sources, 2) if _may_be_one(a, b)}
     undecided, mirrors = list(pairs), dict[RaplSource, RaplSource]()
     before = {source: source.read() for source in sources}
-    end_ns = max(reading.at_ns for reading in before.values()) + int(OTHER_PACKAGE_S * 1e9)
+    end_ns = max(reading.at_ns for reading in before.values()) + int(GIVE_UP_S * 1e9)
     while undecided and max(reading.at_ns for reading in before.values()) <= end_ns:
         work(TURN_S)
         after = {source: source.read() for source in sources}
@@ -159,18 +160,26 @@ def _mirrors(
             if verdict == "one":
                 mirrors.setdefault(b, mirrors.get(a, a))
         before = after
-    notes = [
-        Refusal(
-            a.provider,
-            f"whether {a.device.hw_id} and {b.device.hw_id} are one counter could not be told in "
-            f"{OTHER_PACKAGE_S:.0f} s; they are added",
-            "run un0 meters again while the machine is quiet",
-            device=b.device.hw_id,
-        )
-        for a, b in undecided
-        if _socket(a) == _socket(b)
-    ]
+    notes: list[Refusal] = []
+    for a, b in undecided:
+        agreement = pairs[a, b].agreement()
+        if _socket(a) != _socket(b) or agreement is None:
+            continue
+        if agreement <= ROUGHLY:
+            mirrors.setdefault(b, mirrors.get(a, a))
+        else:
+            notes.append(_untold(a, b))
     return mirrors, notes
+
+
+def _untold(a: RaplSource, b: RaplSource) -> Refusal:
+    return Refusal(
+        a.provider,
+        f"whether {a.device.hw_id} and {b.device.hw_id} are one counter could not be told in "
+        f"{GIVE_UP_S:.0f} s; they are added",
+        "run un0 meters again while the machine is quiet",
+        device=b.device.hw_id,
+    )
 
 
 def _may_be_one(a: RaplSource, b: RaplSource) -> bool:

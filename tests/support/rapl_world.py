@@ -74,8 +74,9 @@ class RaplWorld:
 
         def run() -> None:
             while not stop.wait(LEAST_STEP_S):
+                seconds = (monotonic_ns() - start_ns) / 1e9
                 for path, (_, counter) in self.zones.items():
-                    value_uj = round(counter((monotonic_ns() - start_ns) / 1e9) * 1e6)
+                    value_uj = round(counter(seconds) * 1e6)
                     os.pwrite(self.files[path], b"%020d\n" % value_uj, 0)
 
         thread = threading.Thread(target=run)
