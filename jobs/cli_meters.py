@@ -9,10 +9,11 @@ from typing import Any
 import typer
 from rich.table import Table
 
+from cluster.metering.choice import Choice, MachineMeters, Refusal
 from cluster.metering.hardware import host_name
 from cluster.metering.period import update_period_s
 from cluster.metering.reading import Source
-from cluster.metering.select import Choice, MachineMeters, Refusal, choose_machine
+from cluster.metering.select import choose_machine
 from jobs.cli_options import Json, show_json, show_table
 
 
@@ -52,7 +53,7 @@ def _row(choice: Choice, period_s: float | None) -> dict[str, Any]:
         "quality": reading.quality,
         "method": reading.method,
         "update_period_s": period_s,
-        "refused": [asdict(refusal) for refusal in choice.refused],
+        "refused": [asdict(refusal) for refusal in choice.refusals],
     }
 
 
@@ -73,11 +74,15 @@ def _show(meters: MachineMeters, rows: list[dict[str, Any]]) -> None:
     show_table(table)
     lines: dict[str, None] = {}  # in order, and each once: eight GPUs are refused alike
     for choice in meters.choices:
-        lines |= dict.fromkeys(_explain(refusal) for refusal in choice.refused)
-    lines |= dict.fromkeys(_explain(note) for note in meters.notes)
+        lines |= dict.fromkeys(_explain(refusal) for refusal in choice.refusals)
+    lines |= dict.fromkeys(_explain(note) for note in meters.notes if note.device is None)
+    _print("Why nothing better:", list(lines))
+    _print("Left out:", [_explain(note) for note in meters.notes if note.device is not None])
+
+
+def _print(title: str, lines: list[str]) -> None:
     if lines:
-        print("\nWhy nothing better:")
-        print("\n".join(lines))
+        print("\n".join(["", title, *lines]))
 
 
 def _explain(refusal: Refusal) -> str:

@@ -50,13 +50,19 @@ CPU_LOW, CPU_NOMINAL, CPU_HIGH = CpuWatts(1.69, 0.45), CpuWatts(3.5, 0.74), CpuW
 class CpuEstimate:
     """Energy of the machine's CPUs from the time they were busy and idle.
 
-    Raises Refused where the system does not tell CPU times.
+    device: None is all of them; else what ``cpu_s`` tells the times of. Raises Refused where the
+    system does not tell CPU times.
     """
 
     provider = "cpu-estimate"
 
-    def __init__(self, cpu_s: CpuSeconds = machine_cpu_s, clock_ns: ClockNs = monotonic_ns) -> None:
-        self.device = Device("cpu", "cpu", cpu_name(), "host")
+    def __init__(
+        self,
+        cpu_s: CpuSeconds = machine_cpu_s,
+        clock_ns: ClockNs = monotonic_ns,
+        device: Device | None = None,
+    ) -> None:
+        self.device = device or Device("cpu", "cpu", cpu_name(), "host")
         self._cpu_s = cpu_s
         self._clock_ns = clock_ns
         self._lock = threading.Lock()

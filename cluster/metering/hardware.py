@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+STAT = Path("/proc/stat")
+TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
 def cpu_name() -> str:
@@ -93,13 +97,48 @@ def _process_stat(pid: int) -> tuple[int, float] | None:
     return int(fields[1]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def machine_cpu_s(stat: Path = Path("/proc/stat")) -> tuple[float, float]:
+def machine_cpu_s(stat: Path = STAT) -> tuple[float, float]:
     """(busy, idle) seconds of every hardware thread of the machine together, since boot.
 
     Idle includes waiting for I/O, busy includes guests; time stolen by a hypervisor is neither.
     Raises OSError where there is no such file (macOS, Windows).
     """
-    fields = stat.read_text().split("\n", 1)[0].split()[1:]
+    return _busy_idle_s(stat.read_text().split("\n", 1)[0].split()[1:])
+
+
+def threads_cpu_s(threads: Collection[int], stat: Path = STAT) -> tuple[float, float]:
+    """The same of some hardware threads, by number."""
+    names = {f"cpu{thread}" for thread in threads}
+    busy_s = idle_s = 0.0
+    for line in stat.read_text().splitlines():
+        name, *fields = line.split()
+        if name in names:
+            busy, idle = _busy_idle_s(fields)
+            busy_s, idle_s = busy_s + busy, idle_s + idle
+    return busy_s, idle_s
+
+
+def threads_of(package: str, topology: Path = TOPOLOGY) -> frozenset[int] | None:
+    """The hardware threads, online, of what RAPL calls ``package-N`` or ``package-N-die-M``.
+
+    None if the system does not say which threads belong to which package.
+    """
+    wanted = re.fullmatch(r"package-(\d+)(?:-die-(\d+))?", package)
+    found: dict[int, tuple[str, str]] = {}
+    for path in topology.glob("cpu[0-9]*/topology"):
+        try:
+            of_package = (path / "physical_package_id").read_text().strip()
+            die = (path / "die_id").read_text().strip() if wanted and wanted[2] else ""
+        except OSError:
+            continue  # it is offline
+        found[int(path.parent.name.removeprefix("cpu"))] = of_package, die
+    if not found or wanted is None:
+        return None
+    here = wanted[1], wanted[2] or ""
+    return frozenset(thread for thread, place in found.items() if place == here)
+
+
+def _busy_idle_s(fields: Sequence[str]) -> tuple[float, float]:
     user, nice, system, idle, iowait, irq, softirq = map(int, fields[:7])
     tick_s = 1.0 / os.sysconf("SC_CLK_TCK")
     return (user + nice + system + irq + softirq) * tick_s, (idle + iowait) * tick_s

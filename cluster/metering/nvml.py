@@ -56,6 +56,11 @@ class NvmlDevice:
             raise pynvml.NVMLError(field.nvmlReturn)
         return int(field.value.uiVal)
 
+    def utilisation(self) -> float:
+        """The part of the last sampling period (up to a second) in which the board worked, 0 to 1.
+        Raises NVMLError, for example with MIG."""
+        return float(pynvml.nvmlDeviceGetUtilizationRates(self.board).gpu) / 100
+
     def processes(self) -> set[int]:
         """The processes on the board, as the driver numbers them. Raises NVMLError."""
         return {p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(self.board)}

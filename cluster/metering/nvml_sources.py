@@ -31,6 +31,7 @@ class _NvmlSource:
         self._closed = False
         self._epoch = 0
         self._looked_us = 0
+        self._busy_s, self._busy_ns = 0.0, clock_ns()
         try:
             with nvml_refusals(f"the {what} of this {self.device.hw_name}"):
                 self._value()
@@ -52,6 +53,18 @@ class _NvmlSource:
                 return missing(self._clock_ns(), f"NVML: {error}", self._epoch)
             self._epoch = reading.epoch
             return reading
+
+    def busy_s(self) -> float | None:
+        """For how long the board has worked so far, as far as looks at it tell; None: unknown."""
+        with self._lock:
+            try:
+                busy = 0.0 if self._closed else self._nvml.utilisation()
+            except pynvml.NVMLError:
+                return None
+            now_ns = self._clock_ns()
+            self._busy_s += busy * (now_ns - self._busy_ns) / 1e9
+            self._busy_ns = now_ns
+            return self._busy_s
 
     def strangers(self, ours: Collection[int]) -> bool | None:
         """See ``Watcher``. None on a MIG slice, and where the driver does not tell."""

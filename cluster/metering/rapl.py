@@ -74,6 +74,7 @@ class RaplSource:
         poll_s: float | None = POLL_S,
     ) -> None:
         self.device = Device(zone.name, "cpu", cpu_name(), zone.zone, zone.parent)
+        self.zone = zone
         self._file = zone.energy_file
         self._clock_ns = clock_ns
         self._lock = threading.Lock()
@@ -97,11 +98,20 @@ class RaplSource:
         self._ticker.close()
 
 
-def open_rapl(root: Path = POWERCAP) -> tuple[RaplSource, ...]:
+def open_rapl(root: Path = POWERCAP, clock_ns: ClockNs = monotonic_ns) -> tuple[RaplSource, ...]:
     """A source for every zone. Raises Refused if there is none, or one cannot be read."""
     zones = find_zones(root)
     _check(zones)
-    return tuple(RaplSource(zone) for zone in zones)
+    return tuple(RaplSource(zone, clock_ns) for zone in zones)
+
+
+def max_power_mw(zone: Path) -> int | None:
+    """The highest power that the zone says it can be limited to; None if it says none.
+
+    Processors go beyond it for a while; many leave it at zero.
+    """
+    told = (_text(file) for file in zone.glob("constraint_*_max_power_uw"))
+    return max((int(text) // 1000 for text in told if text and text.isdecimal()), default=0) or None
 
 
 def _check(zones: Sequence[RaplZone]) -> None:

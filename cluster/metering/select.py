@@ -1,5 +1,7 @@
 """Choose the best provider for each device, and say why the better ones were refused.
 
+One that measures is watched for a moment first, and guarded from then on (``guarded.py``).
+
 GPU: NVML's counter, its power integrated, zeus, an estimate, missing.
 CPU: RAPL, zeus, an estimate, missing; or what stands in for them (replay_node).
 """
@@ -8,64 +10,37 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+from cluster.metering.choice import Choice, MachineMeters, Refusal
 from cluster.metering.estimate import CpuEstimate, GpuEstimate, design_power_mw
+from cluster.metering.guarded import Guarded, prove
 from cluster.metering.hardware import cpu_name
 from cluster.metering.missing import MissingSource
 from cluster.metering.nvml import NvmlDevice, list_gpus
 from cluster.metering.nvml_sources import NvmlCounter, NvmlPower
-from cluster.metering.rapl import POWERCAP, open_rapl
+from cluster.metering.plausibility import limits_of
+from cluster.metering.rapl import POWERCAP
+from cluster.metering.rapl_choice import Machine, choose_rapl
 from cluster.metering.reading import Device, Refused, Source
 from cluster.metering.replay_node import REPLAY_ENV, ReplayNode
 from cluster.metering.zeus import PREFIX, ZeusSource, open_zeus, open_zeus_gpu, zeus_hardware
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """A better provider that cannot be had: which, why, and what the user may do about it."""
-
-    provider: str
-    reason: str
-    mend: str | None = None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The best source of one device, and the better ones that were refused, best first."""
-
-    source: Source
-    refused: tuple[Refusal, ...] = ()
-
-
-@dataclass(frozen=True)
-class MachineMeters:
-    """The sources of a machine. ``notes``: devices that are not among them, and why."""
-
-    choices: tuple[Choice, ...]
-    notes: tuple[Refusal, ...] = ()
-
-    def close(self) -> None:
-        for choice in self.choices:
-            choice.source.close()
-
-
 def choose_gpu(uuid: str, name: str = "GPU") -> Choice:
     """The source of a GPU or MIG slice. ``name`` is used where no driver tells it."""
 
-    def estimate() -> Source:
-        return GpuEstimate(_gpu_device(uuid, name))
-
     providers: list[tuple[str, Callable[[], Source]]] = [
-        (NvmlCounter.provider, lambda: NvmlCounter(uuid)),
-        (NvmlPower.provider, lambda: NvmlPower(uuid)),
-        (GpuEstimate.provider, estimate),
+        (NvmlCounter.provider, lambda: _believed(NvmlCounter(uuid))),
+        (NvmlPower.provider, lambda: _believed(NvmlPower(uuid))),
+        (GpuEstimate.provider, lambda: GpuEstimate(_gpu_device(uuid, name))),
     ]
     if uuid.startswith(PREFIX):
-        providers[:2] = [(ZeusSource.provider, lambda: open_zeus_gpu(uuid))]
+        providers[:2] = [(ZeusSource.provider, lambda: _believed(open_zeus_gpu(uuid)))]
     elif zeus_hardware() == "jetson":
-        providers.insert(2, (ZeusSource.provider, lambda: open_zeus("jetson")[0]))
+        providers.insert(2, (ZeusSource.provider, lambda: _believed(open_zeus("jetson")[0])))
     return _first(providers, Device(uuid, "gpu", name, "gpu"))
 
 
@@ -74,18 +49,7 @@ def choose_cpu(powercap: Path = POWERCAP) -> tuple[Choice, ...]:
 
     With ``UN0_METER_REPLAY`` the stand-in alone: missing rather than another's joules.
     """
-    if replay := os.environ.get(REPLAY_ENV):
-        stand_in = [(ReplayNode.provider, lambda: ReplayNode(Path(replay)))]
-        return (_first(stand_in, Device("cpu", "cpu", cpu_name(), "host")),)
-    try:
-        return tuple(Choice(source) for source in open_rapl(powercap))
-    except Refused as refused:
-        refusal = Refusal("rapl", refused.reason, refused.mend)
-    providers: list[tuple[str, Callable[[], Source]]] = [(CpuEstimate.provider, CpuEstimate)]
-    if zeus_hardware() == "apple":
-        providers.insert(0, (ZeusSource.provider, lambda: open_zeus("apple")[0]))
-    choice = _first(providers, Device("cpu", "cpu", cpu_name(), "host"))
-    return (replace(choice, refused=(refusal, *choice.refused)),)
+    return _choose_cpus(powercap).choices
 
 
 def choose_machine(powercap: Path = POWERCAP) -> MachineMeters:
@@ -93,18 +57,35 @@ def choose_machine(powercap: Path = POWERCAP) -> MachineMeters:
     notes: list[Refusal] = []
     gpus: list[Choice] = []
     try:
-        for found in list_gpus():
-            if isinstance(found, Refused):
-                notes.append(Refusal("nvml", found.reason, found.mend))
-            else:
-                gpus.append(choose_gpu(found))
+        found = list_gpus()
+        lost = [(i, gpu) for i, gpu in enumerate(found) if isinstance(gpu, Refused)]
+        notes += [Refusal.of("nvml", gpu, f"GPU {i}") for i, gpu in lost]
+        with ThreadPoolExecutor(len(found) or 1) as pool:  # each is watched for a moment
+            gpus += pool.map(choose_gpu, [gpu for gpu in found if isinstance(gpu, str)])
     except Refused as refused:
-        notes.append(Refusal("nvml", refused.reason, refused.mend))
+        notes.append(Refusal.of("nvml", refused))
         gpus += _zeus_gpus(notes)
     if any(choice.source.device.zone == "module" for choice in gpus):
         notes.append(Refusal("rapl", "the CPU is part of its GPU's module, and metered with it"))
         return MachineMeters(tuple(gpus), tuple(notes))
-    return MachineMeters((*gpus, *choose_cpu(powercap)), tuple(notes))
+    cpus = _choose_cpus(powercap)
+    return MachineMeters((*gpus, *cpus.choices), (*notes, *cpus.notes))
+
+
+def _choose_cpus(powercap: Path) -> MachineMeters:
+    if replay := os.environ.get(REPLAY_ENV):
+        stand_in = [(ReplayNode.provider, lambda: ReplayNode(Path(replay)))]
+        return MachineMeters((_first(stand_in, Device("cpu", "cpu", cpu_name(), "host")),))
+    try:
+        choices, notes = choose_rapl(Machine(powercap))
+        return MachineMeters(tuple(choices), tuple(notes))
+    except Refused as refused:
+        refusal = Refusal.of("rapl", refused)
+    providers: list[tuple[str, Callable[[], Source]]] = [(CpuEstimate.provider, CpuEstimate)]
+    if zeus_hardware() == "apple":
+        providers.insert(0, (ZeusSource.provider, lambda: _believed(open_zeus("apple")[0])))
+    choice = _first(providers, Device("cpu", "cpu", cpu_name(), "host"))
+    return MachineMeters((replace(choice, refused=(refusal, *choice.refused)),))
 
 
 def _zeus_gpus(notes: list[Refusal]) -> list[Choice]:
@@ -113,10 +94,41 @@ def _zeus_gpus(notes: list[Refusal]) -> list[Choice]:
     if hardware is None or hardware == "apple":
         return []
     try:
-        return [Choice(source) for source in open_zeus(hardware)]
+        sources = open_zeus(hardware)
+        if hardware == "jetson":  # a module, of which nothing else is known than of its CPU
+            return [Choice(_believed(source)) for source in sources]
+        return [_zeus_choice(source) for source in sources]
     except Refused as refused:
-        notes.append(Refusal(ZeusSource.provider, refused.reason, refused.mend))
+        notes.append(Refusal.of(ZeusSource.provider, refused))
         return []
+
+
+def _zeus_choice(source: ZeusSource) -> Choice:
+    """A GPU's source of zeus, or what it gets instead if that cannot be believed."""
+    providers: list[tuple[str, Callable[[], Source]]] = [
+        (source.provider, lambda: _believed(source)),
+        (GpuEstimate.provider, lambda: _estimate(source.device)),
+    ]
+    return _first(providers, source.device)
+
+
+def _believed(source: NvmlCounter | NvmlPower | ZeusSource) -> Source:
+    """The source, guarded, once it has been seen to go on. Raises Refused if it cannot be right."""
+    busy_s = (lambda: None) if isinstance(source, ZeusSource) else source.busy_s
+    guarded = Guarded(source, limits_of(source.device), busy_s, lambda: _estimate(source.device))
+    (refused,) = prove([guarded])
+    if refused is not None:
+        guarded.close()
+        raise refused
+    return guarded
+
+
+def _estimate(device: Device) -> Source:
+    """What a device gets whose meter cannot be believed. Raises Refused."""
+    if device.hw_type == "cpu":
+        return CpuEstimate(device=device)
+    limit_mw = device.power_limit_mw or design_power_mw(device.hw_name)
+    return GpuEstimate(replace(device, power_limit_mw=limit_mw))
 
 
 def _first(providers: Sequence[tuple[str, Callable[[], Source]]], device: Device) -> Choice:
@@ -126,7 +138,7 @@ def _first(providers: Sequence[tuple[str, Callable[[], Source]]], device: Device
         try:
             return Choice(open_source(), tuple(refused))
         except Refused as refusal:
-            refused.append(Refusal(provider, refusal.reason, refusal.mend))
+            refused.append(Refusal.of(provider, refusal))
     why = "; ".join(refusal.reason for refusal in refused)
     return Choice(MissingSource(device, why), tuple(refused))
 

@@ -2,7 +2,7 @@
  *
  * It plays the state file named by UN0_NVML_STUB, read anew at every call, one device a line:
  *
- *   board|UUID|NAME|STATUS|COUNTER_MJ|RATE_MW|UPDATE_MS|POWER_MW|LIMIT_MW|MODULE_MW
+ *   board|UUID|NAME|STATUS|COUNTER_MJ|RATE_MW|UPDATE_MS|POWER_MW|LIMIT_MW|MODULE_MW|UTILISATION
  *   mig|UUID|UUID OF ITS BOARD|COMPUTE SLICES
  *   process|UUID OF ITS BOARD|PID|SM UTILISATION|STAMP_US
  *
@@ -23,7 +23,7 @@ typedef struct {
     int kind, status, slices, pid, util;
     long long stamp_us;
     char uuid[96], name[96], board[96];
-    long long counter_mj, rate_mw, update_ms, power_mw, limit_mw, module_mw;
+    long long counter_mj, rate_mw, update_ms, power_mw, limit_mw, module_mw, board_util;
 } Device;
 
 typedef struct {
@@ -45,7 +45,7 @@ typedef struct {
     unsigned sm, memory, encoder, decoder;
 } Utilisation;
 
-static int sessions;
+static _Atomic int sessions;
 
 static int load(Device *devices) {
     const char *path = getenv("UN0_NVML_STUB");
@@ -54,9 +54,9 @@ static int load(Device *devices) {
     int count = 0;
     while (file && count < MAX_DEVICES && fgets(line, sizeof line, file)) {
         Device d = {0};
-        if (sscanf(line, "board|%95[^|]|%95[^|]|%d|%lld|%lld|%lld|%lld|%lld|%lld", d.uuid, d.name,
+        if (sscanf(line, "board|%95[^|]|%95[^|]|%d|%lld|%lld|%lld|%lld|%lld|%lld|%lld", d.uuid, d.name,
                    &d.status, &d.counter_mj, &d.rate_mw, &d.update_ms, &d.power_mw, &d.limit_mw,
-                   &d.module_mw) == 9)
+                   &d.module_mw, &d.board_util) == 10)
             devices[count++] = d;
         else if (sscanf(line, "mig|%95[^|]|%95[^|]|%d", d.uuid, d.board, &d.slices) == 3) {
             d.kind = MIG;
@@ -136,6 +136,14 @@ int nvmlDeviceGetName(void *handle, char *out, unsigned size) {
     LOOK_UP(handle);
     snprintf(out, size, "%s", d.name);
     return OK;
+}
+
+typedef struct { unsigned gpu, memory; } Rates;
+
+int nvmlDeviceGetUtilizationRates(void *handle, Rates *out) {
+    LOOK_UP(handle);
+    out->memory = 0;
+    return put(d.board_util, &out->gpu);
 }
 
 int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *out) {

@@ -23,7 +23,8 @@ LOST, UNKNOWN_ERROR = 15, 999
 @dataclass(frozen=True)
 class Gpu:
     """A board. Its counter is ``counter_mj`` plus ``rate_mw`` since the machine started, updated
-    every ``update_ms``. None: not supported. status: what NVML answers, 0 being success."""
+    every ``update_ms``. util: in per cent. None: not supported. status: what NVML answers, 0 being
+    success."""
 
     uuid: str
     name: str = "NVIDIA H100 80GB HBM3"
@@ -34,11 +35,12 @@ class Gpu:
     power_mw: int | None = 100_000
     limit_mw: int | None = 700_000
     module_mw: int | None = None
+    util: int | None = None
 
     def line(self) -> str:
         numbers = (
             self.status, self.counter_mj, self.rate_mw, self.update_ms, self.power_mw,
-            self.limit_mw, self.module_mw,
+            self.limit_mw, self.module_mw, self.util,
         )  # fmt: skip
         texts = ("-1" if number is None else str(number) for number in numbers)
         return "|".join(("board", self.uuid, self.name, *texts))

@@ -11,11 +11,13 @@ from support.nvml_stub import LOST, Gpu, NvmlStub, build_nvml_stub
 
 @pytest.fixture
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NvmlStub:
-    """The processes that this test starts see an H100, a board without a counter, a lost one."""
+    """The processes that this test starts see an H100, a board without a counter, one whose
+    counter stands still, a lost one."""
     stub = build_nvml_stub(tmp_path)
     stub.add(
-        Gpu("GPU-a"),
+        Gpu("GPU-a", rate_mw=90_000),
         Gpu("GPU-old", "Tesla P100-PCIE-16GB", counter_mj=None),
+        Gpu("GPU-still"),
         Gpu("GPU-lost", status=LOST),
     )
     for name, value in stub.env().items():
@@ -30,10 +32,13 @@ def test_scripts_get_every_device_and_why_nothing_better() -> None:
     assert [(gpu["hw_id"], gpu["provider"], gpu["quality"]) for gpu in gpus] == [
         ("GPU-a", "nvml-counter", "measured_counter"),
         ("GPU-old", "nvml-power", "measured_power"),
+        ("GPU-still", "nvml-power", "measured_power"),
     ]
     assert gpus[0]["refused"] == []
-    assert gpus[0]["update_period_s"] is None  # this counter stands still
+    assert gpus[0]["update_period_s"] > 0.05
     assert [refusal["provider"] for refusal in gpus[1]["refused"]] == ["nvml-counter"]
+    assert "stood still" in gpus[2]["refused"][0]["reason"]
+    assert gpus[2]["refused"][0]["mend"]
     assert any("lost" in note["reason"] for note in report["notes"])
     assert any(device["hw_type"] == "cpu" for device in report["devices"])
 
@@ -46,3 +51,4 @@ def test_people_get_a_table_and_reasons() -> None:
     assert "nvml-counter" in rows[0]
     assert "measured power" in rows[1]
     assert "nvml-counter: NVML does not give the energy counter of this Tesla P100" in shown.stdout
+    assert "nvml-counter: nvmlDeviceGetTotalEnergyConsumption stood still for 3 s" in shown.stdout

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from support.laps import Laps
-from support.meter_worlds import WORLDS, World
+from support.meter_worlds import WORLDS, TestClock, World
 from support.nvml_stub import StubProcess, build_nvml_stub
 
 from cluster.energy import sum_energy
+from cluster.metering.guarded import Guarded
+from cluster.metering.plausibility import limits_of
+from cluster.metering.replay import ReplaySource, load_traces
 
 Check = Callable[[World], None]
 Contract = Callable[[Check], None]
@@ -134,6 +137,35 @@ def outages_are_null(world: World) -> None:
     assert back.energy_mj is None  # it holds the rest of the outage
     assert after.energy_mj is not None
     assert sum_energy([before, during, back, after]).energy_mj is None
+
+
+def test_a_guarded_source_reads_the_same(contract: Contract) -> None:
+    contract(guarded_reads_the_same)
+
+
+def guarded_reads_the_same(world: World) -> None:
+    guarded = Guarded(world.source, limits_of(world.source.device))
+    for seconds in (0.0, 0.1, 3.0, 0.1, 12.0):
+        world.spend(seconds)
+        here, bare = guarded.read(), world.source.read()
+        assert (here.energy_mj, here.quality, here.epoch) == (
+            (bare.energy_mj, bare.quality, bare.epoch)
+        )
+    assert guarded.refused is None
+
+
+def test_a_guarded_trace_that_stands_still_is_not_believed(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("t_s,device,energy_mj\n0,GPU-1,0\n10,GPU-1,1000000\n60,GPU-1,1000000\n")
+    clock = TestClock()
+    source = ReplaySource(load_traces(trace)["GPU-1"], clock)
+    guarded = Guarded(source, limits_of(source.device))
+    seen = []
+    for second in range(10, 30):
+        clock.now_ns = second * 10**9
+        seen.append(guarded.read())
+    assert [reading.quality for reading in seen] == ["measured_counter"] + 19 * ["missing"]
+    assert "stood still" in seen[-1].method
 
 
 def test_a_closed_source_reads_missing_and_may_be_closed_again(contract: Contract) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from ctypes.util import find_library
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 
 import pynvml
@@ -24,6 +25,7 @@ from support.nvml_stub import (
 )
 
 from cluster.energy import sum_energy
+from cluster.metering.check import checks_of
 from cluster.metering.nvml import list_gpus
 from cluster.metering.nvml_sources import NvmlCounter, NvmlPower
 from cluster.metering.period import update_period_s
@@ -38,6 +40,13 @@ FLEET = (
     Gpu("GPU-d", L4, counter_mj=None, power_mw=50_000, limit_mw=72_000),
 )
 NOWHERE = Path("/nowhere")
+RATE_MW = 60_000
+
+
+def alive(stub: NvmlStub, *uuids: str) -> None:
+    """From now on the boards draw power, as real ones always do."""
+    for uuid in uuids or ("GPU-a", "GPU-b", "GPU-c"):
+        stub.set(uuid, rate_mw=RATE_MW)
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +192,7 @@ def test_the_best_provider_is_chosen_and_the_better_are_explained(on_fleet: Scen
 
 
 def choices(stub: NvmlStub) -> None:
+    alive(stub)
     stub.set("GPU-b", counter_mj=None, power_mw=None)
     stub.add(Gpu("GPU-e", "NVIDIA Riddle", counter_mj=None, power_mw=None, limit_mw=None))
     stub.add(Gpu("GPU-f", "Tesla T4", counter_mj=None, power_mw=None, limit_mw=None))
@@ -206,6 +216,62 @@ def choices(stub: NvmlStub) -> None:
     assert chosen["GPU-f"].source.device.power_limit_mw == 70_000  # the data sheet's
     assert chosen["GPU-a"].source.device.driver_version == "999.1"
     meters.close()
+
+
+def test_a_counter_that_stands_still_is_refused_and_so_is_power_of_nothing(
+    on_fleet: Scene,
+) -> None:
+    on_fleet(still)
+
+
+def still(stub: NvmlStub) -> None:
+    stub.set("GPU-b", power_mw=0)
+    meters = choose_machine(NOWHERE)
+    chosen = {c.source.device.hw_id: c for c in meters.choices}
+    assert chosen["GPU-a"].source.provider == "nvml-power"
+    assert chosen["GPU-b"].source.provider == "gpu-estimate"
+    assert "stood still" in chosen["GPU-a"].refused[0].reason
+    assert ["stood still" in refusal.reason for refusal in chosen["GPU-b"].refused] == [True, True]
+    checks = {check.device: check for check in checks_of(meters)}
+    assert (checks["GPU-b"].status, checks["GPU-b"].quality) == ("warn", "estimated")
+    assert "stood still" in checks["GPU-b"].reason
+    assert checks["GPU-b"].fix
+    meters.close()
+
+
+def test_a_counter_that_stops_later_is_missing_then_estimated(on_fleet: Scene) -> None:
+    on_fleet(stops)
+
+
+def stops(stub: NvmlStub) -> None:
+    stub.set("GPU-a", rate_mw=RATE_MW, util=100)
+    source = choose_gpu("GPU-a").source
+    stub.set("GPU-a", rate_mw=0, counter_mj=source.read().energy_mj)  # a reset, and nothing more
+    seen = [source.read()]
+    while seen[-1].quality != "estimated":
+        if seen[-1] != (reading := source.read()):
+            seen.append(reading)
+    assert [q for q, _ in groupby(reading.quality for reading in seen)] == [
+        "measured_counter", "missing", "estimated",
+    ]  # fmt: skip
+    assert "stood still" in seen[-1].method
+    assert source.provider == "gpu-estimate"
+    source.close()
+
+
+def test_how_busy_a_board_is_is_added_up(on_fleet: Scene) -> None:
+    on_fleet(busy)
+
+
+def busy(stub: NvmlStub) -> None:
+    clock = TestClock()
+    source = NvmlCounter("GPU-a", clock)
+    assert source.busy_s() is None  # this driver does not tell
+    for util, busy_s in ((50, 0.5), (100, 1.5), (0, 1.5)):
+        stub.set("GPU-a", util=util)
+        clock.now_ns += 1_000_000_000
+        assert source.busy_s() == pytest.approx(busy_s)
+    source.close()
 
 
 def test_closing_one_meter_twice_leaves_the_others_alone(on_fleet: Scene) -> None:
@@ -264,7 +330,8 @@ def test_grace_hopper_is_metered_as_a_module_and_its_cpu_not_again(on_fleet: Sce
 
 def grace_hopper(stub: NvmlStub) -> None:
     name = "NVIDIA GH200 480GB"
-    stub.add(Gpu("GPU-g", name, power_mw=300_000, module_mw=500_000))
+    alive(stub)
+    stub.add(Gpu("GPU-g", name, rate_mw=500_000, power_mw=300_000, module_mw=500_000))
     meters = choose_machine(NOWHERE)
     zones = {c.source.device.hw_id: c.source.device.zone for c in meters.choices}
     assert zones["GPU-g"] == "module"
@@ -284,10 +351,12 @@ def test_a_gpu_is_metered_by_uuid_or_told_why_not(on_fleet: Scene) -> None:
 
 
 def by_uuid(stub: NvmlStub) -> None:
+    alive(stub, "GPU-b")
     source = choose_gpu("GPU-b").source
-    stub.spend("GPU-b", 123)
     assert (source.device.hw_name, source.provider) == (H100, "nvml-counter")
-    assert source.read().energy_mj == 123
+    before_mj = source.read().energy_mj or 0
+    stub.spend("GPU-b", 12_300)
+    assert 12_300 <= (source.read().energy_mj or 0) - before_mj < 20_000
     source.close()
     unknown = choose_gpu("GPU-elsewhere", "a GPU of some kind")
     assert unknown.source.provider == "missing"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.laps import Laps, between
 from support.meter_worlds import TestClock, powercap
+from support.rapl_world import RaplWorld, steady
 
 from cluster.metering.rapl import RaplSource, RaplZone, find_zones
 from cluster.metering.reading import Refused
@@ -145,7 +146,8 @@ def unprivileged() -> Iterator[None]:
 
 
 def test_refused_by_permissions_it_names_the_file_and_the_command(readable_dir: Path) -> None:
-    powercap(readable_dir, {"intel-rapl:0": "package-0", "intel-rapl:0:0": "dram"})
+    zones = {"intel-rapl:0": ("package-0", steady(60)), "intel-rapl:0:0": ("dram", steady(5))}
+    world = RaplWorld(readable_dir, zones)
     files = [
         readable_dir / "intel-rapl:0" / "energy_uj",
         readable_dir / "intel-rapl:0:0" / "energy_uj",
@@ -162,9 +164,10 @@ def test_refused_by_permissions_it_names_the_file_and_the_command(readable_dir: 
     assert "udev" in refusal.mend
     for file in files:
         file.chmod(0o444)  # what the command does
-    with unprivileged():
+    with world.alive(), unprivileged():
         choices = choose_cpu(readable_dir)
     assert [choice.source.device.zone for choice in choices] == ["package", "dram"]
     assert all(choice.source.provider == "rapl" for choice in choices)
     for choice in choices:
         choice.source.close()
+    world.close()

@@ -1,0 +1,64 @@
+"""The state of this machine's meters, device by device, for those who look after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cluster.metering.choice import Choice, MachineMeters, Refusal
+from cluster.metering.select import choose_machine
+from cluster.types import EnergyQuality
+
+
+@dataclass(frozen=True)
+class MeterCheck:
+    """One device's meter. ok: measured; warn: estimated, or left out; fail: nothing is known.
+
+    provider: what it is read through. reason: why nothing better; empty if all is well. fix: what
+    the user may do about it, if anything.
+    """
+
+    device: str
+    provider: str
+    quality: EnergyQuality
+    status: Literal["ok", "warn", "fail"]
+    reason: str
+    fix: str | None
+
+
+def check_meters() -> list[MeterCheck]:
+    """Choose and watch the meters of this machine; takes up to some seconds."""
+    meters = choose_machine()
+    try:
+        return checks_of(meters)
+    finally:
+        meters.close()
+
+
+def checks_of(meters: MachineMeters) -> list[MeterCheck]:
+    """What was chosen, then what was left out."""
+    return [
+        *(_chosen(choice) for choice in meters.choices),
+        *(_left_out(note.device, note) for note in meters.notes if note.device is not None),
+    ]
+
+
+def _chosen(choice: Choice) -> MeterCheck:
+    quality = choice.source.read().quality
+    status: Literal["ok", "warn", "fail"] = "ok"
+    if not quality.startswith("measured"):
+        status = "fail" if quality == "missing" else "warn"
+    refusals = choice.refusals
+    return MeterCheck(
+        choice.source.device.hw_id,
+        choice.source.provider,
+        quality,
+        status,
+        "; ".join(f"{refusal.provider}: {refusal.reason}" for refusal in refusals),
+        next((refusal.mend for refusal in refusals if refusal.mend), None),
+    )
+
+
+def _left_out(device: str, note: Refusal) -> MeterCheck:
+    status: Literal["ok", "warn"] = "ok" if note.harmless else "warn"
+    return MeterCheck(device, note.provider, "missing", status, note.reason, note.mend)
