@@ -11,6 +11,10 @@ class UserError(ClusterError):
     """The user can mend it: the message names the thing, the value and the mend. Exit code 2."""
 
 
+class StoreGone(UserError):
+    """The store as a whole was there and is no more: its directory or bucket was removed."""
+
+
 class Retryable(ClusterError):
     """It may work if tried again: a time-out, a 5xx, a lost connection."""
 
