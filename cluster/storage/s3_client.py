@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 REQUEST_TRIES = 4
-_OPERATIONS = (
-    "PutObject", "GetObject", "HeadObject", "DeleteObject", "ListObjectsV2",
-    "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload", "AbortMultipartUpload",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -123,8 +119,7 @@ def _client(
         ),
     )
     client.meta.events.register("before-call.s3.HeadBucket", _refuse_to_look_for_the_region)
-    for operation in _OPERATIONS:  # each by its name: boto3's own handlers of all come later
-        client.meta.events.register_first(f"before-parse.s3.{operation}", _refuse_web_pages)
+    client.meta.events.register("response-received.s3", _refuse_web_pages)
     return client
 
 
@@ -138,8 +133,10 @@ def _refuse_to_look_for_the_region(**_: Any) -> None:
 def _refuse_web_pages(response_dict: Any, **_: Any) -> None:
     """A success with a web page is a login page or a proxy: S3 answers a PUT with an empty body.
 
-    Before boto3 parses it: it would retry a page that is no XML, and take one that is for S3's.
+    Told by the reply as it came: boto3 turns a page that is no XML into a 500, to be retried.
     """
+    if response_dict is None:
+        return
     headers = response_dict["headers"]
     kind = headers.get("Content-Type", "").lower()
     is_page = kind.startswith("text/html") and headers.get("Content-Length") != "0"
