@@ -4,7 +4,14 @@ from __future__ import annotations
 
 
 class ClusterError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    fix: the part of the message that says what to do, where that is known apart.
+    """
+
+    def __init__(self, message: str = "", fix: str = "") -> None:
+        super().__init__(message)
+        self.fix = fix
 
 
 class UserError(ClusterError):

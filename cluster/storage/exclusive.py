@@ -63,10 +63,11 @@ def file_system_of(directory: Path) -> str | None:
         device = directory.stat().st_dev
     except OSError:
         return None
-    return _kind_of(f"{os.major(device)}:{os.minor(device)}", mounts)
+    return kind_of(f"{os.major(device)}:{os.minor(device)}", mounts)
 
 
-def _kind_of(device: str, mounts: Iterable[str]) -> str | None:
+def kind_of(device: str, mounts: Iterable[str]) -> str | None:
+    """The kind of the mount of that device (``major:minor``) in lines of mountinfo."""
     for line in mounts:  # see proc_pid_mountinfo(5): the kind follows a lone "-"
         fields, _, rest = line.partition(" - ")
         if fields.split()[2:3] == [device]:

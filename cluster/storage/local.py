@@ -63,7 +63,7 @@ class LocalStore:
 
     def __init__(self, config: StoreConfig) -> None:
         self.config = config
-        self._root = Path(unquote(urlsplit(config.uri).path))
+        self._root = self.directory = Path(unquote(urlsplit(config.uri).path))
 
     def get(self, key: str) -> bytes:
         with self._reading(key) as path:
@@ -211,16 +211,17 @@ class LocalStore:
     def _translate(self, verb: str, path: Path, error: OSError) -> ClusterError:
         at = f"cannot {verb} {path}"
         if isinstance(error, NoHardLinks):
+            fix = "choose a directory on ext4, xfs or NFS, say, or an s3:// store"
             return UserError(
                 f"{at}: {file_system_of(self._root) or 'the file system'} has no hard links "
-                f"({error.strerror}), by which a shard is committed exactly once: choose a "
-                "directory on one that has, such as ext4, xfs or NFS, or an s3:// store"
+                f"({error.strerror}), by which a shard is committed exactly once: {fix}",
+                fix,
             )
         if error.errno == errno.ENOSPC and _no_inodes(self._root):
-            return UserError(f"{at}: the file system has no inodes left: delete small files or "
-                             "choose another directory")  # fmt: skip
-        if fix := _FIXES.get(error.errno or 0):
-            return UserError(f"{at}: {fix}")
+            fix = "delete small files or choose another directory"
+            return UserError(f"{at}: the file system has no inodes left: {fix}", fix)
+        if words := _FIXES.get(error.errno or 0):
+            return UserError(f"{at}: {words}", words.partition(": ")[2])
         if error.errno in _MAY_PASS:
             return Retryable(f"{at}: {error}")
         return Fatal(f"{at}: {error}")

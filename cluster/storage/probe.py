@@ -65,11 +65,15 @@ class Probe:
                 return
         except ConditionsUnsupported:
             pass
+        fix = (
+            "use a server that honours them, or say single_writer (--single-writer): the "
+            "coordinator then writes every commit itself"
+        )
         raise UserError(
             f"{config.uri} at {config.endpoint_url or 'AWS'}: the server does not honour "
             "conditional writes (PUT with If-None-Match), so two replicas could both believe that "
-            "they committed a shard. Use a server that honours them, or say single_writer "
-            "(--single-writer): the coordinator then writes every commit itself"
+            f"they committed a shard: {fix}",
+            fix,
         )
 
     def read(self) -> None:
@@ -85,10 +89,16 @@ class Probe:
 
     def absent(self) -> None:
         """A missing object must not look like a forbidden one."""
-        with suppress(NotFound):
-            self._store.get(f"{self._key}-missing")
-            raise UserError(f"{self._where()}-missing: what was never written can be read: this is "
-                            "no store of objects; correct the address")  # fmt: skip
+        missing = f"{self._key}-missing"
+        try:
+            self._store.get(missing)
+        except NotFound:
+            return
+        except UserError as error:
+            fix = "grant s3:ListBucket on the bucket"
+            raise UserError(f"{error}; objects that can be read are, so: {fix}", fix) from error
+        raise UserError(f"{self._where()}-missing: what was never written can be read: this is no "
+                        "store of objects; correct the address")  # fmt: skip
 
     def delete(self) -> None:
         self._store.delete(self._key)

@@ -33,6 +33,7 @@ from cluster.storage.s3_errors import (
     WebPage,
     clock_offset,
     http_status,
+    is_denied,
     is_unreachable,
     refuses_condition,
     translate,
@@ -70,12 +71,12 @@ class S3Store:
             self._prefix += "/"
         self._connection = connect(config)
         self._client = self._connection.retried
-        self._endpoint = self._connection.endpoint_url
+        self.endpoint_url = self._connection.endpoint_url
         self._backoff = backoff or Backoff()
         self._answered = False
         self.config = replace(
             config,
-            endpoint_url=None if self._connection.is_amazon else self._endpoint,
+            endpoint_url=None if self._connection.is_amazon else self.endpoint_url,
             region=self._connection.region,
         )
 
@@ -114,8 +115,8 @@ class S3Store:
         if self.config.sse and reply.get("ServerSideEncryption") != self.config.sse:
             raise UserError(
                 f"{self._at('PUT', name)}: the server took the object, but not --sse "
-                f"{self.config.sse}: it would not be encrypted so; leave --sse out, or use a "
-                "server that encrypts"
+                f"{self.config.sse}: leave it out, or use a server that encrypts",
+                "leave --sse out, or use a server that encrypts",
             )
         return clock_offset(reply["ResponseMetadata"]["HTTPHeaders"].get("date", ""), utc_now())
 
@@ -225,7 +226,7 @@ class S3Store:
             yield
         except UserError as error:
             reply = error.__cause__
-            if not isinstance(reply, ClientError) or http_status(reply) != 403:
+            if not isinstance(reply, ClientError) or not is_denied(reply):
                 raise
             with suppress(ClientError, BotoCoreError):
                 page = self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, MaxKeys=1)
@@ -237,7 +238,7 @@ class S3Store:
         return self._prefix + check_key(key)
 
     def _at(self, verb: str, name: str) -> str:
-        return f"{verb} s3://{self._bucket}/{name} at {self._endpoint}"
+        return f"{verb} s3://{self._bucket}/{name} at {self.endpoint_url}"
 
     @contextmanager
     def _translated(self, verb: str, name: str) -> Iterator[None]:
@@ -249,7 +250,7 @@ class S3Store:
             meant = translate(error, request)
             # A server that never answered is a wrong address; one that did may be restarting.
             if is_unreachable(error) and not self._answered:
-                meant = UserError(str(meant))
+                meant = UserError(str(meant), meant.fix)
             self._answered |= isinstance(error, ClientError)
             raise meant from error
         self._answered = True

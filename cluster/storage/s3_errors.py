@@ -24,6 +24,11 @@ _WEB_PAGE = (
     "a web page came instead of S3's answer: a login page or a proxy is in between, or the "
     "address is no S3 server; log in to the network, or correct --endpoint-url"
 )
+_UNTRUSTED = (
+    "the server's certificate is not trusted: correct --endpoint-url, or name its authority in "
+    "AWS_CA_BUNDLE"
+)
+_NO_CREDENTIALS = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 _GONE = "there is no such bucket: create it or correct its name"
 _DENIED = "DENIED"
 _SKEWED = "SKEWED"
@@ -89,6 +94,11 @@ def is_unreachable(error: Exception) -> bool:
     )
 
 
+def is_denied(error: aws.ClientError) -> bool:
+    """The credentials are good, but may not do this; of a HEAD only the status is known."""
+    return error.response.get("Error", {}).get("Code") in ("AccessDenied", "403")
+
+
 def refuses_condition(error: aws.ClientError) -> bool:
     """The server knows no If-None-Match on a PUT, and says so."""
     status = http_status(error)
@@ -130,19 +140,13 @@ def translate(error: Exception, request: Request) -> ClusterError:
         said = _WEB_PAGE if isinstance(error, WebPage) else (
             "the answer is not S3's: check --endpoint-url (or AWS_ENDPOINT_URL_S3)"
         )  # fmt: skip
-        return UserError(f"{what}: {said}{_by_proxy(request)}")
+        return _meant(UserError, request, said + _by_proxy(request))
     if is_unreachable(error):
-        return Retryable(f"{what}: {_UNREACHABLE}{_by_proxy(request)}")
+        return _meant(Retryable, request, _UNREACHABLE + _by_proxy(request))
     if isinstance(error, aws.SSLError):
-        return UserError(
-            f"{what}: the server's certificate is not trusted: correct --endpoint-url, or name "
-            f"its authority in AWS_CA_BUNDLE{_by_proxy(request)}"
-        )
+        return _meant(UserError, request, _UNTRUSTED + _by_proxy(request))
     if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError):
-        return UserError(
-            f"{what}: no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
-            "AWS_PROFILE"
-        )
+        return _meant(UserError, request, _NO_CREDENTIALS)
     if isinstance(error, aws.CredentialRetrievalError | aws.ProfileNotFound | aws.SSOError):
         return UserError(f"{what}: credentials could not be had ({type(error).__name__}): log in "
                          "again or correct AWS_PROFILE")  # fmt: skip
@@ -164,11 +168,11 @@ def _translate_reply(error: aws.ClientError, request: Request) -> ClusterError:
         said += _by_proxy(request)
         page = _headers(error).get("content-type", "").startswith("text/html")
         if page and status < 500 and (request.verb, status) != ("GET", 404):
-            return UserError(f"{what}: {_WEB_PAGE} ({said})")
+            return _meant(UserError, request, _WEB_PAGE, f" ({said})")
     if code == "NoSuchBucket":
-        return StoreGone(f"{what}: {_GONE} ({said})")
+        return _meant(StoreGone, request, _GONE, f" ({said})")
     if fix := _FIXES.get(code) or _FIXES_BY_STATUS.get(status):
-        return UserError(f"{what}: {_in_words(fix, error, request)} ({said})")
+        return _meant(UserError, request, _in_words(fix, error, request), f" ({said})")
     if status == 404:
         return NotFound(f"{what}: there is no such object")
     tries = int(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)) + 1
@@ -176,6 +180,11 @@ def _translate_reply(error: aws.ClientError, request: Request) -> ClusterError:
     if status in (409, 429) or code in _MAY_PASS or (status >= 500 and status != 501):
         return Retryable(reply)
     return Fatal(reply)
+
+
+def _meant(kind: type[ClusterError], request: Request, words: str, more: str = "") -> ClusterError:
+    """words: "what is wrong: what to do". more: what else is known."""
+    return kind(f"{request.what}: {words}{more}", words.partition(": ")[2])
 
 
 def _in_words(fix: str, error: aws.ClientError, request: Request) -> str:

@@ -100,7 +100,8 @@ def script(*replies: tuple[int, str]) -> Iterator[Script]:
 def test_refusals_name_object_endpoint_and_mend(
     status: int, code: str, kind: type[ClusterError], said: str
 ) -> None:
-    with script((status, code)) as server, pytest.raises(kind) as refused:
+    # A listing, by which a forbidden key is told from a missing one, is refused too.
+    with script((status, code), (status, code)) as server, pytest.raises(kind) as refused:
         server.store().get("the/key")
     text = str(refused.value)
     assert said in text
