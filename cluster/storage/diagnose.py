@@ -47,8 +47,8 @@ def check_store(
 ) -> list[Check]:
     """Look at the store as ``open_store`` would, but beyond the first thing that is wrong.
 
-    Makes some requests, on an object of its own, and leaves nothing. A store directory that does
-    not exist yet is made, as opening it does. Raises nothing of this package.
+    Makes some requests, on an object of its own, and leaves nothing, not even a directory that was
+    not there before. Raises nothing of this package.
     """
     config = StoreConfig(
         uri,
@@ -66,10 +66,15 @@ def check_store(
     if store.config.endpoint_url:
         where += f" at {store.config.endpoint_url}"
     checks = [Check("store address", "ok", where)]
-    checks += _proxy(store) if isinstance(store, S3Store) else []
-    checks += _tried(store)
-    if isinstance(store, LocalStore):
-        checks += _room(store.directory)
+    if isinstance(store, S3Store):
+        return [*checks, *_proxy(store), *_tried(store)]
+    place = store.directory
+    made = [path for path in (place, *place.parents) if not path.exists()]
+    checks += [*_tried(store), *_room(place)]
+    if made:
+        with suppress(OSError):  # it was never made, or someone else uses it by now
+            for path in (*place.iterdir(), *made):
+                path.rmdir()
     return checks
 
 

@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from cluster.clock import utc_now
-from cluster.errors import CommitStateUnknown, Fatal, NotFound, Retryable, UserError
+from cluster.errors import ClusterError, CommitStateUnknown, Fatal, NotFound, Retryable, UserError
 from cluster.storage.backoff import Backoff
 from cluster.storage.object_store import (
     Checksum,
@@ -113,6 +113,8 @@ class S3Store:
                 if checksum is None or not refused:
                     raise
         if self.config.sse and reply.get("ServerSideEncryption") != self.config.sse:
+            with suppress(ClusterError):
+                self.delete(key)
             raise UserError(
                 f"{self._at('PUT', name)}: the server took the object, but not --sse "
                 f"{self.config.sse}: leave it out, or use a server that encrypts",

@@ -102,7 +102,8 @@ def test_an_address_that_is_none(uri: str) -> None:
 
 
 def test_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checks = found(str(tmp_path / "store"))
+    checks = found(str(tmp_path / "new" / "store"))
+    assert list(tmp_path.iterdir()) == []
     assert {c.status for name, c in checks.items() if name != "store room"} == {"ok"}
     assert "GiB free" in checks["store room"].detail
 
