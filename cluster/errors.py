@@ -4,11 +4,22 @@ from __future__ import annotations
 
 
 class ClusterError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    fix: the part of the message that says what to do, where that is known apart.
+    """
+
+    def __init__(self, message: str = "", fix: str = "") -> None:
+        super().__init__(message)
+        self.fix = fix
 
 
 class UserError(ClusterError):
     """The user can mend it: the message names the thing, the value and the mend. Exit code 2."""
+
+
+class StoreGone(UserError):
+    """The store as a whole was there and is no more: its directory or bucket was removed."""
 
 
 class Retryable(ClusterError):

@@ -31,6 +31,8 @@ from jobs.cli_options import (
     Json,
     Replicas,
     SingleWriter,
+    Sse,
+    SseKmsKey,
     Store,
 )
 from jobs.cli_run import EXIT_FAILED, EXIT_INTERRUPTED, run_and_report
@@ -85,6 +87,8 @@ def generate_command(
     address: Address = None,
     endpoint_url: EndpointUrl = None,
     single_writer: SingleWriter = False,
+    sse: Sse = None,
+    sse_kms_key: SseKmsKey = None,
     as_json: Json = False,
 ) -> None:
     """Generate images and commit them, with their joules, to a store."""
@@ -110,7 +114,7 @@ def generate_command(
         raise UserError("how many images? give --count N, or a --spec file with a count")
     source = f"job spec {spec}" if spec else "job"
     parsed = parse_spec(data, source)
-    where = _where(store, endpoint_url, single_writer, replicas, address)
+    where = _where(store, endpoint_url, single_writer, sse, sse_kms_key, replicas, address)
     run_and_report(partial(generate, parsed), where, as_json)
 
 
@@ -125,10 +129,12 @@ def resume_command(
     address: Address = None,
     endpoint_url: EndpointUrl = None,
     single_writer: SingleWriter = False,
+    sse: Sse = None,
+    sse_kms_key: SseKmsKey = None,
     as_json: Json = False,
 ) -> None:
     """Go on with a job that was stopped, killed or failed: only what is not committed runs."""
-    where = _where(store, endpoint_url, single_writer, replicas, address)
+    where = _where(store, endpoint_url, single_writer, sse, sse_kms_key, replicas, address)
     run_and_report(partial(resume, job_id, model=model), where, as_json)
 
 
@@ -136,6 +142,8 @@ def _where(
     store: str,
     endpoint_url: str | None,
     single_writer: bool,
+    sse: str | None,
+    sse_kms_key: str | None,
     replicas: int | None,
     address: str | None,
 ) -> dict[str, Any]:
@@ -144,6 +152,8 @@ def _where(
         "store": store,
         "endpoint_url": endpoint_url,
         "single_writer": single_writer,
+        "sse": sse,
+        "sse_kms_key": sse_kms_key,
         "replicas": replicas,
         "address": address,
     }

@@ -17,7 +17,7 @@ from cluster.errors import UserError
 from cluster.storage.open import open_store
 from cluster.storage.profiles import save_profile
 from cluster.types import Precision
-from jobs.cli_options import EndpointUrl, Json, plain_table, show_json, show_table
+from jobs.cli_options import EndpointUrl, Json, Sse, SseKmsKey, plain_table, show_json, show_table
 from jobs.cli_run import EXIT_INTERRUPTED
 from jobs.render import bounded, duration, energy_per_image
 from un0.catalog import DEFAULT_MODEL
@@ -48,11 +48,17 @@ def calibrate_command(
         str | None, typer.Option(help="Save what is measured there, for the fleet.")
     ] = None,
     endpoint_url: EndpointUrl = None,
+    sse: Sse = None,
+    sse_kms_key: SseKmsKey = None,
     as_json: Json = False,
 ) -> None:
     """Measure this machine: images/s and joules by batch and precision, loading, idling."""
     precisions = _precisions(precision)
-    opened = open_store(store, endpoint_url=endpoint_url) if store else None
+    opened = (
+        open_store(store, endpoint_url=endpoint_url, sse=sse, sse_kms_key=sse_kms_key)
+        if store
+        else None
+    )
     from cluster.calibration import calibrate  # PyTorch takes a second to import
 
     with Progress(console=Console(stderr=True), transient=True, disable=as_json) as progress:

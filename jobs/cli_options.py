@@ -24,6 +24,13 @@ SingleWriter = Annotated[
         help="Accept a server without conditional writes: one run of a job at a time.",
     ),
 ]
+Sse = Annotated[
+    str | None,
+    typer.Option(help="Encryption by the S3 server: AES256 or aws:kms. Default: UN0_SSE."),
+]
+SseKmsKey = Annotated[
+    str | None, typer.Option(help="Key id for --sse aws:kms. Default: the bucket's key.")
+]
 Replicas = Annotated[int | None, typer.Option(min=1, help="Default: as many as fit.")]
 Address = Annotated[
     str | None, typer.Option(help="Existing Ray cluster. Default: RAY_ADDRESS, else start one.")

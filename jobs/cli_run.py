@@ -26,8 +26,8 @@ def run_and_report(
 ) -> JobResult:
     """Call ``start(**where, on_job=, on_snapshot=)`` and tell how it goes.
 
-    where: store, endpoint_url, single_writer, replicas and address. Raises typer.Exit, with the
-    way to go on, unless the job is complete.
+    where: store, endpoint_url, single_writer, sse, sse_kms_key, replicas and address. Raises
+    typer.Exit, with the way to go on, unless the job is complete.
     """
     jobs: list[JobRecord] = []
 
@@ -66,7 +66,7 @@ def resume_command(record: JobRecord, where: dict[str, Any]) -> str:
     words = ["un0", "resume", record.workload.job_id]
     if where["store"] != DEFAULT_STORE:
         words += ["--store", where["store"]]
-    for name in ("endpoint_url", "address"):
+    for name in ("endpoint_url", "sse", "sse_kms_key", "address"):
         if where.get(name):
             words += [f"--{name.replace('_', '-')}", where[name]]
     if where.get("single_writer"):

@@ -17,7 +17,16 @@ from cluster.clock import utc_now
 from cluster.errors import UserError
 from cluster.storage.open import open_store
 from cluster.storage.reader import JobSummary, list_jobs
-from jobs.cli_options import EndpointUrl, JobArgument, Json, Store, show_json, show_table
+from jobs.cli_options import (
+    EndpointUrl,
+    JobArgument,
+    Json,
+    Sse,
+    SseKmsKey,
+    Store,
+    show_json,
+    show_table,
+)
 from jobs.render import energy_per_image
 from jobs.service import DEFAULT_STORE
 
@@ -181,12 +190,20 @@ def compact_command(
             help="Accept a server without conditional writes: one compaction at a time.",
         ),
     ] = False,
+    sse: Sse = None,
+    sse_kms_key: SseKmsKey = None,
     as_json: Json = False,
 ) -> None:
     """Merge the small files of the energy log's past days, so that reports stay quick."""
     from cluster.storage.compaction import compact
 
-    opened = open_store(store, endpoint_url=endpoint_url, single_writer=single_writer)
+    opened = open_store(
+        store,
+        endpoint_url=endpoint_url,
+        single_writer=single_writer,
+        sse=sse,
+        sse_kms_key=sse_kms_key,
+    )
     made = []
     for day, one in compact(opened, utc_now().date()):
         made.append({

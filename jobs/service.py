@@ -32,6 +32,8 @@ def generate(
     *,
     endpoint_url: str | None = None,
     single_writer: bool = False,
+    sse: str | None = None,
+    sse_kms_key: str | None = None,
     replicas: int | None = None,
     address: str | None = None,
     on_job: OnJob | None = None,
@@ -41,10 +43,17 @@ def generate(
 
     single_writer: accept an S3 server without conditional writes; then see to it that a job is
         run by one process at a time.
+    sse, sse_kms_key: server-side encryption on S3 (see ``open_store``).
     on_job hears of the job once it is in the store, on_snapshot of its progress.
     Raises UserError, or un0's InputError and ModelFormatError, for what the caller can mend.
     """
-    opened = open_store(store, endpoint_url=endpoint_url, single_writer=single_writer)
+    opened = open_store(
+        store,
+        endpoint_url=endpoint_url,
+        single_writer=single_writer,
+        sse=sse,
+        sse_kms_key=sse_kms_key,
+    )
     record, work = submit(spec, opened)
     if on_job is not None:
         on_job(record)
@@ -58,6 +67,8 @@ def resume(
     model: str | None = None,
     endpoint_url: str | None = None,
     single_writer: bool = False,
+    sse: str | None = None,
+    sse_kms_key: str | None = None,
     replicas: int | None = None,
     address: str | None = None,
     on_job: OnJob | None = None,
@@ -67,7 +78,13 @@ def resume(
 
     model: where the job's model is now, if it has moved; it must be the same file.
     """
-    opened = open_store(store, endpoint_url=endpoint_url, single_writer=single_writer)
+    opened = open_store(
+        store,
+        endpoint_url=endpoint_url,
+        single_writer=single_writer,
+        sse=sse,
+        sse_kms_key=sse_kms_key,
+    )
     record = load_job(opened, job_id)
     if on_job is not None:
         on_job(record)

@@ -9,11 +9,18 @@ from dataclasses import replace
 from cluster.actors.options import RunPlan
 from cluster.clock import monotonic_s
 from cluster.energy import ZERO_ENERGY, sum_energy
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, Fatal, StoreGone
 from cluster.progress import ReplicaView, RunState, Snapshot
 from cluster.scheduler.commands import FinishJob
 from cluster.scheduler.terms import JobEnd, SetAside
-from cluster.storage.commit import Outcome, commit, finalise, read_commits, reopen
+from cluster.storage.commit import (
+    Outcome,
+    commit,
+    committed_shards,
+    finalise,
+    read_commits,
+    reopen,
+)
 from cluster.storage.epoch import claim, newest
 from cluster.storage.object_store import ObjectStore
 from cluster.types import (
@@ -43,7 +50,7 @@ class JobRun:
         self._views: dict[str, ReplicaView] = {}
         self.in_flight: dict[tuple[str, int], int] = {}  # images by (replica, shard)
         self._energy = self._overhead = ZERO_ENERGY
-        self._committed_images = 0
+        self._committed_images = self._committed_shards = 0
         self._run_images = 0
         self._window_s = self._generate_s = 0.0
         self._attempted: set[int] = set()  # shards of which an attempt failed or was lost
@@ -128,9 +135,13 @@ class JobRun:
             try:
                 manifest = await asyncio.to_thread(self._finalise, finish)
             except ClusterError as error:
-                state, reason = "failed", "; ".join(filter(None, [reason, str(error)]))
+                parts = [reason] if str(error) in reason else [reason, str(error)]
+                state, reason = "failed", "; ".join(filter(None, parts))
+                await asyncio.to_thread(self._recount)
             else:  # attempts that lost to another run's, say, were not counted here
                 self._committed_images, self._energy = manifest.images, manifest.energy
+        else:
+            await asyncio.to_thread(self._recount)
         self._status, self._reason, self._set_aside = state, reason, finish.set_aside
         self.over.set()
 
@@ -142,7 +153,10 @@ class JobRun:
             for s in finish.set_aside
         )
         while True:
-            if state == "failed" and newest(self._store, job_id) != self.epoch:
+            newest_run = newest(self._store, job_id) if state == "failed" else self.epoch
+            if newest_run < self.epoch:
+                raise Fatal(f"the records of job {job_id} are gone from {self._store.config.uri}")
+            if newest_run > self.epoch:
                 raise ClusterError("a newer run has taken the job over, and will say how it ends")
             manifest = finalise(
                 self._store,
@@ -156,8 +170,24 @@ class JobRun:
                 return manifest
             reopen(self._store, job_id)
 
+    def _recount(self) -> None:
+        """Claim only what is in the store: what was committed there may have been removed."""
+        job_id = self.workload.job_id
+        try:
+            if len(committed_shards(self._store, job_id)) == self._committed_shards:
+                return
+            commits = read_commits(self._store, job_id)
+        except StoreGone:
+            commits = {}
+        except ClusterError:  # it does not answer: what was last known of it
+            return
+        self._committed_shards = len(commits)
+        self._committed_images = sum(record.rows for record in commits.values())
+        self._energy = sum_energy(record.energy for record in commits.values())
+
     def _count(self, record: CommitRecord) -> None:
         self._committed_images += record.rows
+        self._committed_shards += 1
         self._energy = sum_energy([self._energy, record.energy])
 
     def snapshot(self) -> Snapshot:

@@ -110,7 +110,10 @@ def _shared(fleet: FleetOptions) -> Any:
 
 
 def _name(store: StoreConfig) -> str:
-    place = hashlib.sha256(f"{store.uri} {store.endpoint_url}".encode()).hexdigest()[:16]
+    address = f"{store.uri} {store.endpoint_url}"
+    if store.sse:  # a coordinator writes all of its jobs with one encryption
+        address += f" {store.sse} {store.sse_kms_key}"
+    place = hashlib.sha256(address.encode()).hexdigest()[:16]
     return f"coordinator-{place}"
 
 

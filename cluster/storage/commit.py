@@ -134,7 +134,10 @@ def finalise(
         raise Fatal(f"job {job_id} cannot end in state {state!r}")
     commits = read_commits(store, job_id)
     if state == "completed" and shards is not None and len(commits) != shards:
-        raise Fatal(f"job {job_id} is not complete: {len(commits)} of {shards} shards committed")
+        raise Fatal(
+            f"job {job_id} is not complete: the store has the commits of {len(commits)} of "
+            f"{shards} shards; others were removed; `un0 resume {job_id}` makes what is missing"
+        )
     _sweep(store, job_id, commits, drained=drained)
     layout = JobLayout(job_id)
     manifest = Manifest(

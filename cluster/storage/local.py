@@ -1,7 +1,8 @@
 """A store in a directory: the embedded default, also right on a shared POSIX file system.
 
 Every write goes to a temporary file under ``<root>/.tmp/``, is flushed to the disk, and then
-appears under its name in one step: ``rename`` to replace, ``link`` to create only if absent.
+appears under its name in one step: ``rename`` to replace, ``exclusive.place`` to create only if
+absent.
 """
 
 from __future__ import annotations
@@ -11,25 +12,34 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from cluster.clock import utc_now
-from cluster.errors import ClusterError, CommitStateUnknown, Fatal, NotFound, Retryable, UserError
+from cluster.errors import (
+    ClusterError,
+    CommitStateUnknown,
+    Fatal,
+    NotFound,
+    Retryable,
+    StoreGone,
+    UserError,
+)
+from cluster.storage.exclusive import NoHardLinks, file_system_of, place
 from cluster.storage.object_store import ObjectInfo, StoreConfig, check_key, check_prefix
 
 _TEMP = ".tmp"
 _STALE_TEMP_S = 24 * 3600.0
 _TRIES = 10
 
-_MENDS = {
+_FIXES = {
     errno.ENOSPC: "the disk is full: free some space or choose another directory",
     errno.EDQUOT: "the disk quota is used up: free some space or choose another directory",
     errno.EFBIG: "the file would exceed the size limit (see `ulimit -f`): raise it",
     errno.EACCES: "permission denied: make the directory writable or choose another",
-    errno.EPERM: "not permitted: make the directory writable, on a file system with hard links",
-    errno.EOPNOTSUPP: "the file system has no hard links: choose a directory on one that has",
+    errno.EPERM: "not permitted: make the directory writable or choose another",
     errno.EROFS: "the file system is read-only: choose another directory",
     errno.ENOTDIR: "a file is where a directory should be: move it or choose another directory",
     errno.EEXIST: "a file is where a directory should be: move it or choose another directory",
@@ -44,11 +54,16 @@ _MAY_PASS = {
 
 
 class LocalStore:
-    """The store of ``file:///absolute/dir``. The directory is made by the first write."""
+    """The store of ``file:///absolute/dir``.
+
+    The directory is made by the first write, unless ``config.existing``: then it was there once,
+    and every call raises StoreGone when it is there no more. An empty one in its place would look
+    like a store in which nothing was ever done.
+    """
 
     def __init__(self, config: StoreConfig) -> None:
         self.config = config
-        self._root = Path(unquote(urlsplit(config.uri).path))
+        self._root = self.directory = Path(unquote(urlsplit(config.uri).path))
 
     def get(self, key: str) -> bytes:
         with self._reading(key) as path:
@@ -56,15 +71,15 @@ class LocalStore:
 
     def put(self, key: str, data: bytes) -> None:
         path = self._path(key)
-        with _translated("write", path), self._staged(data) as temp:
-            _in_its_directory(path, lambda: temp.replace(path))
+        with self._translated("write", path), self._staged(data) as temp:
+            self._in_its_directory(path, lambda: temp.replace(path))
             _sync_dir(path.parent)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         path = self._path(key)
-        with _translated("write", path), self._staged(data) as temp:
+        with self._translated("write", path), self._staged(data) as temp:
             try:
-                _in_its_directory(path, lambda: path.hardlink_to(temp))
+                self._in_its_directory(path, lambda: place(temp, path))
             except FileExistsError:
                 return False
             try:
@@ -77,7 +92,8 @@ class LocalStore:
         top = self._root / check_prefix(prefix).rpartition("/")[0]
         above = len(os.path.join(self._root, ""))  # noqa: PTH118 (paths as text: there are many)
         found: list[ObjectInfo] = []
-        with _translated("list", top):
+        with self._translated("list", top):
+            self._refuse_gone()
             for path in _files_under(top):
                 key = path[above:]
                 if key.startswith(prefix) and not key.startswith(f"{_TEMP}/"):
@@ -88,7 +104,8 @@ class LocalStore:
 
     def list_dirs(self, prefix: str) -> Sequence[str]:
         top = self._root / check_prefix(prefix)
-        with _translated("list", top):
+        with self._translated("list", top):
+            self._refuse_gone()
             try:
                 found = {path.name for path in top.iterdir() if path.is_dir()}
             except (FileNotFoundError, NotADirectoryError):
@@ -97,7 +114,7 @@ class LocalStore:
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        with _translated("delete", path), suppress(FileNotFoundError, NotADirectoryError):
+        with self._translated("delete", path), suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()
             for directory in path.parents:
                 if directory == self._root:
@@ -110,6 +127,10 @@ class LocalStore:
     def open_reader(self, key: str) -> AbstractContextManager[BinaryIO]:
         with self._reading(key) as path:
             return path.open("rb")
+
+    def settled(self) -> LocalStore:
+        """The same store, now that it is known to exist."""
+        return LocalStore(replace(self.config, existing=True))
 
     def sweep(self) -> None:
         """Remove temporary files that killed processes left behind more than a day ago."""
@@ -128,17 +149,18 @@ class LocalStore:
     @contextmanager
     def _reading(self, key: str) -> Iterator[Path]:
         path = self._path(key)
-        with _translated("read", path):
+        with self._translated("read", path):
             try:
                 yield path
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+                self._refuse_gone()
                 raise NotFound(f"no object {path}") from error
 
     @contextmanager
     def _staged(self, data: bytes) -> Iterator[Path]:
         """A flushed temporary file of the data, gone afterwards unless it was renamed."""
         temp = self._root / _TEMP / uuid.uuid4().hex
-        _make_dirs(temp.parent)
+        self._make_dirs(temp.parent)
         try:
             with temp.open("xb") as file:
                 file.write(data)
@@ -148,6 +170,61 @@ class LocalStore:
         finally:
             with suppress(OSError):
                 temp.unlink()
+
+    def _in_its_directory(self, path: Path, put: Callable[[], object]) -> None:
+        """Put the file there, again if its directory, then empty, was removed meanwhile."""
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                self._make_dirs(path.parent)
+                put()
+                return
+            except FileNotFoundError:
+                if not tries_left:
+                    raise
+
+    def _make_dirs(self, path: Path) -> None:
+        """Make the directory and its parents, each flushed into the one above it."""
+        if path.is_dir():
+            return
+        if path == self._root:
+            self._refuse_gone()
+        self._make_dirs(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync_dir(path.parent)
+
+    def _refuse_gone(self) -> None:
+        if self.config.existing and not self._root.is_dir():
+            raise StoreGone(
+                f"the store {self._root} is gone: it was removed, moved or unmounted while in "
+                "use; bring it back, or begin again in another directory"
+            )
+
+    @contextmanager
+    def _translated(self, verb: str, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                self._refuse_gone()
+            raise self._translate(verb, path, error) from error
+
+    def _translate(self, verb: str, path: Path, error: OSError) -> ClusterError:
+        at = f"cannot {verb} {path}"
+        if isinstance(error, NoHardLinks):
+            fix = "choose a directory on ext4, xfs or NFS, say, or an s3:// store"
+            return UserError(
+                f"{at}: {file_system_of(self._root) or 'the file system'} has no hard links "
+                f"({error.strerror}), by which a shard is committed exactly once: {fix}",
+                fix,
+            )
+        if error.errno == errno.ENOSPC and _no_inodes(self._root):
+            fix = "delete small files or choose another directory"
+            return UserError(f"{at}: the file system has no inodes left: {fix}", fix)
+        if words := _FIXES.get(error.errno or 0):
+            return UserError(f"{at}: {words}", words.partition(": ")[2])
+        if error.errno in _MAY_PASS:
+            return Retryable(f"{at}: {error}")
+        return Fatal(f"{at}: {error}")
 
 
 def _files_under(top: Path) -> Iterator[str]:
@@ -160,27 +237,6 @@ def _files_under(top: Path) -> Iterator[str]:
         yield from (os.path.join(directory, name) for name in names)  # noqa: PTH118
 
 
-def _in_its_directory(path: Path, place: Callable[[], object]) -> None:
-    """Place the file, again if its directory, then empty, was removed by a deletion meanwhile."""
-    for tries_left in reversed(range(_TRIES)):
-        try:
-            _make_dirs(path.parent)
-            place()
-            return
-        except FileNotFoundError:
-            if not tries_left:
-                raise
-
-
-def _make_dirs(path: Path) -> None:
-    """Make the directory and its parents, each flushed into the one above it."""
-    if path.is_dir():
-        return
-    _make_dirs(path.parent)
-    path.mkdir(exist_ok=True)
-    _sync_dir(path.parent)
-
-
 def _sync_dir(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -189,18 +245,9 @@ def _sync_dir(path: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def _translated(verb: str, path: Path) -> Iterator[None]:
+def _no_inodes(path: Path) -> bool:
     try:
-        yield
-    except OSError as error:
-        raise _translate(verb, path, error) from error
-
-
-def _translate(verb: str, path: Path, error: OSError) -> ClusterError:
-    place = f"cannot {verb} {path}"
-    if mend := _MENDS.get(error.errno or 0):
-        return UserError(f"{place}: {mend}")
-    if error.errno in _MAY_PASS:
-        return Retryable(f"{place}: {error}")
-    return Fatal(f"{place}: {error}")
+        found = os.statvfs(path)
+    except OSError:
+        return False
+    return found.f_files > 0 and found.f_favail == 0

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 from cluster.errors import UserError
 
 MAX_KEY_BYTES = 1024  # S3's limit
 MAX_PART_BYTES = 255  # a file system's limit on one name
+
+Encryption = Literal["AES256", "aws:kms", "aws:kms:dsse"]
+Checksum = Literal["crc32", "md5"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,19 @@ class StoreConfig:
     uri: ``file:///absolute/dir`` or ``s3://bucket/prefix``.
     single_writer: accept an S3 server that ignores conditional writes; then one fenced
         coordinator must write every commit record.
+    sse: server-side encryption that every S3 write asks for; sse_kms_key: with this key.
+    checksum: sent with every S3 write, as opening found that the server takes it; None: none.
+    existing: the directory was there when the store was opened: it is never made anew.
     """
 
     uri: str
     endpoint_url: str | None = None
     region: str | None = None
     single_writer: bool = False
+    sse: Encryption | None = None
+    sse_kms_key: str | None = None
+    checksum: Checksum | None = None
+    existing: bool = False
 
 
 class ObjectStore(Protocol):

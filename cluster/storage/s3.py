@@ -8,30 +8,42 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
-import boto3
-from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
-from cluster.errors import CommitStateUnknown, NotFound, Retryable, UserError
+from cluster.clock import utc_now
+from cluster.errors import ClusterError, CommitStateUnknown, Fatal, NotFound, Retryable, UserError
 from cluster.storage.backoff import Backoff
-from cluster.storage.object_store import ObjectInfo, StoreConfig, check_key, check_prefix
-from cluster.storage.s3_errors import http_status, is_unreachable, translate
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+from cluster.storage.object_store import (
+    Checksum,
+    ObjectInfo,
+    StoreConfig,
+    check_key,
+    check_prefix,
+)
+from cluster.storage.s3_client import connect
+from cluster.storage.s3_errors import (
+    Request,
+    WebPage,
+    clock_offset,
+    http_status,
+    is_denied,
+    is_unreachable,
+    refuses_condition,
+    translate,
+)
+from cluster.storage.s3_writes import put_in_parts, put_whole
 
 MULTIPART_BYTES = 64 * 2**20  # above this an object is sent in parts
 READ_AHEAD_BYTES = 1 * 2**20
-_REQUEST_TRIES = 4
+CHECKSUMS: tuple[Checksum | None, ...] = ("crc32", "md5", None)  # the best first
 _BODY_TRIES = 3
-_TRANSFER = TransferConfig(
-    multipart_threshold=MULTIPART_BYTES, multipart_chunksize=16 * 2**20, max_concurrency=4
-)
 
 
 class ConditionsUnsupported(UserError):
@@ -57,15 +69,15 @@ class S3Store:
         self._prefix = address.path.strip("/")
         if self._prefix:
             self._prefix += "/"
-        self._client, self._unretried = _clients(config)
-        self._endpoint = self._client.meta.endpoint_url
+        self._connection = connect(config)
+        self._client = self._connection.retried
+        self.endpoint_url = self._connection.endpoint_url
         self._backoff = backoff or Backoff()
         self._answered = False
-        self.config = StoreConfig(
-            uri=config.uri,
-            endpoint_url=None if _is_amazon(self._endpoint) else self._endpoint,
-            region=self._client.meta.region_name,
-            single_writer=config.single_writer,
+        self.config = replace(
+            config,
+            endpoint_url=None if self._connection.is_amazon else self.endpoint_url,
+            region=self._connection.region,
         )
 
     def __reduce__(self) -> tuple[type[S3Store], tuple[StoreConfig]]:
@@ -78,9 +90,37 @@ class S3Store:
         name = self._name(key)
         with self._translated("PUT", name):
             if len(data) <= MULTIPART_BYTES:
-                self._client.put_object(Bucket=self._bucket, Key=name, Body=data)
+                put_whole(self._client, self.config, self._bucket, name, data)
             else:
-                self._client.upload_fileobj(io.BytesIO(data), self._bucket, name, Config=_TRANSFER)
+                put_in_parts(self._client, self.config, self._bucket, name, data)
+
+    def adapt(self, key: str, data: bytes) -> timedelta | None:
+        """Write an object with the best checksum that the server takes, and keep to it.
+
+        Returns this machine's clock minus the server's, where its reply has a date. Raises
+        UserError if the server does not encrypt as ``config.sse`` demands.
+        """
+        name = self._name(key)
+        for checksum in CHECKSUMS:
+            self.config = replace(self.config, checksum=checksum)
+            try:
+                with self._translated("PUT", name):
+                    reply = put_whole(self._client, self.config, self._bucket, name, data)
+                break
+            except Fatal as error:  # 400 or 501, for a reason that is not known
+                reply = error.__cause__
+                refused = isinstance(reply, ClientError) and http_status(reply) in (400, 501)
+                if checksum is None or not refused:
+                    raise
+        if self.config.sse and reply.get("ServerSideEncryption") != self.config.sse:
+            with suppress(ClusterError):
+                self.delete(key)
+            raise UserError(
+                f"{self._at('PUT', name)}: the server took the object, but not --sse "
+                f"{self.config.sse}: leave it out, or use a server that encrypts",
+                "leave --sse out, or use a server that encrypts",
+            )
+        return clock_offset(reply["ResponseMetadata"]["HTTPHeaders"].get("date", ""), utc_now())
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         name = self._name(key)
@@ -131,8 +171,7 @@ class S3Store:
 
     def open_reader(self, key: str) -> AbstractContextManager[BinaryIO]:
         name = self._name(key)
-        with self._translated("HEAD", name):
-            size_bytes = self._client.head_object(Bucket=self._bucket, Key=name)["ContentLength"]
+        size_bytes = self._head(name)["ContentLength"]
         return cast(BinaryIO, io.BufferedReader(_Ranges(self, key, size_bytes), READ_AHEAD_BYTES))
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
@@ -143,7 +182,7 @@ class S3Store:
         name = self._name(key)
         last: Exception | None = None
         for _ in range(_BODY_TRIES):  # boto3 retries a request, not the reading of its reply
-            with self._translated("GET", name):
+            with self._or_absent(name), self._translated("GET", name):
                 reply = self._client.get_object(Bucket=self._bucket, Key=name, **options)
             try:
                 with self._translated("GET", name):
@@ -155,43 +194,65 @@ class S3Store:
         ) from last
 
     def _put_conditional(self, name: str, data: bytes) -> bool:
+        client, where = self._connection.unretried, (self.config, self._bucket, name, data)
         try:
-            self._unretried.put_object(Bucket=self._bucket, Key=name, Body=data, IfNoneMatch="*")
+            put_whole(client, *where, IfNoneMatch="*")
         except ClientError as error:
             if http_status(error) == 412:
                 return False
-            if http_status(error) != 501:
+            if not refuses_condition(error):
                 raise
             if not self.config.single_writer:
                 raise ConditionsUnsupported(
                     f"{self._at('PUT', name)}: the server does not support conditional writes"
                 ) from None
-            self._unretried.put_object(Bucket=self._bucket, Key=name, Body=data)
+            put_whole(client, *where)
         return True
 
     def _exists(self, name: str) -> bool:
         try:
-            with self._translated("HEAD", name):
-                self._client.head_object(Bucket=self._bucket, Key=name)
+            self._head(name)
         except NotFound:
             return False
         return True
+
+    def _head(self, name: str) -> Any:
+        with self._or_absent(name), self._translated("HEAD", name):
+            return self._client.head_object(Bucket=self._bucket, Key=name)
+
+    @contextmanager
+    def _or_absent(self, name: str) -> Iterator[None]:
+        """Some servers, and AWS where the right to list has conditions, answer 403 for a key that
+        does not exist. A listing tells the two apart."""
+        try:
+            yield
+        except UserError as error:
+            reply = error.__cause__
+            if not isinstance(reply, ClientError) or not is_denied(reply):
+                raise
+            with suppress(ClientError, BotoCoreError):
+                page = self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, MaxKeys=1)
+                if name not in [item["Key"] for item in page.get("Contents", [])]:
+                    raise NotFound(f"{self._at('GET', name)}: there is no such object") from error
+            raise
 
     def _name(self, key: str) -> str:
         return self._prefix + check_key(key)
 
     def _at(self, verb: str, name: str) -> str:
-        return f"{verb} s3://{self._bucket}/{name} at {self._endpoint}"
+        return f"{verb} s3://{self._bucket}/{name} at {self.endpoint_url}"
 
     @contextmanager
     def _translated(self, verb: str, name: str) -> Iterator[None]:
         try:
             yield
-        except (ClientError, BotoCoreError) as error:
-            meant = translate(error, self._at(verb, name))
+        except (ClientError, BotoCoreError, ResponseParserError, WebPage) as error:
+            connection = self._connection
+            request = Request(verb, self._at(verb, name), connection.secrets(), connection.proxy())
+            meant = translate(error, request)
             # A server that never answered is a wrong address; one that did may be restarting.
             if is_unreachable(error) and not self._answered:
-                meant = UserError(str(meant))
+                meant = UserError(str(meant), meant.fix)
             self._answered |= isinstance(error, ClientError)
             raise meant from error
         self._answered = True
@@ -226,60 +287,3 @@ class _Ranges(io.RawIOBase):
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
-
-
-def _is_amazon(endpoint_url: str) -> bool:
-    host = urlsplit(endpoint_url).hostname or ""
-    return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
-
-
-def check_endpoint(url: str) -> str:
-    """The endpoint URL if it is one and holds no credentials; UserError otherwise."""
-    address = urlsplit(url)
-    if "@" in url:
-        raise UserError(
-            "the endpoint URL must not hold credentials: set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-        )
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise UserError(f"endpoint {url!r}: write http://host:port or https://host")
-    return url
-
-
-def _clients(config: StoreConfig) -> tuple[S3Client, S3Client]:
-    """A client that retries and one that does not.
-
-    Both also suit servers that know neither bucket host names nor the newer checksums.
-    """
-
-    def client(addressing: Literal["auto", "path"], tries: int) -> S3Client:
-        return session.client(
-            "s3",
-            endpoint_url=config.endpoint_url,
-            region_name=config.region or session.region_name or "us-east-1",
-            config=Config(
-                signature_version="s3v4",
-                s3={"addressing_style": addressing},
-                retries={"mode": "standard", "total_max_attempts": tries},
-                connect_timeout=10,
-                read_timeout=60,
-                max_pool_connections=32,
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-        )
-
-    try:
-        session = boto3.Session()
-        retried = client("auto", _REQUEST_TRIES)
-        check_endpoint(retried.meta.endpoint_url)
-        if _is_amazon(retried.meta.endpoint_url):
-            return retried, client("auto", 1)
-        return client("path", _REQUEST_TRIES), client("path", 1)
-    except BotoCoreError as error:
-        raise translate(error, f"opening {config.uri}") from error
-    except ValueError:  # an endpoint that is no URL; the message would quote it
-        raise UserError(
-            f"opening {config.uri}: the endpoint is not a URL: correct --endpoint-url or "
-            "AWS_ENDPOINT_URL_S3"
-        ) from None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from cluster.errors import ClusterError, CommitStateUnknown, Fatal, NotFound, UserError
 from cluster.storage.backoff import Backoff
-from cluster.storage.object_store import StoreConfig
+from cluster.storage.object_store import Encryption, StoreConfig
 from cluster.storage.open import open_store
 from cluster.storage.s3 import S3Store
 
@@ -31,6 +32,8 @@ class Script(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.replies = replies
         self.requests: list[tuple[str, str, bool]] = []  # method, path, conditional
+        self.heard: list[dict[str, str]] = []  # each request's headers, in lower case
+        self.own_headers: dict[str, str] = {}  # go with every reply
 
     @property
     def url(self) -> str:
@@ -49,6 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         conditional = self.headers.get("If-None-Match") == "*"
         self.server.requests.append((self.command, self.path, conditional))
+        self.server.heard.append({name.lower(): text for name, text in self.headers.items()})
         status, code = self.server.replies.pop(0) if self.server.replies else (200, "")
         body = (
             f"<Error><Code>{code}</Code><Message>{SECRET}</Message></Error>".encode()
@@ -57,6 +61,8 @@ class _Handler(BaseHTTPRequestHandler):
         )
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        for name, text in self.server.own_headers.items():
+            self.send_header(name, text)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -100,7 +106,8 @@ def script(*replies: tuple[int, str]) -> Iterator[Script]:
 def test_refusals_name_object_endpoint_and_mend(
     status: int, code: str, kind: type[ClusterError], said: str
 ) -> None:
-    with script((status, code)) as server, pytest.raises(kind) as refused:
+    # A listing, by which a forbidden key is told from a missing one, is refused too.
+    with script((status, code), (status, code)) as server, pytest.raises(kind) as refused:
         server.store().get("the/key")
     text = str(refused.value)
     assert said in text
@@ -143,3 +150,29 @@ def test_a_server_that_knows_no_conditions_is_refused_or_written_plainly() -> No
 def test_deleting_what_is_not_there_is_fine_on_servers_that_say_404() -> None:
     with script((404, "NoSuchKey")) as server:
         server.store().delete("k")
+
+
+@pytest.mark.parametrize("sse", ["aws:kms", "aws:kms:dsse"])
+def test_encryption_by_a_key_is_asked_for_with_every_write(sse: Encryption) -> None:
+    config = StoreConfig("s3://bucket/pre", sse=sse, sse_kms_key="key-1")
+    with script() as server:
+        server.own_headers = {"x-amz-server-side-encryption": sse}
+        store = S3Store(replace(config, endpoint_url=server.url))
+        store.adapt("probe", b"")
+        store.put("k", b"")
+        store.put_if_absent("k2", b"")
+        for heard in server.heard:
+            assert heard["x-amz-server-side-encryption"] == sse
+            assert heard["x-amz-server-side-encryption-aws-kms-key-id"] == "key-1"
+            assert heard["x-amz-checksum-crc32"] == "AAAAAA=="
+
+
+def test_a_server_that_takes_no_notice_of_encryption_is_refused() -> None:
+    with script() as server, pytest.raises(UserError, match="not --sse aws:kms: leave it out"):
+        open_store("s3://bucket/pre", endpoint_url=server.url, sse="aws:kms")
+
+
+def test_the_words_of_a_server_are_shown_without_the_credentials() -> None:
+    with script((400, "InvalidRequest")) as server, pytest.raises(Fatal) as refused:
+        server.store().put("k", b"")
+    assert "400 InvalidRequest: ***" in str(refused.value)

@@ -13,13 +13,13 @@ from threading import Barrier
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from boto3.s3.transfer import TransferConfig
 
 from cluster.errors import NotFound, UserError
-from cluster.storage import s3
+from cluster.storage import s3, s3_writes
 from cluster.storage.faults import FaultRates, FaultyStore
 from cluster.storage.object_store import ObjectStore, check_key
-from cluster.storage.open import open_store, probe_conditional_writes
+from cluster.storage.open import open_store
+from cluster.storage.probe import Probe
 
 STORES = ["local", "seaweedfs", "faultless", "juicefs"]
 
@@ -80,7 +80,7 @@ def test_objects_beyond_the_limit_are_sent_in_parts(
 ) -> None:
     part = 5 * 2**20  # the smallest that S3 allows
     monkeypatch.setattr(s3, "MULTIPART_BYTES", part)
-    monkeypatch.setattr(s3, "_TRANSFER", TransferConfig(part, multipart_chunksize=part))
+    monkeypatch.setattr(s3_writes, "PART_BYTES", part)
     data = os.urandom(2 * part + 1)
     store.put("parts", data)
     assert store.get("parts") == data
@@ -219,7 +219,7 @@ def test_another_process_opens_the_same_store_from_its_config(store: ObjectStore
 
 @pytest.mark.parametrize("store", ["local", "seaweedfs", "faultless"], indirect=True)
 def test_the_probe_accepts_the_store_and_leaves_nothing(store: ObjectStore) -> None:
-    assert probe_conditional_writes(store)
+    Probe(store).run()
     assert keys(store) == []
 
 

@@ -39,6 +39,14 @@ class LossyProxy:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
+    def answer(self, head: bytes) -> bytes | None:  # noqa: ARG002 (subclasses do)
+        """The reply to give in the server's place; None: ask the server."""
+        return None
+
+    def change(self, head: bytes, reply: bytes) -> bytes:  # noqa: ARG002 (subclasses do)
+        """What becomes of the server's reply."""
+        return reply
+
     def _accept(self) -> None:
         while True:
             try:
@@ -62,19 +70,29 @@ class LossyProxy:
                 return
             data += more
         head, _, body = data.partition(b"\r\n\r\n")
+        own = self.answer(head)
+        if own is not None and b"\r\nexpect:" in head.lower():
+            client.sendall(own)
+            return
         if b"\r\nexpect:" in head.lower():
             client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         # Neither header is signed. The server closes, so its reply ends where the data does.
         lines = [x for x in head.split(b"\r\n") if not x.lower().startswith(_REPLACED)]
-        server.sendall(b"\r\n".join([*lines, b"Connection: close"]) + b"\r\n\r\n" + body)
         lengths = [x for x in lines if x.lower().startswith(b"content-length:")]
         left = int(lengths[0].split(b":")[1]) - len(body) if lengths else 0
+        if own is None:
+            server.sendall(b"\r\n".join([*lines, b"Connection: close"]) + b"\r\n\r\n" + body)
         while left > 0 and (more := client.recv(65536)):
-            server.sendall(more)
+            if own is None:
+                server.sendall(more)
             left -= len(more)
+        if own is not None:
+            client.sendall(own)
+            return
         reply = b""
         while more := server.recv(65536):
             reply += more
+        reply = self.change(head, reply)
         if self._lose(head):
             self.lost += 1
         else:
