@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,8 @@ from un0.layouts import Checkpoint
 from un0.model import Un0Model
 from un0.model_files import file_digest, revision
 from un0.unwrap import Weights
+
+logger = logging.getLogger(__name__)
 
 
 def load_model(
@@ -82,6 +85,8 @@ def from_pretrained(
     model = _to_model(checkpoint, found.files.path, dtype, mapped)
     model.file_rev = revision(digests)
     model.labels = model.labels or found.labels
+    for note in model.notes:
+        logger.info("%s: %s", found.files.path, note)
     return model
 
 

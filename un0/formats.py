@@ -117,8 +117,8 @@ def _read_other(header: Mapping[str, str], found: Found, beside: Path) -> Checkp
 def _notes(found: Found) -> tuple[str, ...]:
     notes = []
     if found.passed_over:
-        others = " and ".join(found.passed_over)
-        notes.append(f"the weights are those under {found.taken!r}, not those under {others!r}")
+        others = " and ".join(map(repr, found.passed_over))
+        notes.append(f"the weights are those under {found.taken!r}, not those under {others}")
     elif found.averaged:
         notes.append(f"the weights are the averaged ones under {found.taken!r}")
     if found.ignored:
