@@ -61,7 +61,7 @@ def find_files(path: Path) -> ModelFiles:
         return _sharded(found)
     if shard := _SHARD.fullmatch(found.name):
         raise ModelFormatError(
-            f"{found}: is one shard of {int(shard[2])}; give the folder, or the index "
+            f"{found}: is one shard of {int(shard[2])}; give the directory, or the index "
             f"{shard[1]}.{found.suffix[1:]}{_INDEX} (download it if it is not there)"
         )
     return ModelFiles(found, (found,))
@@ -162,14 +162,14 @@ def _inside(folder: Path) -> Path:
         return folder / wanted[0]
     if wanted:
         raise ModelFormatError(
-            f"{folder}: is a folder with {len(wanted)} checkpoints; give one of "
+            f"{folder}: is a directory with {len(wanted)} checkpoints; give one of "
             + ", ".join(str(folder / name) for name in wanted)
         )
     if shards:
         return folder / shards[0]
     deeper = sorted(p for suffix in _SUFFIXES for p in folder.glob(f"*/*{suffix}"))[:5]
     hint = f"give one of {', '.join(map(str, deeper))}" if deeper else "give the checkpoint file"
-    raise ModelFormatError(f"{folder}: is a folder without a .safetensors or .pt file; {hint}")
+    raise ModelFormatError(f"{folder}: is a directory without a .safetensors or .pt file; {hint}")
 
 
 def _snapshot(folder: Path) -> Path:
@@ -181,7 +181,7 @@ def _snapshot(folder: Path) -> Path:
         snapshots = [path for path in snapshots if path == named] or snapshots
     if len(snapshots) != 1:
         raise ModelFormatError(
-            f"{folder}: is a folder of the Hub's cache with {len(snapshots)} revisions; "
+            f"{folder}: is a directory of the Hub's cache with {len(snapshots)} revisions; "
             f"give one of them, {folder}/snapshots/REVISION"
         )
     return snapshots[0]
@@ -202,7 +202,7 @@ def _sharded(index: Path) -> ModelFiles:
     if missing:
         raise ModelFormatError(
             f"{index}: {len(missing)} of {len(names)} shards not there: {', '.join(missing)}; "
-            "download them into the same folder"
+            "download them into the same directory"
         )
     return ModelFiles(index, tuple(index.parent / name for name in names), weight_map)
 

@@ -152,7 +152,9 @@ def test_missing_shards_are_named(tmp_path: Path, model: Un0Model) -> None:
 def test_shards_without_their_index(tmp_path: Path, model: Un0Model) -> None:
     index = write_shards(tmp_path, model)
     shard = tmp_path / "model-00001-of-00003.safetensors"
-    refused(shard, "is one shard of 3; give the folder, or the index model.safetensors.index.json")
+    refused(
+        shard, "is one shard of 3; give the directory, or the index model.safetensors.index.json"
+    )
     index.unlink()
     refused(tmp_path, "is one shard of 3", "download it if it is not there")
 
