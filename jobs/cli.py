@@ -14,6 +14,7 @@ from cluster.errors import ClusterError, UserError
 from jobs import (
     cli_bench,
     cli_calibrate,
+    cli_doctor,
     cli_explain,
     cli_fleet,
     cli_meters,
@@ -179,6 +180,7 @@ app.command("demo")(demo_command)
 cli_store.add_to(app)
 cli_models.add_to(app)
 cli_meters.add_to(app)
+cli_doctor.add_to(app)
 cli_bench.add_to(app)
 cli_calibrate.add_to(app)
 cli_fleet.add_to(app)

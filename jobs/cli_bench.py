@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from cluster.errors import UserError
-from jobs.cli_options import Json, show_json, show_table
+from jobs.cli_options import Json, show_json, show_notes, show_table
 
 if TYPE_CHECKING:
     from jobs.bench import BenchRow
@@ -44,6 +44,7 @@ def bench_command(
 
     sizes = _sizes(batches)
     loaded, found = load_model(model or DEFAULT_MODEL), find_device(device)
+    show_notes(loaded.notes)
     known = list(paths(loaded, found))
     wanted = [p for p in known if engine in (None, p[0]) and precision in (None, p[1])]
     if not wanted:
@@ -62,6 +63,7 @@ def bench_command(
             {
                 "model": model or DEFAULT_MODEL,
                 "model_rev": loaded.rev,
+                "model_notes": loaded.notes,
                 "host_name": socket.gethostname(),
                 "device": found.type,
                 "rows": [asdict(row) for row in rows],

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.table import Table
 
 from cluster.errors import UserError
-from jobs.cli_options import Json, show_json, show_table
+from jobs.cli_options import Json, show_json, show_notes, show_table
 
-ModelArgument = Annotated[str, typer.Argument(help="Name from `un0 models`, or a file.")]
+if TYPE_CHECKING:
+    from un0.unwrap import Weights
+
+ModelArgument = Annotated[str, typer.Argument(help="Name from `un0 models`, a file or a folder.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -50,22 +53,28 @@ def export_command(
     model: ModelArgument,
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     dtype: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
+    weights: Annotated[
+        str, typer.Option(help="ema or model, of a checkpoint with both; auto takes ema.")
+    ] = "auto",
     as_json: Json = False,
 ) -> None:
     """Write a model as one self-describing safetensors file, from any layout that loads."""
     import torch
 
-    from un0 import load_model, save_model
+    from un0 import from_pretrained, save_model
 
     dtypes = {"fp32": torch.float32, "fp16": torch.float16}
     if dtype not in dtypes:
         raise UserError(f"--dtype {dtype!r} is not known; choose fp32 or fp16")
-    loaded = load_model(model)
+    if weights not in ("auto", "ema", "model"):
+        raise UserError(f"--weights {weights!r} is not known; choose auto, ema or model")
+    loaded = from_pretrained(model, weights=None if weights == "auto" else cast("Weights", weights))
+    show_notes(loaded.notes)
     try:
         revision = save_model(loaded, out, dtypes[dtype], loaded.metadata)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; choose another path") from None
     if as_json:
-        show_json({"path": str(out), "revision": revision, "dtype": dtype})
+        show_json({"path": str(out), "revision": revision, "dtype": dtype, "notes": loaded.notes})
     else:
         print(f"{out}  sha256 {revision}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import math
+import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -56,6 +58,12 @@ def show_json(value: Any) -> None:
         return base64.b64encode(part).decode() if isinstance(part, bytes) else str(part)
 
     print(json.dumps(_finite(value), indent=2, default=other, allow_nan=False))
+
+
+def show_notes(notes: Sequence[str]) -> None:
+    """Print what a user should know beside the result, on standard error."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _finite(value: Any) -> Any:

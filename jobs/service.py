@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from un0.catalog import DEFAULT_MODEL, list_models
 
 DEFAULT_STORE = "./un0-data"
 OnJob = Callable[[JobRecord], None]
+logger = logging.getLogger(__name__)
 
 
 def generate(
@@ -125,6 +127,8 @@ def model_facts(name: str) -> tuple[ModelFacts, ModelWork]:
     known = name in {model.name for model in list_models()}
     located = name if known else str(Path(name).absolute()) if Path(name).exists() else name
     model = load_model(located)
+    for note in model.notes:
+        logger.warning("model %s: %s", name, note)
     config = model.config
     facts = ModelFacts(
         located,

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from un0.config import ModelConfig, Parameterization, Relativization
-from un0.errors import InputError, ModelFormatError, ModelNotFoundError
+from un0.errors import InputError, ModelNotFoundError
 from un0.header import read_header
+from un0.model_files import ModelFiles, find_files
 
 DEFAULT_MODEL = "fashion32/n512"
 ASSETS = Path(__file__).parent / "assets"
@@ -64,10 +65,10 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Located:
-    """A file to load. sha256: what it must be, None where nobody has said. labels: of its classes,
+    """What to load. sha256: what it must be, None where nobody has said. labels: of its classes,
     for files that do not hold them."""
 
-    path: Path
+    files: ModelFiles
     sha256: str | None = None
     labels: tuple[str, ...] = ()
 
@@ -134,18 +135,17 @@ def locate(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
 ) -> Located:
-    """The file of a model by name (fetched from the Hub if need be) or by path; a name wins.
+    """The files of a model by name (fetched from the Hub if need be) or by path; a name wins.
 
-    Raises ModelNotFoundError; ModelFormatError when the path is a directory.
+    Raises ModelNotFoundError; ModelFormatError when a folder does not say which file to take.
     """
     name = os.fspath(name_or_path)
     if name in (bundled := _registry()):
-        return Located(ASSETS / bundled[name]["file"], bundled[name]["sha256"])
+        return Located(find_files(ASSETS / bundled[name]["file"]), bundled[name]["sha256"])
     if name in RELEASED:
-        return Located(_fetch(name, cache_dir, local_files_only), labels=RELEASED[name].labels)
+        fetched = find_files(_fetch(name, cache_dir, local_files_only))
+        return Located(fetched, labels=RELEASED[name].labels)
     path = Path(name)
-    if path.is_dir():
-        raise ModelFormatError(f"{path}: is a directory; give the checkpoint file inside it")
     if not os.path.lexists(path):
         known = [*bundled, *RELEASED]
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -154,7 +154,7 @@ def locate(
             f"no model is named {name!r} and there is no such file; {hint}"
             f"names are {', '.join(known)}"
         )
-    return Located(path)
+    return Located(find_files(path))
 
 
 def resolve_classes(

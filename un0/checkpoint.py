@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,12 @@ from un0.catalog import locate
 from un0.errors import InputError, ModelFormatError
 from un0.formats import read_checkpoint
 from un0.header import Header, check_labels, write_header
+from un0.layouts import Checkpoint
 from un0.model import Un0Model
+from un0.model_files import file_digest, revision
+from un0.unwrap import Weights
+
+logger = logging.getLogger(__name__)
 
 
 def load_model(
@@ -29,9 +35,10 @@ def load_model(
 ) -> Un0Model:
     """A model by catalogue name or file, for inference: eval mode, no gradients.
 
-    ``model.rev`` is the SHA-256 of the file. A released name is fetched from the Hugging Face Hub
-    when it is not in the cache. mapped: see ``from_pretrained``. Raises ModelNotFoundError when
-    there is no such model or file, ModelFormatError when the file cannot be used.
+    ``model.rev`` is the SHA-256 of the file; see ``from_pretrained`` for models of several files,
+    and for mapped. A released name is fetched from the Hugging Face Hub when it is not in the
+    cache. Raises ModelNotFoundError when there is no such model or file, ModelFormatError when
+    the file cannot be used.
     """
     return from_pretrained(name_or_path, dtype=dtype, mapped=mapped)
 
@@ -43,26 +50,43 @@ def from_pretrained(
     local_files_only: bool = False,
     dtype: torch.dtype = torch.float32,
     mapped: bool = False,
+    weights: Weights | None = None,
 ) -> Un0Model:
-    """``load_model`` with a say in the Hub's cache.
+    """``load_model`` with a say in the Hub's cache, and in which weights are taken.
+
+    name_or_path: a name, a file, the index of a sharded checkpoint, or a folder with one of them.
+    ``model.notes`` says what was decided in reading it.
 
     cache_dir: the Hub's cache folder; None takes ``HF_HUB_CACHE``. local_files_only: never use
     the network. mapped: leave weights that have ``dtype`` already in the mapped file instead of
     copying them. For a model that is dropped soon, as when a Sampler is made of it: until then
     the file must not be changed in place (to be replaced does no harm).
+    weights: of a checkpoint that holds averaged weights ("ema") beside those they average
+    ("model"), which to take. None takes the average, as trainers do when they generate.
+
+    The revision of one file is its SHA-256. Of several it is the SHA-256 of these digests, in
+    order: shards by name, then ``config.json`` where the config is from there, then the name of
+    the averaged weights where others lie beside them. So one revision is one set of pixels.
     """
     if not dtype.is_floating_point:
         raise InputError(f"dtype is {dtype}; give a floating-point type such as torch.float32")
     found = locate(name_or_path, cache_dir=cache_dir, local_files_only=local_files_only)
-    rev = _sha256(found.path)
-    if found.sha256 not in (None, rev):
+    digests = [file_digest(path) for path in found.files.weights]
+    if found.sha256 not in (None, rev := revision(digests)):
         raise ModelFormatError(
-            f"{found.path}: SHA-256 is {rev}, but the catalogue states {found.sha256}; "
+            f"{found.files.path}: SHA-256 is {rev}, but the catalogue states {found.sha256}; "
             "the file was changed or damaged: reinstall the package"
         )
-    model = _read_model(found.path, dtype, mapped)
-    model.file_rev = rev
+    checkpoint = read_checkpoint(found.files, weights)
+    if checkpoint.config_file is not None:
+        digests.append(file_digest(checkpoint.config_file))
+    if checkpoint.averaged_of_two:
+        digests.append(hashlib.sha256(checkpoint.metadata["weights"].encode()).digest())
+    model = _to_model(checkpoint, found.files.path, dtype, mapped)
+    model.file_rev = revision(digests)
     model.labels = model.labels or found.labels
+    for note in model.notes:
+        logger.info("%s: %s", found.files.path, note)
     return model
 
 
@@ -95,11 +119,10 @@ def save_model(
             )
     parts = _in_order(save(tensors, metadata=header))
     _replace_file(Path(path), parts)
-    return _sha256(Path(path))
+    return file_digest(Path(path)).hex()
 
 
-def _read_model(path: Path, dtype: torch.dtype, mapped: bool) -> Un0Model:
-    checkpoint = read_checkpoint(path)
+def _to_model(checkpoint: Checkpoint, path: Path, dtype: torch.dtype, mapped: bool) -> Un0Model:
     with torch.device("meta"):
         model = Un0Model(checkpoint.config, checkpoint.labels)
     state = {}
@@ -114,6 +137,7 @@ def _read_model(path: Path, dtype: torch.dtype, mapped: bool) -> Un0Model:
         state[name] = tensor
     model.load_state_dict(state, assign=True)
     model.metadata = checkpoint.metadata
+    model.notes = checkpoint.notes
     return model.eval().requires_grad_(False)
 
 
@@ -128,16 +152,6 @@ def _in_order(content: bytes) -> tuple[bytes, memoryview]:
     header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
     header += b" " * (-len(header) % 8)  # tensors stay aligned
     return len(header).to_bytes(8, "little") + header, memoryview(content)[end:]
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelFormatError(
-            f"{path}: cannot be read ({error.strerror}); give a readable checkpoint file"
-        ) from error
 
 
 def _replace_file(path: Path, parts: Iterable[bytes | memoryview]) -> None:

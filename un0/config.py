@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
@@ -58,9 +59,14 @@ class ModelConfig:
                 raise ModelFormatError(
                     f"model config: {name} is {value!r}; this build knows {', '.join(allowed)}"
                 )
-        if not self.integration_time > 0:
+        if not (_is_number(self.integration_time) and self.integration_time > 0):
             raise ModelFormatError(
                 f"model config: integration_time is {self.integration_time!r}; it must be > 0"
+            )
+        if not (_is_number(self.class_dropout_prob) and 0 <= self.class_dropout_prob <= 1):
+            raise ModelFormatError(
+                f"model config: class_dropout_prob is {self.class_dropout_prob!r}; "
+                "it must be from 0 to 1"
             )
         if self.num_features % SEED_SIZE**2:
             raise ModelFormatError(
@@ -104,3 +110,7 @@ class ModelConfig:
         for c_in, c_out in pairwise(self.channels):
             convs += [(c_in, c_out), (c_out, c_out)]
         return couplings + drive + sum((9 * c_in + 1) * c_out for c_in, c_out in convs)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and -math.inf < value < math.inf

@@ -1,37 +1,46 @@
 """The checkpoint layouts this package reads, each turned into one ``Checkpoint``.
 
-Three kinds of file hold the same tensors under different names:
+Three layouts hold the same tensors under different names, in a ``.pt`` file, in ``.safetensors``,
+or in shards of either:
 
-- released ``.pt``: ``{"model": state dict, "config": dict}``, read with ``weights_only=True``;
-- community ``.safetensors`` (browser export): metadata strings, mup scales already applied;
-- our own ``.safetensors``: a versioned header, tensors named as in ``Un0Model``.
+- released: ``{"model": state dict, "config": dict}`` in ``.pt``;
+- community (browser export): metadata strings in ``.safetensors``, mup scales already applied;
+- our own: a versioned header in ``.safetensors``, tensors named as in ``Un0Model``.
+
+A file that states no config has it beside it, in ``config.json``.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from un0.config import ModelConfig
+from un0.catalog import RELEASED
+from un0.config import SEED_SIZE, ModelConfig
+from un0.containers import read_content
 from un0.errors import ModelFormatError
 from un0.header import parse_header
 from un0.layouts import (
     Checkpoint,
+    Layout,
     arrange,
     check_block_count,
     check_in_channels,
     community_layout,
+    detect_layout,
+    listed,
     num_blocks,
     own_layout,
-    released_layout,
 )
+from un0.model_files import ModelFiles, read_json
+from un0.unwrap import Found, Weights, unwrap
 
-# What a released config means where it is silent, by number of decoder blocks.
+# What a config means where it is silent, by number of decoder blocks.
 _FAMILY_DEFAULTS: dict[int, dict[str, Any]] = {
     3: {  # CIFAR-10, 32x32
         "num_steps": 25,
@@ -48,70 +57,130 @@ _FAMILY_DEFAULTS: dict[int, dict[str, Any]] = {
         "encoding": "sin_cos",
     },
 }
+# What no tensor's shape shows, as a config.json states it.
+_UNSEEN: dict[str, Any] = {
+    "num_steps": 10,
+    "solver": "euler",
+    "parameterization": "standard",
+    "relativization": "ref_oscillator",
+}
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a file of any known layout; the content decides, not the suffix.
+def read_checkpoint(files: ModelFiles, weights: Weights | None = None) -> Checkpoint:
+    """Read a model of any known layout; the content decides, not the suffix.
 
+    weights: which to take of a checkpoint with ``ema`` and ``model``; None prefers the average.
     Tensors may be backed by the mapped file. Raises ModelFormatError, naming the file.
     """
+    content = read_content(files)
     try:
-        with path.open("rb") as file:
-            head = file.read(9)
-    except OSError as error:
-        raise ModelFormatError(
-            f"{path}: cannot be read ({error.strerror}); give a readable checkpoint file"
-        ) from error
-    if not head:
-        raise ModelFormatError(f"{path}: the file is empty; copy or download it again")
-    try:
-        if head[4:9] == b"\0\0\0\0{":  # a 64-bit header length, then JSON
-            return _read_safetensors(path)
-        if head[:2] in (b"PK", b"\x80\x02"):  # torch's zip, or its older bare pickle
-            return _read_torch(path, mmap=head[:2] == b"PK")
+        found = unwrap(content.tree, weights)
+        if "format_version" in content.header:
+            read = _read_own(content.header, found)
+        else:
+            read = _read_other(content.header, found, files.config)
     except ModelFormatError as error:
-        raise ModelFormatError(f"{path}: {error}") from error.__cause__
-    raise ModelFormatError(
-        f"{path}: not a checkpoint (it begins with {head!r}); "
-        "give a .pt or .safetensors file of an Un-0 model"
+        raise ModelFormatError(f"{files.path}: {error}") from error.__cause__
+    metadata = {**read.metadata, "weights": found.taken} if found.averaged else read.metadata
+    return replace(
+        read,
+        metadata=metadata,
+        notes=(*_notes(found), *read.notes),
+        averaged_of_two=found.averaged and bool(found.passed_over),
     )
 
 
-# --- released .pt ---
+def _read_own(header: Mapping[str, str], found: Found) -> Checkpoint:
+    stated = parse_header(header)
+    check_block_count(stated.config.num_blocks, found.tensors, own_layout)
+    tensors = arrange(found.tensors, own_layout, stated.config)
+    return Checkpoint(stated.config, tensors, stated.labels, stated.metadata)
 
 
-def _read_torch(path: Path, mmap: bool) -> Checkpoint:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # whatever a damaged or hostile archive provokes
+def _read_other(header: Mapping[str, str], found: Found, beside: Path) -> Checkpoint:
+    layout = detect_layout(found.tensors)
+    if layout is community_layout and not _COMMUNITY_KEYS.isdisjoint(header):
+        config = _community_config(header, found.tensors)
+        return Checkpoint(config, arrange(found.tensors, layout, config))
+    raw = _stated_inside(found)
+    if raw is not None:
+        config = _stated_config(raw, found.tensors, layout)
+        return Checkpoint(config, arrange(found.tensors, layout, config))
+    if not beside.is_file():
+        raise ModelFormatError(_no_config(found.tensors, layout, beside))
+    config = _stated_config(_stated_beside(beside), found.tensors, layout)
+    tensors = arrange(found.tensors, layout, config)
+    notes = (f"its config is that of {beside}",)
+    return Checkpoint(config, tensors, notes=notes, config_file=beside)
+
+
+def _notes(found: Found) -> tuple[str, ...]:
+    notes = []
+    if found.passed_over:
+        others = " and ".join(map(repr, found.passed_over))
+        notes.append(f"the weights are those under {found.taken!r}, not those under {others}")
+    elif found.averaged:
+        notes.append(f"the weights are the averaged ones under {found.taken!r}")
+    if found.ignored:
+        notes.append(f"not of the model, and ignored: {listed(found.ignored)}")
+    return tuple(notes)
+
+
+# --- what a config says: inside the file, or beside it ---
+
+
+def _stated_inside(found: Found) -> Mapping[str, Any] | None:
+    """What the file says of its architecture; an entry ``config`` counts whatever it holds."""
+    for _, raw in found.configs:
+        if _says_something(raw):
+            return raw
+    return next((raw for name, raw in found.configs if name == "config"), None)
+
+
+def _stated_beside(path: Path) -> Mapping[str, Any]:
+    raw = read_json(path)
+    if not isinstance(raw, Mapping) or not _says_something(raw):
         raise ModelFormatError(
-            "cannot be read as a checkpoint of plain tensors: it is damaged, or needs code to be "
-            f"run, which is refused ({_first_line(error)}); download it again from its source"
-        ) from error
-    if not (isinstance(content, dict) and {"model", "config"} <= content.keys()):
-        raise ModelFormatError('lacks the entries "model" and "config" of a released checkpoint')
-    state, raw = content["model"], content["config"]
-    if not isinstance(state, Mapping) or not isinstance(raw, Mapping):
-        raise ModelFormatError('its "model" and "config" must be dictionaries')
-    tensors: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        if not isinstance(tensor, Tensor):
-            raise ModelFormatError(f"{key!r} in the state dict is not a tensor")
-        tensors[str(key).replace("_orig_mod.", "")] = tensor
-    for key in ("dynamics.omega", "dynamics.omega_cond"):
-        if key in tensors and tensors[key].dim() == 2 and tensors[key].shape[0] == 1:
-            tensors[key] = tensors[key][0]  # stored as one row
-    config = _released_config(raw, tensors)
-    return Checkpoint(config, arrange(tensors, released_layout, config))
+            f"states no config, nor does {path}, which has none of {', '.join(_UNSEEN)}; "
+            f"add them there, such as {json.dumps(_UNSEEN)}"
+        )
+    return raw
 
 
-def _released_config(raw: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ModelConfig:
-    shape_of_drive = tensors["dynamics.K_drive"].shape if "dynamics.K_drive" in tensors else ()
-    if len(shape_of_drive) != 3:
-        raise ModelFormatError("tensor dynamics.K_drive is missing or not three-dimensional")
-    blocks = num_blocks(tensors, released_layout)
+def _says_something(raw: Mapping[str, Any]) -> bool:
+    return any(raw.get(key) is not None for key in (*_UNSEEN, "n_oscillators"))
+
+
+def _no_config(tensors: Mapping[str, Tensor], layout: Layout, beside: Path) -> str:
+    example, hint = _UNSEEN, "such as"
+    drive = tensors.get(layout("K_drive"))
+    shape = None if drive is None else (*drive.shape, num_blocks(tensors, layout))
+    for name, released in RELEASED.items():
+        c = released.config
+        if shape == (c.num_classes, c.n, c.n_cond, c.num_blocks):
+            example = {key: getattr(c, key) for key in _UNSEEN}
+            hint = f"its tensors have the shapes of {name}; if it is that model, write"
+    if layout is community_layout:
+        example = {**example, "parameterization": "standard"}  # the scales are applied
+    return (
+        f"states no config, and its tensors do not show {', '.join(_UNSEEN)}; write them into "
+        f"{beside}: {hint} {json.dumps(example)}"
+    )
+
+
+def _stated_config(
+    raw: Mapping[str, Any], tensors: Mapping[str, Tensor], layout: Layout
+) -> ModelConfig:
+    name = layout("K_drive")
+    if name not in tensors or tensors[name].dim() != 3:
+        raise ModelFormatError(f"tensor {name} is missing or not three-dimensional")
+    num_classes, n, n_cond = tensors[name].shape
+    blocks = num_blocks(tensors, layout)
     stated = {key: value for key, value in raw.items() if value is not None}
     defaults = _FAMILY_DEFAULTS.get(blocks, {})
+    first = tensors.get(layout("decoder.blocks.0.a.weight"))
+    if first is not None and first.dim() == 4 and SEED_SIZE**2 * first.shape[1] == 2 * n:
+        defaults = {**defaults, "encoding": "sin_cos"}  # seen in the shapes
     solution: dict[str, Any] = {}
     for key in _FAMILY_DEFAULTS[3]:
         if key not in stated and key not in defaults:
@@ -120,11 +189,14 @@ def _released_config(raw: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> M
                 "released family (3: CIFAR-10, 4: ImageNet-64) that says its default; add the key"
             )
         solution[key] = stated.get(key, defaults.get(key))
+    if layout is community_layout:
+        solution["parameterization"] = "standard"  # such exports have the mup scales applied
     config = ModelConfig(
-        n=stated.get("n_oscillators", shape_of_drive[1]),
-        n_cond=stated.get("n_conditional_oscillators", shape_of_drive[2]),
-        num_classes=shape_of_drive[0],
+        n=stated.get("n_oscillators", n),
+        n_cond=stated.get("n_conditional_oscillators", n_cond),
+        num_classes=num_classes,
         num_blocks=blocks,
+        integration_time=stated.get("integration_time", 1.0),
         class_dropout_prob=stated.get("class_dropout_prob", 0.1),
         **solution,
     )
@@ -132,26 +204,9 @@ def _released_config(raw: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> M
     return config
 
 
-# --- .safetensors, own and community ---
+# --- community metadata ---
 
-
-def _read_safetensors(path: Path) -> Checkpoint:
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelFormatError(
-            f"cannot be read as safetensors: it is damaged or cut short ({_first_line(error)}); "
-            "copy or download it again"
-        ) from error
-    if "format_version" in header:
-        stated = parse_header(header)
-        check_block_count(stated.config.num_blocks, tensors, own_layout)
-        arranged = arrange(tensors, own_layout, stated.config)
-        return Checkpoint(stated.config, arranged, stated.labels, stated.metadata)
-    config = _community_config(header, tensors)
-    return Checkpoint(config, arrange(tensors, community_layout, config))
+_COMMUNITY_KEYS = frozenset({"n", "n_cond", "num_blocks", "num_steps", "solver", "relativization"})
 
 
 def _community_config(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> ModelConfig:
@@ -183,7 +238,3 @@ def _community_config(header: Mapping[str, str], tensors: Mapping[str, Tensor]) 
     )
     check_in_channels(number("decoder_in_channels"), config)
     return config
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -21,8 +21,9 @@ class Un0Model(nn.Module):
     Parameters as stored (learned diagonals included): ``omega (n,)``, ``K (n, n)``,
     ``omega_cond (n_cond,)``, ``K_cond (n_cond, n_cond)``, ``K_drive (num_classes, n, n_cond)``.
     ``labels``: class names by class id, or empty when the checkpoint names none.
-    ``file_rev``: SHA-256 of the file it was loaded from; None for a model made in memory.
-    ``metadata``: what that file says of itself besides (licence, data, scores ...).
+    ``file_rev``: revision of the files it was loaded from; None for a model made in memory.
+    ``metadata``: what those say of it besides (licence, data, scores ...).
+    ``notes``: what a user should know of how they were read, a sentence each.
     """
 
     def __init__(self, config: ModelConfig, labels: tuple[str, ...] = ()) -> None:
@@ -32,6 +33,7 @@ class Un0Model(nn.Module):
         self.labels = labels
         self.file_rev: str | None = None
         self.metadata: dict[str, Any] = {}
+        self.notes: tuple[str, ...] = ()
         self.omega = nn.Parameter(torch.zeros(n))
         self.K = nn.Parameter(torch.zeros(n, n))
         self.omega_cond = nn.Parameter(torch.zeros(m))

@@ -109,6 +109,19 @@ def list_gpus() -> list[str | Refused]:
     return found
 
 
+def cuda_version() -> str | None:
+    """The newest CUDA that the driver can run, such as ``12.8``; None where it does not say."""
+    try:
+        pynvml.nvmlInit()
+        try:
+            number = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
 @contextlib.contextmanager
 def nvml_refusals(what: str) -> Iterator[None]:
     """Turn what NVML answers into Refused, with what the user may do about it."""

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
-from un0 import Un0Model
+from un0 import Un0Model, load_model
+from un0.errors import ModelFormatError
 
 Tensors = dict[str, Tensor]
 
@@ -76,3 +78,25 @@ def community(model: Un0Model) -> tuple[Tensors, dict[str, str]]:
         "relativization": c.relativization,
     }
     return tensors, {key: str(value) for key, value in metadata.items()}
+
+
+def same_weights(a: Un0Model, b: Un0Model) -> bool:
+    """Whether two models hold the same tensors, bit for bit."""
+    mine, theirs = a.state_dict(), b.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
+
+
+def save_content(path: Path, **content: Any) -> Path:
+    """A ``.pt`` file of these entries."""
+    torch.save(content, path)
+    return path
+
+
+def refusal(path: Path) -> str:
+    """What loading is refused with: one line that names the path."""
+    with pytest.raises(ModelFormatError) as caught:
+        load_model(path)
+    said = str(caught.value)
+    assert str(path) in said
+    assert "\n" not in said
+    return said

@@ -9,7 +9,13 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from support.checkpoints import community, released_config, released_tensors, write_released
+from support.checkpoints import (
+    community,
+    released_config,
+    released_tensors,
+    same_weights,
+    write_released,
+)
 from torch import Tensor
 
 from un0 import Un0Model, load_model, save_model
@@ -25,11 +31,6 @@ def images_of(model: Un0Model) -> Tensor:
     phases = (torch.rand(3, width, generator=generator) * 2 - 1) * torch.pi
     images: Tensor = model(phases, torch.tensor([0, 4, 9]))
     return images
-
-
-def same_weights(a: Un0Model, b: Un0Model) -> bool:
-    mine, theirs = a.state_dict(), b.state_dict()
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
 
 
 # --- round trips ---

@@ -25,6 +25,8 @@ from un0 import from_pretrained, load_model, save_model
 from un0.errors import ModelFormatError, ModelNotFoundError
 from un0.testing import random_model
 
+LFS = "a Git-LFS pointer, not the file of 5,300,123 bytes it stands for; run `git lfs pull`"
+
 
 def refused(path: Path, *says: str) -> None:
     """Loading is refused with the file's name and each of these texts."""
@@ -168,10 +170,11 @@ def test_tensors_that_hold_no_numbers(tmp_path: Path, K: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ([1, 2, 3], 'lacks the entries "model" and "config"'),
-        ({"model": {}}, 'lacks the entries "model" and "config"'),
-        ({"model": [], "config": {}}, "must be dictionaries"),
-        ({"model": {}, "config": {}}, "K_drive is missing"),
+        ([1, 2, 3], "holds a list, where a checkpoint is a dictionary of tensors"),
+        ({"model": {}}, "holds no tensors of an Un-0 model"),
+        ({"model": [], "config": {}}, "holds no tensors of an Un-0 model"),
+        ({"model": {}, "config": {}}, "it has config, model"),
+        ({"model": {"dynamics.K": torch.zeros(2)}, "config": {}}, "K_drive is missing"),
         ({"model": {"dynamics.K_drive": torch.zeros(3)}, "config": {}}, "not three-dimensional"),
         ({"model": {"dynamics.K": 3}, "config": {}}, "'dynamics.K' in the state dict is not"),
     ],
@@ -241,7 +244,7 @@ def test_a_hostile_pickle_is_not_executed(tmp_path: Path, legacy: bool) -> None:
     assert marker.exists()  # the bait works on those who trust it
     marker.rmdir()
 
-    refused(path, "needs code to be run, which is refused")
+    refused(path, "needs code to be run (posix.mkdir), which is refused", "no weights need that")
     assert not marker.exists()
 
 
@@ -250,7 +253,14 @@ def test_a_hostile_pickle_is_not_executed(tmp_path: Path, legacy: bool) -> None:
     [
         (b"", "the file is empty"),
         (b"GIF89a and so on", "not a checkpoint"),
-        (b"<!DOCTYPE html><html>Not found</html>", "not a checkpoint"),
+        (b"<!DOCTYPE html><html>Not found</html>", "is a web page, not a checkpoint"),
+        (b'\xef\xbb\xbf\n <html lang="en">', "is a web page, not a checkpoint"),
+        (b'{"error": "Repository not found"}', "is JSON text, not a checkpoint"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5300123\n", LFS),
+        (bytes(4096), "filled with zeros: its download was broken off"),
+        (b"\x1f\x8b\x08" + bytes(20), "is a gzip archive; unpack it"),
+        (bytes(1) + b"a" * 256 + b"ustar" + bytes(9), "is a tar archive; unpack it"),
+        (b"GGUF" + bytes(20), "is a GGUF file; export the model as .pt or .safetensors"),
         (struct.pack("<Q", 10**9) + b'{"K":', "damaged or cut short"),
         (b"PK\x03\x04 not really a zip", "damaged"),
     ],
@@ -259,10 +269,6 @@ def test_not_a_checkpoint(tmp_path: Path, content: bytes, says: str) -> None:
     path = tmp_path / "m.pt"
     path.write_bytes(content)
     refused(path, says)
-
-
-def test_a_directory(tmp_path: Path) -> None:
-    refused(tmp_path, "is a directory; give the checkpoint file inside it")
 
 
 def test_an_unreadable_file(tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""Check a machine and a store within seconds: every check on its own, none can hold up the rest."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel
+
+from cluster.clock import monotonic_s
+from cluster.errors import ClusterError
+
+Status = Literal["ok", "warn", "fail"]
+LIMIT_S = 8.0  # of any check; all run at once
+CORRECT = "correct what is named here, then run `un0 doctor` again"
+NO_DISK = 1e9  # free bytes with which a run would soon stop
+
+
+class Check(BaseModel):
+    """What a check found. fix: what to do about a warn or a fail; None where nothing need be."""
+
+    name: str
+    status: Status
+    detail: str
+    fix: str | None = None
+
+
+@dataclass(frozen=True)
+class Where:
+    """What is checked beside the machine. address: of a Ray cluster; None takes RAY_ADDRESS."""
+
+    store: str
+    endpoint_url: str | None = None
+    address: str | None = None
+
+
+Finding = tuple[Status, str, str | None]  # status, detail, fix
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A check to run. silent: what it means that it does not answer within ``limit_s``."""
+
+    name: str
+    run: Callable[[Where], Finding]  # may raise; a ClusterError's message is the finding
+    silent: Status = "warn"
+    silent_fix: str = "see whether the machine is overloaded, then run `un0 doctor` again"
+    limit_s: float = LIMIT_S
+
+
+def examine(where: Where, probes: Sequence[Probe]) -> list[Check]:
+    """Run all probes at once. Never raises; takes no longer than the longest limit.
+
+    A probe that does not answer is left behind in a thread that does not keep the process alive.
+    """
+    found: dict[str, Check] = {}
+    threads = [
+        threading.Thread(target=_run, args=(probe, where, found), daemon=True) for probe in probes
+    ]
+    began_s = monotonic_s()
+    for thread in threads:
+        thread.start()
+    for probe, thread in zip(probes, threads, strict=True):
+        thread.join(max(0.0, began_s + probe.limit_s - monotonic_s()))
+    answered = dict(found)  # what comes later does not count
+    return [answered.get(probe.name) or _silent(probe) for probe in probes]
+
+
+def worst(checks: Sequence[Check]) -> Status:
+    """The gravest status."""
+    order: tuple[Status, ...] = ("fail", "warn")
+    return next((s for s in order if any(check.status == s for check in checks)), "ok")
+
+
+def enough(free: float, none: float, fix: str) -> tuple[Status, str | None]:
+    """Status and fix of so much free: less than ``none`` fails, less than thrice that warns."""
+    if free < none:
+        return "fail", fix
+    return ("warn", fix) if free < 3 * none else ("ok", None)
+
+
+def _run(probe: Probe, where: Where, found: dict[str, Check]) -> None:
+    try:
+        status, detail, fix = probe.run(where)
+    except ClusterError as error:  # it names the thing, the value and the fix
+        status, detail, fix = "fail", str(error), CORRECT
+    except BaseException as error:  # a check that fails is a finding, whatever it was
+        status, fix = "fail", "fix the cause named here; if it is none of yours, report it"
+        detail = f"the check failed: {type(error).__name__}: {_one_line(error)}"
+    found[probe.name] = Check(name=probe.name, status=status, detail=detail, fix=fix)
+
+
+def _silent(probe: Probe) -> Check:
+    detail = f"did not answer within {probe.limit_s:g} s"
+    return Check(name=probe.name, status=probe.silent, detail=detail, fix=probe.silent_fix)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or "no message"
