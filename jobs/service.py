@@ -118,9 +118,9 @@ def model_facts(name: str) -> tuple[ModelFacts, ModelWork]:
         config.image_size,
         model.labels,
     )
-    tiles = [default_tile(config, torch.device(kind)) for kind in ("cpu", "cuda")]
+    cpu_tile, gpu_tile = (default_tile(config, torch.device(kind)) for kind in ("cpu", "cuda"))
     replica_bytes = cpu_bytes(config, MOST_THREADS)
-    return facts, ModelWork(images_flops(config).plain / 1e9, *tiles, replica_bytes)
+    return facts, ModelWork(images_flops(config).plain / 1e9, cpu_tile, gpu_tile, replica_bytes)
 
 
 def _with_model(record: JobRecord, name: str) -> tuple[JobRecord, ModelWork]:

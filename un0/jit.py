@@ -37,8 +37,7 @@ def _take_own_folder() -> bool:
     own = cache_here()
     if not own.writable:
         logger.warning(
-            "compiled code cannot be kept, so that every start compiles it again, for 15 s or more: "
-            "%s; %s",
+            "compiled code cannot be kept, every start compiles it again, for 15 s or more: %s; %s",
             own.trouble,
             FIX,
         )

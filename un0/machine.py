@@ -92,9 +92,7 @@ def memory_here() -> Memory:
     return memory_of(ROOT, total)
 
 
-def cpus_of(
-    root: Path, environment: Mapping[str, str], machine: int, affinity: int | None
-) -> Cpus:
+def cpus_of(root: Path, environment: Mapping[str, str], machine: int, affinity: int | None) -> Cpus:
     """The least of all limits; the first named where several are equal.
 
     root: of a tree with ``proc`` and ``sys``. Slurm's variables count because not every cluster
@@ -127,7 +125,9 @@ def memory_of(root: Path, total: int) -> Memory:
         elif name == "MemAvailable":
             free = 1024 * int(value.split()[0])
     found = [(min(free, total), total, "that this machine has")]
-    found += [(left, limit, "that its cgroup allows") for limit, left in cgroups.memory_limits(root)]
+    found += [
+        (left, limit, "that its cgroup allows") for limit, left in cgroups.memory_limits(root)
+    ]
     limit, cause = min((limit, cause) for _, limit, cause in found)
     return Memory(min(left for left, _, _ in found), limit, cause)
 

@@ -34,7 +34,7 @@ def cache_folder() -> Path:
 
 def cache_here() -> Cache:
     """The same, with how it stands."""
-    troubles = []
+    troubles: list[str] = []
     usual = list(_usual_folders())
     for folder in usual:
         if _writable(folder):
@@ -62,8 +62,12 @@ def keep_elsewhere(variable: str, below_home: str, *, written: bool = True) -> N
         return
     folder = home()
     place = None if folder is None else folder / below_home
-    if place is not None and ((not written and os.path.isdir(place)) or _writable(place)):
-        return
+    if place is not None:
+        readable = os.access(
+            place, os.R_OK | os.X_OK
+        )  # pathlib's tests raise where one may not look
+        if (readable and not written) or _writable(place):
+            return
     os.environ[variable] = str(cache_folder() / below_home.strip(".").replace("/", "-"))
 
 
@@ -77,8 +81,9 @@ def home() -> Path | None:
 
 
 def _usual_folders() -> Iterator[Path]:
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        yield Path(base).absolute() / NAME
+    base = Path(os.environ.get("XDG_CACHE_HOME") or ".")
+    if base.is_absolute():  # as its specification has it
+        yield base / NAME
     if (folder := home()) is not None:
         yield folder / ".cache" / NAME
 

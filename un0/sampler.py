@@ -73,7 +73,8 @@ class Sampler:
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" ... tile: images per engine
         call; leave it out to get the same bytes as everyone else. threads: each computes a tile, or
         some a small one together; None takes PyTorch's number of threads on a CPU, or the usable
-        CPUs if those are fewer. engine: a name from ``un0.engine.ENGINES``. Raises InputError on what this machine or model cannot do.
+        CPUs if those are fewer. engine: a name from ``un0.engine.ENGINES``. Raises InputError on
+        what this machine or model cannot do.
         """
         self.device = find_device(device)
         self.precision = precision

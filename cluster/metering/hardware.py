@@ -11,6 +11,7 @@ from pathlib import Path
 
 MOST_THREADS = 4  # of a CPU replica: more gain little, and lose much where one stalls
 
+
 def cpu_name() -> str:
     """The processor's marketing name where the system tells it, else its architecture."""
     try:
