@@ -5,9 +5,9 @@ from __future__ import annotations
 from cluster.errors import UserError
 from un0.machine import Memory, gb, memory_here
 
-# Unshared memory of a run's processes under Ray 2.60 and PyTorch 2.13, replicas left out: this
-# process 300 MB, coordinator and meter 110 MB each, Ray's own seven 360 MB.
-RUN_BYTES = 900 * 10**6
+# Unshared memory of a run's processes under Ray 2.60 and PyTorch 2.13, beside the one that asks and
+# the replicas: coordinator and meter 110 MB each, Ray's own seven 360 MB, and some to spare.
+RUN_BYTES = 700 * 10**6
 REPLICA_BYTES = 500 * 10**6  # Python, PyTorch, compiled loops and images under way; no weights
 
 
@@ -26,7 +26,7 @@ def check_memory(memory: Memory | None = None) -> None:
     needed = RUN_BYTES + REPLICA_BYTES
     if memory.usable_bytes < needed:
         raise UserError(
-            f"a run on this machine needs about {gb(needed)} of memory, and {memory}; raise the "
-            "limit (docker run --memory, Slurm's --mem, resources.limits.memory in Kubernetes) or "
+            f"a run on this machine needs about {gb(needed)} of free memory, but {memory}; raise "
+            "the limit (docker run --memory, Slurm's --mem, resources.limits.memory in Kubernetes) or "
             "end other programs"
         )

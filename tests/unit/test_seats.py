@@ -73,7 +73,7 @@ def test_a_run_that_memory_has_no_room_for_is_refused_before_ray_starts() -> Non
         UserError, match=r"0\.58 GB are free of the 0\.6 GB that its cgroup"
     ) as found:
         check_memory(small)
-    assert "needs about 1.4 GB" in str(found.value)
+    assert "needs about 1.2 GB" in str(found.value)
     assert "docker run --memory" in str(found.value)
     check_memory(Memory(RUN_BYTES + REPLICA_BYTES, 2**40, ""))
 
