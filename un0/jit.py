@@ -11,7 +11,7 @@ from typing import Any
 
 import numba
 
-from un0.paths import FIX, cache_here, home
+from un0.paths import cache_here, home
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +36,7 @@ def _take_own_folder() -> bool:
     """Let numba keep compiled code in this package's cache folder; False if that is no help."""
     own = cache_here()
     if not own.writable:
-        logger.warning(
-            "compiled code cannot be kept, every start compiles it again, for 15 s or more: %s; %s",
-            own.trouble,
-            FIX,
-        )
+        logger.warning("%s", own.costs)
         return False
     numba.config.CACHE_DIR = str(own.folder / "numba")
     logger.info("compiled code is kept in %s", own.folder)

@@ -22,6 +22,14 @@ class Cache:
     writable: bool
     trouble: str
 
+    @property
+    def costs(self) -> str:
+        """What it costs that nothing can be written, and the fix; empty where it can."""
+        if self.writable:
+            return ""
+        cost = "compiled code cannot be kept, every start compiles it again, for 15 s or more"
+        return f"{cost}: {self.trouble}; {FIX}"
+
 
 def cache_folder() -> Path:
     """``$XDG_CACHE_HOME/un0`` or ``~/.cache/un0``; where they cannot be written to, or there is no

@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from cluster.actors.coordinator import Coordinator
 from cluster.actors.options import FleetOptions, ReplicaOptions, RunOptions, RunPlan
 from cluster.actors.reasons import plain, reason_of
-from cluster.actors.room import RUN_BYTES, check_memory, room_for
+from cluster.actors.room import RUN_BYTES, check_machine, room_for
 from cluster.errors import Fatal, UserError
 from cluster.metering.hardware import MOST_THREADS
 from cluster.progress import FleetView, Snapshot
@@ -133,7 +133,7 @@ def _connect(options: RunOptions) -> str:
                 "RAY_ADDRESS) and RAY_AUTH_TOKEN, or leave both out to run on this machine"
             ) from None
         return str(ray.get_runtime_context().gcs_address)
-    check_memory()
+    check_machine()
     ray.init(
         address="local",
         num_cpus=max(usable_cpus(), options.replicas or 1),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cluster.actors.launch import fit, job_run
 from cluster.actors.options import ModelWork, ReplicaOptions, RunOptions, RunPlan
+from cluster.actors.room import check_machine
 from cluster.errors import UserError
 from cluster.scheduler.terms import JobTerms
 from cluster.storage.object_store import StoreConfig
 from cluster.types import Workload
 from un0.machine import Memory
+from un0.paths import Cache
 
 
 @pytest.mark.parametrize(
@@ -68,3 +72,14 @@ def test_a_run_without_memory_never_gets_to_ray(monkeypatch: pytest.MonkeyPatch)
         job_run(plan, StoreConfig("file:///nowhere"), RunOptions()),
     ):
         pass
+
+
+def test_that_no_cache_can_be_written_is_said_where_the_user_sees_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    nowhere = Cache(Path("/nowhere"), False, "/nowhere cannot be written to")
+    monkeypatch.setattr("cluster.actors.room.cache_here", lambda: nowhere)
+    monkeypatch.setattr("cluster.actors.room.check_memory", lambda: None)
+    check_machine()
+    (record,) = caplog.records
+    assert "/nowhere cannot be written to; set XDG_CACHE_HOME" in record.getMessage()
