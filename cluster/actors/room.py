@@ -40,6 +40,6 @@ def check_memory(memory: Memory | None = None) -> None:
     if memory.usable_bytes < needed:
         raise UserError(
             f"a run on this machine needs about {gb(needed)} of free memory, but {memory}; raise "
-            "the limit (docker run --memory, Slurm's --mem, a pod's resources.limits.memory) or end "
-            "other programs"
+            "the limit (docker run --memory, Slurm's --mem, resources.limits.memory of a pod) or "
+            "end other programs"
         )
