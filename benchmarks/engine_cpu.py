@@ -34,6 +34,7 @@ from un0.engine import Precision
 from un0.errors import InputError
 from un0.testing import random_model
 from un0.work import gemm_peak_flops_per_s, images_flops
+from un0.workers import default_threads
 
 BATCHES = {1024: [1, 16, 64, 256], 2048: [1, 16, 64, 256], 4096: [1, 16, 64, 256], 6656: [8, 32]}
 CHECKED = 8  # images compared with the readable model
@@ -157,7 +158,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", help="default: by n, as in the docstring")
     parser.add_argument("--engines", nargs="+", help="default: all that are installed")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -28,6 +28,7 @@ from cluster.clock import monotonic_s
 from cluster.storage.images import encode_images
 from jobs import JobSpec, generate
 from un0 import DEFAULT_MODEL, Sampler, load_model
+from un0.machine import usable_cpus
 
 READERS_AND_WRITERS = 2  # Ray Data's own tasks need CPUs beside the generating actors
 
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     count = -(-args.count // args.batch) * args.batch  # whole blocks: no half-filled tile
-    _, share = fit(RunOptions(args.replicas), [{"CPU": float(os.cpu_count() or 1)}])
+    _, share = fit(RunOptions(args.replicas), [{"CPU": float(usable_cpus())}])
     threads = share.threads
     ours, theirs = [], []
     for _ in range(args.rounds):

@@ -22,12 +22,13 @@ from cluster.clock import monotonic_s
 from cluster.energy import sum_energy
 from cluster.errors import UserError
 from cluster.metering.bench import BenchMeter, Idle, bench_meter
-from cluster.metering.hardware import hardware_class
+from cluster.metering.hardware import hardware_class, replica_threads
 from cluster.scheduler.priors import prior_profile
 from cluster.scheduler.profiles import Profile
 from cluster.scheduler.terms import OperatingPoint, Performance, Standing
 from cluster.types import Energy, EnergyQuality, Precision, model_key
 from un0 import Sampler, Un0Model, load_model
+from un0.machine import cpus_here, machine_cpus
 
 MIN_WINDOW_S = 2.0  # counters tick: a shorter window says little about joules (docs/energy.md)
 IDLE_S = 3.0
@@ -35,7 +36,6 @@ ROUNDS = 3
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 CPU_BATCHES, GPU_BATCHES = (8, 16, 32, 64, 128), (64, 128, 256, 512, 1024)
 KEEP_BYTES = 2 * 2**30  # of weights: up to this all samplers stay, and windows are interleaved
-MOST_THREADS = 4
 
 OnStep = Callable[[int, int, str], None]
 
@@ -148,11 +148,6 @@ class Calibration:
         return found
 
 
-def usual_threads(cpus: int) -> int:
-    """Threads of a CPU replica on a machine of so many: up to four, fewest CPUs left over."""
-    return max(range(1, MOST_THREADS + 1), key=lambda t: (cpus // t * t, t))
-
-
 def calibrate(
     model: str,
     *,
@@ -172,8 +167,9 @@ def calibrate(
     if not MIN_WINDOW_S <= seconds < math.inf:
         raise UserError(f"--seconds {seconds:g}: joules need windows of at least {MIN_WINDOW_S:g}")
     gpu = gpu_here()
-    threads = 2 if gpu else usual_threads(os.cpu_count() or 1)
-    cpu_share = min(1.0, threads / (os.cpu_count() or 1))
+    cpus = cpus_here()
+    threads = 2 if gpu else replica_threads(cpus.usable)
+    cpu_share = min(1.0, threads / machine_cpus())
     with bench_meter(gpu) as bench:
         loads: list[Load] = []
         for number, precision in enumerate(precisions):
@@ -197,7 +193,7 @@ def calibrate(
             on_step=on_step,
         )
     return Calibration(
-        hardware=hardware_class(bench.hw_name if gpu else None, threads),
+        hardware=hardware_class(bench.hw_name if gpu else None, threads, cpus=cpus.share),
         provider=bench.provider,
         model=model,
         model_rev=loaded.rev,

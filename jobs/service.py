@@ -11,6 +11,7 @@ from pathlib import Path
 from cluster.actors.options import ModelWork, RunOptions
 from cluster.clock import utc_now
 from cluster.errors import UserError
+from cluster.metering.hardware import MOST_THREADS
 from cluster.storage.commit import reopen
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
@@ -122,6 +123,7 @@ def model_facts(name: str) -> tuple[ModelFacts, ModelWork]:
 
     from un0 import load_model
     from un0.engine import default_tile
+    from un0.memory import cpu_bytes
     from un0.work import images_flops
 
     known = name in {model.name for model in list_models()}
@@ -137,8 +139,9 @@ def model_facts(name: str) -> tuple[ModelFacts, ModelWork]:
         config.image_size,
         model.labels,
     )
-    tiles = [default_tile(config, torch.device(kind)) for kind in ("cpu", "cuda")]
-    return facts, ModelWork(images_flops(config).plain / 1e9, *tiles)
+    cpu_tile, gpu_tile = (default_tile(config, torch.device(kind)) for kind in ("cpu", "cuda"))
+    replica_bytes = cpu_bytes(config, MOST_THREADS)
+    return facts, ModelWork(images_flops(config).plain / 1e9, cpu_tile, gpu_tile, replica_bytes)
 
 
 def _with_model(record: JobRecord, name: str) -> tuple[JobRecord, ModelWork]:

@@ -20,6 +20,7 @@ from un0.config import ModelConfig, Parameterization, Relativization
 from un0.errors import InputError, ModelNotFoundError
 from un0.header import read_header
 from un0.model_files import ModelFiles, find_files
+from un0.paths import keep_elsewhere
 
 DEFAULT_MODEL = "fashion32/n512"
 ASSETS = Path(__file__).parent / "assets"
@@ -223,6 +224,7 @@ def _bundled_info(name: str) -> ModelInfo:
 
 
 def _released_info(name: str, cache_dir: str | os.PathLike[str] | None) -> ModelInfo:
+    _settle_hub_cache()
     from huggingface_hub import try_to_load_from_cache
 
     released = RELEASED[name]
@@ -246,6 +248,7 @@ def _released_info(name: str, cache_dir: str | os.PathLike[str] | None) -> Model
 
 
 def _fetch(name: str, cache_dir: str | os.PathLike[str] | None, local_only: bool) -> Path:
+    _settle_hub_cache()
     from huggingface_hub import hf_hub_download
 
     file = RELEASED[name].file
@@ -261,6 +264,12 @@ def _fetch(name: str, cache_dir: str | os.PathLike[str] | None, local_only: bool
             "here and set HF_HUB_CACHE to it, or give the path of the file instead of the name"
         ) from error
     return Path(path)
+
+
+def _settle_hub_cache() -> None:
+    """Before the Hub's library is imported: without a home it would make a folder named "~"."""
+    if not {"XDG_CACHE_HOME", "HF_HUB_CACHE"} & os.environ.keys():
+        keep_elsewhere("HF_HOME", ".cache/huggingface", written=False)
 
 
 def _as_str(path: str | os.PathLike[str] | None) -> str | None:

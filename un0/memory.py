@@ -130,6 +130,13 @@ def image_bytes(config: ModelConfig, precision: Precision) -> int:
     return int(phases + waves + swings + item * first + buffers + levels)
 
 
+def cpu_bytes(config: ModelConfig, threads: int) -> int:
+    """What a model adds to a CPU replica's process, any precision: measured at 1.2 times its
+    parameters as float32, and up to a third of the GPU's activations for each thread."""
+    tile = default_tile(config, torch.device("cpu"))
+    return 5 * config.num_params + threads * tile * image_bytes(config, "fp32") // 3
+
+
 def _kinds(precision: Precision) -> tuple[Numbers, Numbers, Numbers]:
     """Of K, of maps, and of the last map. What the GPU engine does not know is taken for fp32."""
     if precision not in DTYPES and precision not in FP8_PRECISIONS:

@@ -33,7 +33,7 @@ from un0.errors import InputError
 from un0.memory import Plan, plan, remember_tile
 from un0.model import Un0Model
 from un0.noise import MAX_INDEX, check_seed, initial_phases
-from un0.workers import Together, keep_freed_memory, one_thread_workers
+from un0.workers import Together, default_threads, keep_freed_memory, one_thread_workers
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +72,9 @@ class Sampler:
 
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" ... tile: images per engine
         call; leave it out to get the same bytes as everyone else. threads: each computes a tile, or
-        some a small one together; None takes PyTorch's number of threads on a CPU. engine: a name
-        from ``un0.engine.ENGINES``. Raises InputError on what this machine or model cannot do.
+        some a small one together; None takes PyTorch's number of threads on a CPU, or the usable
+        CPUs if those are fewer. engine: a name from ``un0.engine.ENGINES``. Raises InputError on
+        what this machine or model cannot do.
         """
         self.device = find_device(device)
         self.precision = precision
@@ -94,7 +95,7 @@ class Sampler:
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}; give at least 1, or leave it out")
         # On a GPU a second thread keeps the device fed while the first copies its images out.
-        self.threads = threads or (torch.get_num_threads() if self.device.type == "cpu" else 2)
+        self.threads = threads or (default_threads() if self.device.type == "cpu" else 2)
         self._pool = one_thread_workers(self.threads)
         most = min(self.threads, 1 if self._sharing is None else self._sharing.most)
         self._team_sizes = [m for m in range(1, most + 1) if self.threads % m == 0]

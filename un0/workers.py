@@ -11,6 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from un0.engine.base import Job
+from un0.machine import usable_cpus
+
+
+def default_threads() -> int:
+    """PyTorch's number of threads, but no more than the CPUs that this process may use: PyTorch
+    knows of affinity, not of quotas."""
+    return min(torch.get_num_threads(), usable_cpus())
 
 
 def one_thread_workers(count: int) -> ThreadPoolExecutor:

@@ -18,8 +18,9 @@ from cluster.actors.job_run import JobRun
 from cluster.actors.knowledge import Knowledge
 from cluster.actors.node_meter import RunMeter, meter_on
 from cluster.actors.options import FleetOptions, RunPlan
+from cluster.actors.reasons import plain, reason_of
 from cluster.actors.replica import Closed, Failure, Load, Ready, Replica
-from cluster.actors.seat import Seat, Work, reason_of, usage_of
+from cluster.actors.seat import Seat, Work, usage_of
 from cluster.actors.seats import facts_of, places_on, view_of
 from cluster.actors.shard_runs import ShardRuns
 from cluster.clock import monotonic_s
@@ -226,7 +227,7 @@ class Fleet:
             if not task.cancelled() and (error := task.exception()) is not None:
                 logger.error("work of the coordinator broke", exc_info=error)
                 if seat is not None:
-                    self._lose(seat, f"{type(error).__name__}: {error}")
+                    self._lose(seat, plain(error))
 
         task = asyncio.create_task(work)
         self._tasks.add(task)

@@ -16,10 +16,13 @@ from ray.exceptions import RayError
 
 from cluster.actors.coordinator import Coordinator
 from cluster.actors.options import FleetOptions, ReplicaOptions, RunOptions, RunPlan
-from cluster.actors.seats import THREADS_PER_REPLICA
+from cluster.actors.reasons import plain, reason_of
+from cluster.actors.room import RUN_BYTES, check_machine, room_for
 from cluster.errors import Fatal, UserError
+from cluster.metering.hardware import MOST_THREADS
 from cluster.progress import FleetView, Snapshot
 from cluster.storage.object_store import StoreConfig
+from un0.machine import memory_here, usable_cpus
 
 OBJECT_STORE_BYTES = 128 * 2**20  # only control messages pass through it: images go to the store
 KNOCK_S = 5.0
@@ -44,10 +47,9 @@ class JobRun:
             for reference in self._snapshots:
                 yield ray.get(reference)
         except RayError as error:
-            why = str(error).strip().splitlines()[-1]
             raise Fatal(
-                f"the coordinator was lost ({type(error).__name__}: {why}); what is committed "
-                "stays, `un0 resume` goes on"
+                f"the coordinator was lost ({plain(error)}); what is committed stays, `un0 resume` "
+                "goes on"
             ) from None
 
     def stop(self) -> None:
@@ -66,7 +68,10 @@ def job_run(plan: RunPlan, store: StoreConfig, options: RunOptions) -> Iterator[
     try:
         if cluster_id == LOCAL or options.replicas is not None:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            replicas, share = fit(options, nodes)
+            most = None
+            if cluster_id == LOCAL:
+                most = room_for(memory_here(), plan.facts.cpu_bytes, run_bytes=RUN_BYTES)
+            replicas, share = fit(options, nodes, most)
             fleet = FleetOptions(store, cluster_id, share, replicas)
             yield JobRun(Coordinator.remote(fleet), plan)  # type: ignore[attr-defined]
         else:
@@ -104,7 +109,7 @@ def _shared(fleet: FleetOptions) -> Any:
             if ray.get(coordinator.welcome.remote(), timeout=START_S):
                 return coordinator
         except (RayError, TimeoutError) as error:
-            logger.warning("the coordinator does not answer: %s", error)
+            logger.warning("the coordinator does not answer: %s", reason_of(error, "it is silent"))
         time.sleep(1.0)  # until the one that ends is gone, and its name free
     raise Fatal("no coordinator could be started on the Ray cluster; see its logs")
 
@@ -131,10 +136,10 @@ def _connect(options: RunOptions) -> str:
                 "RAY_ADDRESS) and RAY_AUTH_TOKEN, or leave both out to run on this machine"
             ) from None
         return str(ray.get_runtime_context().gcs_address)
-    cpus = os.cpu_count() or 1
+    check_machine()
     ray.init(
         address="local",
-        num_cpus=max(cpus, options.replicas or 1),
+        num_cpus=max(usable_cpus(), options.replicas or 1),
         object_store_memory=OBJECT_STORE_BYTES,
         include_dashboard=False,
         **quiet,
@@ -149,11 +154,14 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
-def fit(options: RunOptions, nodes: list[dict[str, float]]) -> tuple[int, ReplicaOptions]:
+def fit(
+    options: RunOptions, nodes: list[dict[str, float]], most: int | None = None
+) -> tuple[int, ReplicaOptions]:
     """(replicas, each one's share) for the Ray resources of each node: GPUs if any, else CPUs.
 
-    A CPU replica gets the threads, up to four, that leave the fewest CPUs over. Raises UserError
-    if the replicas asked for do not fit.
+    A CPU replica gets the threads, up to four, that leave the fewest CPUs over. most: CPU replicas
+    that memory has room for, where no number is asked for. Raises UserError if the replicas asked
+    for do not fit.
     """
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     cpus = [int(node.get("CPU", 0)) for node in nodes]
@@ -161,11 +169,11 @@ def fit(options: RunOptions, nodes: list[dict[str, float]]) -> tuple[int, Replic
         room, share = gpus, ReplicaOptions("cuda", 1)
     else:
         wanted = options.replicas or 1
-        rooms = {t: sum(n // t for n in cpus) for t in range(1, THREADS_PER_REPLICA + 1)}
+        rooms = {t: sum(n // t for n in cpus) for t in range(1, MOST_THREADS + 1)}
         fitting = [t for t, room in rooms.items() if room >= wanted] or [1]
         threads = max(fitting, key=lambda t: (min(rooms[t], options.replicas or rooms[t]) * t, t))
         room, share = rooms[threads], ReplicaOptions("cpu", threads)
-    replicas = options.replicas or room
+    replicas = options.replicas or (room if gpus or most is None else min(room, most))
     if not 0 < replicas <= room:
         raise UserError(
             f"{replicas or 1} replicas do not fit: the Ray cluster has {gpus} GPUs and "

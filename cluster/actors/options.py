@@ -57,11 +57,15 @@ class FleetOptions:
 
 @dataclass(frozen=True)
 class ModelWork:
-    """The work in an image of a model, and the images of an engine call by kind of device."""
+    """The work in an image of a model, and the images of an engine call by kind of device.
+
+    cpu_bytes: memory that the model adds to a CPU replica's process.
+    """
 
     gflop_per_image: float
     cpu_tile: int
     gpu_tile: int
+    cpu_bytes: int = 0
 
 
 @dataclass(frozen=True)

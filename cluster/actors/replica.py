@@ -13,6 +13,7 @@ import ray
 
 from cluster.actors.node_meter import ReplicaMeter, RunMeter
 from cluster.actors.options import ReplicaOptions
+from cluster.actors.reasons import plain
 from cluster.clock import monotonic_s
 from cluster.errors import Fatal, Retryable, UserError
 from cluster.execution import PATIENCE_S, Abandoned, Attempt, Lane, ShardRunner
@@ -100,6 +101,9 @@ class Replica:
             return self._start(node_meter)
         except (UserError, Un0Error, Fatal) as error:
             return Failure(str(error), fatal=True)
+        except Exception as error:  # of this process, for all that is known: another may do better
+            logger.exception("the replica could not start")
+            return Failure(plain(error), fatal=False)
 
     def _start(self, node_meter: RunMeter) -> Ready:
         from un0 import Sampler, load_model
@@ -190,4 +194,4 @@ def _outcome(attempt: Future[Attempt]) -> Attempt | Failure:
         return Failure(str(error), fatal=True)
     except Exception as error:  # of this attempt alone: told to the coordinator, which retries
         logger.exception("an attempt failed")
-        return Failure(f"{type(error).__name__}: {error}", fatal=False)
+        return Failure(plain(error), fatal=False)

@@ -84,9 +84,3 @@ class Seat:
 
 def usage_of(images: int, duration_s: float, energy: Energy) -> Usage:
     return Usage(images, duration_s, energy.energy_mj, energy.quality)
-
-
-def reason_of(error: BaseException, silence: str) -> str:
-    if isinstance(error, TimeoutError):
-        return silence
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"

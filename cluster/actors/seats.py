@@ -12,13 +12,14 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.actors.options import FleetOptions, ReplicaOptions
-from cluster.metering.hardware import cpu_name, hardware_class, host_name
+from cluster.actors.room import room_for
+from cluster.metering.hardware import cpu_name, hardware_class, host_name, replica_threads
 from cluster.metering.nvml import NvmlDevice, list_gpus
 from cluster.metering.reading import Refused
 from cluster.progress import NodeView
+from un0.machine import Cpus, Memory, cpus_here, memory_here
 
 logger = logging.getLogger(__name__)
-THREADS_PER_REPLICA = 4
 TELL_S = 60.0
 HARDWARE_LABEL = "un0/hardware"  # a node's operator may name its class
 
@@ -36,17 +37,20 @@ class Place:
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What a node tells of itself. gpus: (name, UUID) of each that its driver sees."""
+    """What a node says of itself. gpus: (name, UUID) of each that its driver sees. cpus, memory:
+    what processes may use there, which can be less than Ray believes."""
 
     host_name: str
     cpu: str
     gpus: tuple[tuple[str, str], ...]
+    cpus: Cpus
+    memory: Memory
 
 
 @ray.remote(num_cpus=0, max_retries=1)  # type: ignore[untyped-decorator]
 def describe_node() -> NodeFacts:
     """The facts of the node it runs on."""
-    return NodeFacts(host_name(), cpu_name(), _gpus())
+    return NodeFacts(host_name(), cpu_name(), _gpus(), cpus_here(), memory_here())
 
 
 def _gpus() -> tuple[tuple[str, str], ...]:
@@ -83,22 +87,28 @@ def view_of(node: dict[str, Any], facts: NodeFacts) -> NodeView:
 def places_on(
     node: dict[str, Any], facts: NodeFacts, fleet: FleetOptions, taken: int
 ) -> list[Place]:
-    """The seats of a node: one per GPU that Ray has there, else of CPU threads.
+    """The seats of a node: one per GPU that Ray has there, else of CPU threads, no more than its
+    processes may use and its memory holds. Who asks for a number of replicas gets it.
 
     taken: seats that the fleet has already, where it is limited to some number.
     """
     resources, node_id = node["Resources"], str(node["NodeID"])
-    share = fleet.share or share_of(resources)
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+    if fleet.replicas is None:
+        cpus = min(cpus, facts.cpus.usable)
+    share = fleet.share or share_of(gpus, cpus)
     room = gpus if share.device == "cuda" else cpus // share.threads
     if fleet.replicas is not None:
         room = min(room, fleet.replicas - taken)
+    elif share.device == "cpu":
+        room = min(room, room_for(facts.memory, 0))
+    cpus_each = facts.cpus.share / max(1, room)
     own_name = (node.get("Labels") or {}).get(HARDWARE_LABEL)
     places = []
     for number in range(room):
         gpu = facts.gpus[number][0] if number < len(facts.gpus) else "GPU"
         hardware = own_name or hardware_class(
-            gpu if share.device == "cuda" else None, share.threads, facts.cpu
+            gpu if share.device == "cuda" else None, share.threads, facts.cpu, cpus_each
         )
         name = f"{facts.host_name}-{node_id[:6]}-{number}"
         if fleet.own:
@@ -107,11 +117,6 @@ def places_on(
     return places
 
 
-def share_of(resources: dict[str, float]) -> ReplicaOptions:
-    """How a node is cut: by GPU, else into CPU replicas of up to four threads that leave the
-    fewest CPUs over."""
-    if resources.get("GPU", 0) >= 1:
-        return ReplicaOptions("cuda", 1)
-    cpus = int(resources.get("CPU", 0))
-    most = min(THREADS_PER_REPLICA, max(1, cpus))
-    return ReplicaOptions("cpu", max(range(1, most + 1), key=lambda t: (cpus // t * t, t)))
+def share_of(gpus: int, cpus: int) -> ReplicaOptions:
+    """How a node is cut: by GPU, else into CPU replicas."""
+    return ReplicaOptions("cuda", 1) if gpus else ReplicaOptions("cpu", replica_threads(cpus))

@@ -10,8 +10,9 @@ from typing import Any
 from ray.exceptions import RayError
 
 from cluster.actors.job_run import JobRun
+from cluster.actors.reasons import reason_of
 from cluster.actors.replica import Failure, Heartbeat
-from cluster.actors.seat import Seat, reason_of, usage_of
+from cluster.actors.seat import Seat, usage_of
 from cluster.clock import monotonic_s
 from cluster.errors import ClusterError
 from cluster.execution import Attempt

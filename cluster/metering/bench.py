@@ -23,6 +23,7 @@ from cluster.metering.usage import Use
 from cluster.storage.energy_log import EnergyLog
 from cluster.storage.open import open_store
 from cluster.types import MISSING_ENERGY, Energy, EnergyQuality
+from un0.machine import machine_cpus
 
 IDLE_BUSY = 0.1  # of all CPU time: with more, a machine is not idle
 
@@ -75,7 +76,7 @@ class BenchMeter:
             busy_s = cpu_times(()).machine_s
             found = _power(sources, watch_s, 1.0 if on_gpu else cpu_share)
             busy_s = cpu_times(()).machine_s - busy_s
-            others = not on_gpu and busy_s > IDLE_BUSY * watch_s * (os.cpu_count() or 1)
+            others = not on_gpu and busy_s > IDLE_BUSY * watch_s * machine_cpus()
             return Idle(None, "missing") if others else found
         finally:
             for source in sources:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 STAT = Path("/proc/stat")
 TOPOLOGY = Path("/sys/devices/system/cpu")
+MOST_THREADS = 4  # of a CPU replica: more gain little, and lose much where one stalls
 
 
 def cpu_name() -> str:
@@ -31,12 +32,25 @@ def host_name() -> str:
     return os.environ.get("UN0_HOST_NAME") or socket.gethostname()
 
 
-def hardware_class(gpu_name: str | None, threads: int, cpu: str | None = None) -> str:
+def hardware_class(
+    gpu_name: str | None, threads: int, cpu: str | None = None, cpus: float | None = None
+) -> str:
     """What the fleet calls a replica's hardware: its GPU, or the CPU and the threads it has there.
 
-    Replicas of one class share what was measured of it. cpu: None is this machine's.
+    Replicas of one class share what was measured of it. cpu: None is this machine's. cpus: those
+    the replica's threads have together; fewer than threads (a small quota, more replicas than
+    CPUs) make another, slower class.
     """
-    return gpu_name if gpu_name is not None else f"cpu: {cpu or cpu_name()} x{threads}"
+    if gpu_name is not None:
+        return gpu_name
+    slowed = f" ({cpus:.2g} CPUs)" if cpus is not None and cpus < threads else ""
+    return f"cpu: {cpu or cpu_name()}{slowed} x{threads}"
+
+
+def replica_threads(cpus: int) -> int:
+    """Threads of a CPU replica where there are so many CPUs: up to four, fewest CPUs left over."""
+    most = min(MOST_THREADS, max(1, cpus))
+    return max(range(1, most + 1), key=lambda t: (cpus // t * t, t))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from cluster.storage.commit import read_commits
 from cluster.storage.object_store import ObjectStore
 from cluster.types import model_key
 from un0 import DEFAULT_MODEL, load_model
+from un0.machine import CPUS_ENV
 
 # A raylet that is gone is known to be within a few seconds, not after a minute
 SHORT_HEALTH = {
@@ -95,6 +96,7 @@ class RayFleet:
         self._added += 1
         env = {
             "UN0_HOST_NAME": f"{kind.hardware}-{self._added}",
+            CPUS_ENV: str(kind.cpus),
             REPLAY_ENV: str(kind.meter_file(self._directory)),
         }
         return self._cluster.add_node(

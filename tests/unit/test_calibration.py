@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.calibration import Calibration, Load, Point, Window, calibrate, usual_threads
+from cluster.calibration import Calibration, Load, Point, Window, calibrate
 from cluster.metering.bench import Idle
-from cluster.metering.hardware import hardware_class
+from cluster.metering.hardware import hardware_class, replica_threads
 from cluster.storage.open import open_store
 from cluster.storage.profiles import load_profiles
 from cluster.types import MISSING_ENERGY, Energy, model_key
@@ -73,7 +73,7 @@ def test_an_idle_power_that_nobody_could_measure_is_believed_not_zero() -> None:
 
 @pytest.mark.parametrize(("cpus", "threads"), [(1, 1), (2, 2), (3, 3), (4, 4), (6, 3), (64, 4)])
 def test_replicas_leave_the_fewest_cpus_over(cpus: int, threads: int) -> None:
-    assert usual_threads(cpus) == threads
+    assert replica_threads(cpus) == threads
 
 
 def test_a_real_sweep_measures_every_point_and_more_than_two_seconds_each(

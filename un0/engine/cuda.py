@@ -10,6 +10,7 @@ no Triton, they are PyTorch's.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -23,6 +24,7 @@ from un0.engine.base import Precision, exact_cuda
 from un0.engine.fused import Decoding, FusedModel, Ops
 from un0.engine.precisions import Numbers
 from un0.model import Un0Model
+from un0.paths import keep_elsewhere
 
 logger = logging.getLogger(__name__)
 
@@ -191,6 +193,8 @@ def images_of(model: FusedModel, request: Tensor) -> Tensor:
 
 def best_ops(device: torch.device) -> Ops:
     """Triton's kernels where they run, else PyTorch's operations."""
+    if "TRITON_HOME" not in os.environ:
+        keep_elsewhere("TRITON_CACHE_DIR", ".triton/cache")
     try:
         from un0.engine import triton_ops
 

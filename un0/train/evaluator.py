@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from un0.train.classifier import train_classifier
 from un0.train.data import ImageSet
 from un0.train.precision import channels_last, use_bf16
 
+logger = logging.getLogger(__name__)
 VERSION = 1  # of the architecture and its training: scores of two versions do not compare
 EPOCHS = 10
 
@@ -74,6 +76,9 @@ def evaluation_cnn(train: ImageSet, cache_dir: Path, mirror: bool = False) -> Ev
         return net.eval().requires_grad_(False)
     bf16 = use_bf16("auto", torch.device("cpu"))
     train_classifier(net, net.logits, data, epochs=EPOCHS, seed=0, mirror=mirror, bf16=bf16)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(net.state_dict(), path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(net.state_dict(), path)
+    except (OSError, RuntimeError) as error:  # PyTorch raises either
+        logger.warning("the evaluation CNN cannot be kept for next time: %s", error)
     return net

@@ -1,0 +1,85 @@
+"""How a node is cut into seats by what its processes may use, whatever Ray believes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cluster.actors.options import FleetOptions, ReplicaOptions
+from cluster.actors.room import REPLICA_BYTES, RUN_BYTES, check_memory, room_for
+from cluster.actors.seats import NodeFacts, Place, places_on
+from cluster.errors import UserError
+from cluster.metering.hardware import hardware_class
+from cluster.scheduler.priors import prior_profile
+from cluster.storage.object_store import StoreConfig
+from un0.machine import Cpus, Memory
+
+PLENTY = Memory(2**40, 2**40, "that this machine has")
+STORE = StoreConfig("file:///nowhere")
+
+
+def facts(cpus: float, memory: Memory = PLENTY, *gpus: tuple[str, str]) -> NodeFacts:
+    return NodeFacts("host", "Test CPU", gpus, Cpus(cpus, 32, "CPU affinity"), memory)
+
+
+def node(**resources: float) -> dict[str, Any]:
+    return {"NodeID": "abcdef0123", "Resources": resources, "Labels": {}}
+
+
+def seats(fleet: FleetOptions, cpus: float, memory: Memory = PLENTY) -> list[Place]:
+    return places_on(node(CPU=32.0), facts(cpus, memory), fleet, 0)
+
+
+SHARED = FleetOptions(STORE, "cluster", own=False)
+
+
+@pytest.mark.parametrize(
+    ("usable", "count", "threads"), [(32, 8, 4), (2, 1, 2), (1, 1, 1), (6.5, 2, 3), (64, 8, 4)]
+)
+def test_never_more_threads_than_cpus_that_may_be_used(
+    usable: float, count: int, threads: int
+) -> None:
+    found = seats(SHARED, usable)
+    assert [place.options for place in found] == [ReplicaOptions("cpu", threads)] * count
+    assert {place.hardware for place in found} == {f"cpu: Test CPU x{threads}"}
+
+
+def test_a_slow_seat_is_of_a_class_of_its_own() -> None:
+    """What is measured under a quota says nothing of whole CPUs, and the other way round."""
+    (half,) = seats(SHARED, 0.5)
+    assert half.hardware == "cpu: Test CPU (0.5 CPUs) x1"
+    asked_for = FleetOptions(STORE, "local", ReplicaOptions("cpu", 1), 4)
+    crowded = seats(asked_for, 2)
+    assert [place.hardware for place in crowded] == ["cpu: Test CPU (0.5 CPUs) x1"] * 4
+    assert hardware_class(None, 2, "Test CPU", 2.5) == "cpu: Test CPU x2"
+    assert prior_profile(half.hardware, "rev/fp32", 1.0, batch_size=32).standing.idle_w > 0
+
+
+def test_memory_bounds_the_seats_and_leaves_one() -> None:
+    assert len(seats(SHARED, 32, Memory(3 * REPLICA_BYTES, 2**40, ""))) == 3
+    assert len(seats(SHARED, 32, Memory(0, 2**40, ""))) == 1
+
+
+def test_gpus_are_seats_whatever_the_cpus() -> None:
+    gpus = [("H100", "GPU-1"), ("H100", "GPU-2")]
+    found = places_on(node(CPU=32.0, GPU=2.0), facts(1, Memory(0, 1, ""), *gpus), SHARED, 0)
+    assert [(place.options.device, place.hardware) for place in found] == [("cuda", "H100")] * 2
+
+
+def test_a_run_that_memory_has_no_room_for_is_refused_before_ray_starts() -> None:
+    small = Memory(580_000_000, 600_000_000, "that its cgroup allows")
+    with pytest.raises(
+        UserError, match=r"0\.58 GB are free of the 0\.6 GB that its cgroup"
+    ) as found:
+        check_memory(small)
+    assert "needs about 1.2 GB" in str(found.value)
+    assert "docker run --memory" in str(found.value)
+    check_memory(Memory(RUN_BYTES + REPLICA_BYTES, 2**40, ""))
+
+
+def test_a_larger_model_leaves_room_for_fewer() -> None:
+    memory = Memory(RUN_BYTES + 4 * REPLICA_BYTES, 2**40, "")
+    assert room_for(memory, 0, run_bytes=RUN_BYTES) == 4
+    assert room_for(memory, REPLICA_BYTES, run_bytes=RUN_BYTES) == 2
+    assert room_for(memory, 10**12, run_bytes=RUN_BYTES) == 1
