@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,24 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.spec import JOB_ID
+from un0.quantities import parse_count
+
+
+def whole(least: int | None = None, most: int | None = None) -> Callable[[Any], int]:
+    """A parser for flags: whole numbers as people write them, within bounds that are included."""
+
+    def read(value: Any) -> int:
+        try:
+            number = parse_count(value)
+        except ValueError as error:
+            raise typer.BadParameter(f"{value!r}: {error}") from None
+        if (least is not None and number < least) or (most is not None and number > most):
+            bounds = f"from {least}" if most is None else f"{least} to {most}"
+            raise typer.BadParameter(f"{number} is out of range; give {bounds}")
+        return number
+
+    return read
+
 
 Store = Annotated[str, typer.Option(help="file:///dir, a directory, or s3://bucket/prefix.")]
 EndpointUrl = Annotated[
@@ -24,7 +43,9 @@ SingleWriter = Annotated[
         help="Accept a server without conditional writes: one run of a job at a time.",
     ),
 ]
-Replicas = Annotated[int | None, typer.Option(min=1, help="Default: as many as fit.")]
+Replicas = Annotated[
+    int | None, typer.Option(parser=whole(1), metavar="N", help="Default: as many as fit.")
+]
 Address = Annotated[
     str | None, typer.Option(help="Existing Ray cluster. Default: RAY_ADDRESS, else start one.")
 ]

@@ -14,7 +14,7 @@ from cluster.simulation.compare import GAP_PARTS, Day, gap_j, make_day, schedule
 from cluster.simulation.energy import BUCKETS
 from cluster.simulation.fleet import load_fleet
 from cluster.simulation.workload import load_workload
-from jobs.cli_options import Json, show_json, show_table
+from jobs.cli_options import Json, show_json, show_table, whole
 from jobs.render import duration, joules
 from jobs.report_text import percent
 
@@ -31,7 +31,10 @@ def simulate_command(
     fleet: Annotated[str, typer.Argument(help="A YAML file, or a bundled one: reference.")],
     workload: Annotated[str, typer.Argument(help="A YAML file, or a bundled one: day.")],
     policy: Annotated[str, typer.Option(help="merit, or a baseline's name.")] = "merit",
-    seed: Annotated[int, typer.Option(help="Of arrivals, beliefs and failures.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(parser=whole(), metavar="N", help="Of arrivals, beliefs and failures."),
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Simulate a fleet's day: joules, deadlines, and how little energy would have done."""

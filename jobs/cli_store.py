@@ -17,7 +17,7 @@ from cluster.clock import utc_now
 from cluster.errors import UserError
 from cluster.storage.open import open_store
 from cluster.storage.reader import JobSummary, list_jobs
-from jobs.cli_options import EndpointUrl, JobArgument, Json, Store, show_json, show_table
+from jobs.cli_options import EndpointUrl, JobArgument, Json, Store, show_json, show_table, whole
 from jobs.render import energy_per_image
 from jobs.service import DEFAULT_STORE
 
@@ -116,7 +116,9 @@ def verify_command(
 def grid_command(
     job_id: JobArgument,
     out: Annotated[Path, typer.Option(help="PNG file to write.")],
-    per_class: Annotated[int, typer.Option(min=1, max=100, help="Images a row.")] = 10,
+    per_class: Annotated[
+        int, typer.Option(parser=whole(1, 100), metavar="N", help="Images a row, 1 to 100.")
+    ] = 10,
     store: Store = DEFAULT_STORE,
     endpoint_url: EndpointUrl = None,
     as_json: Json = False,

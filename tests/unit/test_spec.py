@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from cluster.errors import UserError
-from jobs.spec import JobSpec, load_spec, parse_duration_s, parse_spec
+from jobs.spec import JobSpec, load_spec, parse_spec
+from un0.quantities import parse_duration_s
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({}, "count: is missing"),
     ({"count": 0}, "count: 0"),
     ({"count": -5}, "count: -5"),
     ({"count": 1.5}, "count: 1.5"),
-    ({"count": "100"}, "count: '100'"),
+    ({"count": "ten"}, "count: 'ten': not a whole number"),
     ({"count": True}, "count: True"),
     ({"count": 2**50}, f"count: {2**50}"),
     ({"count": 1, "seed": -1}, "seed: -1"),
@@ -48,7 +49,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"count": 1, "job_id": ""}, "job_id: ''"),
     ({"count": 1, "model": ""}, "model: ''"),
     ({"count": 1, "owner": ""}, "owner: ''"),
-    ({"count": 1, "labels": {"team": 3}}, "labels: 3"),
+    ({"count": 1, "labels": {"team": 3}}, "labels.team: 3"),
     ({"count": 1, "colour": "red"}, "colour: unknown field; known fields are"),
     ({"count": 1, "version": 2}, "version: 2"),
 ]
@@ -110,9 +111,9 @@ def test_yaml_and_json_files_say_the_same(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("absent.yaml", None, "cannot be read"),
-        ("list.yaml", "- 1\n- 2\n", "holds list, not a mapping"),
+        ("list.yaml", "- 1\n- 2\n", "holds a list, not a mapping"),
         ("broken.yaml", "count: [1", "not valid YAML"),
-        ("broken.json", "{count: 1}", "not valid YAML or JSON"),
+        ("broken.json", "{count: 1}", "not valid JSON: line 1, column 2"),
         ("binary.yaml", b"\xff\xfe\x00", "cannot be read"),
     ],
 )
