@@ -33,6 +33,7 @@ from jobs.cli_options import (
     Store,
 )
 from jobs.cli_run import EXIT_FAILED, EXIT_INTERRUPTED, run_and_report
+from jobs.output import with_output
 from jobs.service import DEFAULT_STORE, generate, resume
 from jobs.spec import load_spec, parse_spec
 from un0.errors import Un0Error
@@ -188,7 +189,12 @@ cli_simulate.add_to(app)
 
 def main() -> None:
     """Entry point: user errors are one message and exit 2, other failures exit 1."""
+    with_output(_main)
+
+
+def _main() -> None:
     try:
+        _check_working_directory()
         app()
     except (UserError, Un0Error) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -199,6 +205,16 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _check_working_directory() -> None:
+    """PyTorch, Ray and relative paths need one, and their own errors do not say so."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError(
+            "the working directory no longer exists; cd to one that does, and try again"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.measure import Measurement
+from rich.table import Column, Table
 
 from jobs.spec import JOB_ID
 from un0.quantities import parse_count
+
+_ENDLESS = 4000  # characters: no table is as wide
 
 
 def whole(least: int | None = None, most: int | None = None) -> Callable[[Any], int]:
@@ -83,17 +87,70 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def plain_table(*columns: str) -> Table:
-    """A table without lines, of left-aligned columns."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+def plain_table(
+    *columns: str, typed: Collection[str] = (), right: Collection[str] = (), indent: int = 0
+) -> Table:
+    """A table without lines.
+
+    typed: columns with words that one must type or paste, such as ids: they are never broken.
+    right: columns that are right-aligned.
+    """
+    table = Table(box=None, padding=(0, 2, 0, indent), header_style="dim")
     for column in columns:
-        table.add_column(column)
+        table.add_column(
+            column, no_wrap=column in typed, justify="right" if column in right else "left"
+        )
     return table
 
 
-def show_table(table: Table) -> None:
-    """Print a table, never cut short where the output is not a terminal."""
+def show_table(table: Table, give_way: Sequence[str] = ()) -> None:
+    """Print a table: whole where the output is not a terminal.
+
+    On a terminal no word is cut. Where it is too narrow, the columns of ``give_way`` are left
+    out, the first one first, and named below.
+    """
     console = Console()
     if not console.is_terminal:
-        console = Console(width=4000)
-    console.print(table)
+        Console(width=_ENDLESS).print(table)
+        return
+    left_out = []
+    for name in give_way:
+        if _spare(table, console) >= 0:
+            break
+        table = _without(table, name)
+        left_out.append(name)
+    _fit(table, console)
+    console.print(table, crop=False)
+    if left_out:
+        console.print(f"Too narrow for: {', '.join(left_out)} (--json has all).", style="dim")
+
+
+def _spare(table: Table, console: Console) -> int:
+    """Characters that are left of the console's width if no word is cut; negative if too few."""
+    _, right, _, left = table.padding
+    return console.width - sum(_widths(c, console)[0] + left + right for c in table.columns)
+
+
+def _fit(table: Table, console: Console) -> None:
+    """Share the console's width: to each column its longest word, what is left to the first."""
+    spare = _spare(table, console)
+    console.width -= min(spare, 0)
+    for column in table.columns:
+        least, most = _widths(column, console)
+        column.width = min(most, least + max(spare, 0))
+        spare -= column.width - least
+
+
+def _widths(column: Column, console: Console) -> tuple[int, int]:
+    """Characters of a column whose words are not cut, and of one whose cells are not broken."""
+    options = console.options.update(width=_ENDLESS)
+    sizes = [Measurement.get(console, options, cell) for cell in (column.header, *column.cells)]
+    most = max(size.maximum for size in sizes)
+    return (most if column.no_wrap else max(size.minimum for size in sizes)), most
+
+
+def _without(table: Table, name: str) -> Table:
+    columns = [replace(column) for column in table.columns if column.header != name]
+    fewer = Table(*columns, box=None, padding=table.padding, header_style=table.header_style)
+    fewer.rows = table.rows
+    return fewer

@@ -10,14 +10,22 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 from rich.text import Text
 
 from cluster.clock import utc_now
 from cluster.errors import UserError
 from cluster.storage.open import open_store
 from cluster.storage.reader import JobSummary, list_jobs
-from jobs.cli_options import EndpointUrl, JobArgument, Json, Store, show_json, show_table, whole
+from jobs.cli_options import (
+    EndpointUrl,
+    JobArgument,
+    Json,
+    Store,
+    plain_table,
+    show_json,
+    show_table,
+    whole,
+)
 from jobs.render import energy_per_image
 from jobs.service import DEFAULT_STORE
 
@@ -45,9 +53,10 @@ def jobs_command(
     if not jobs:
         print(f"no jobs in {store}; `un0 generate --count 1000` makes one")
         return
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for column in ("job", "state", "images", "model", "J/image", "owner", "submitted (UTC)"):
-        table.add_column(column, justify="right" if column == "images" else "left")
+    table = plain_table(
+        "job", "state", "images", "model", "J/image", "owner", "submitted (UTC)",
+        typed=("job", "model"), right=("images",), indent=2,
+    )  # fmt: skip
     for job in jobs:
         table.add_row(
             job.job_id,
@@ -58,7 +67,7 @@ def jobs_command(
             Text(job.owner),
             f"{job.submitted_at:%Y-%m-%d %H:%M:%S}",
         )
-    show_table(table)
+    show_table(table, give_way=("submitted (UTC)", "owner", "J/image", "images", "model", "state"))
 
 
 def _job_row(job: JobSummary) -> dict[str, object]:
@@ -155,9 +164,7 @@ def query_command(
     if as_json:
         show_json(rows.to_pylist())
         return
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for column in rows.column_names:
-        table.add_column(Text(column))
+    table = plain_table(*rows.column_names, typed=("job_id",), indent=2)
     for row in rows.to_pylist():
         table.add_row(*(Text(_cell(value)) for value in row.values()))
     show_table(table)
