@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.measure import Measurement
 from rich.table import Column, Table
 
@@ -134,7 +134,7 @@ def _spare(table: Table, console: Console) -> int:
 def _fit(table: Table, console: Console) -> None:
     """Share the console's width: to each column its longest word, what is left to the first."""
     spare = _spare(table, console)
-    console.width -= min(spare, 0)
+    console.size = ConsoleDimensions(console.width - min(spare, 0), console.height)
     for column in table.columns:
         least, most = _widths(column, console)
         column.width = min(most, least + max(spare, 0))

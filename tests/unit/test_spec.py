@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.clock import utc_now
 from cluster.errors import UserError
+from cluster.storage.open import open_store
+from jobs.service import submit
 from jobs.spec import JobSpec, load_spec, parse_spec
-from un0.quantities import parse_duration_s
+from un0.quantities import parse_count, parse_deadline, parse_duration_s, parse_energy_j
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({}, "count: is missing"),
@@ -97,6 +102,29 @@ def test_what_the_scheduler_heeds_is_in_the_record_and_left_out_is_the_default()
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration_s(text) == seconds
     assert parse_spec({"count": 1, "deadline": text}).deadline == seconds
+
+
+def test_a_deadline_in_the_store_is_seconds_from_submission(tmp_path: Path) -> None:
+    due = utc_now() + timedelta(hours=2)
+    record, _ = submit(JobSpec(count=1, deadline=due.isoformat()), open_store(str(tmp_path)))
+    assert record.submitted_at + timedelta(seconds=record.spec["deadline"]) == pytest.approx(
+        due, abs=timedelta(milliseconds=1)
+    )
+    assert JobSpec.model_validate(record.spec).deadline == record.spec["deadline"]
+
+
+def test_the_reference_has_every_field_and_its_forms_are_accepted() -> None:
+    text = (Path(__file__).parents[2] / "docs/job-spec.md").read_text()
+    assert re.findall(r"^\| `(\w+)`", text, re.MULTILINE) == list(JobSpec.model_fields)
+    for heading, parse in (
+        ("Counts", parse_count),
+        ("Durations", parse_duration_s),
+        ("Times", parse_deadline),
+        ("Energies", parse_energy_j),
+    ):
+        section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
+        forms = re.findall("`([^`]+)`", section.split("\n\n")[1].split(" Case matters")[0])
+        assert all(parse(form) for form in forms), heading
 
 
 def test_yaml_and_json_files_say_the_same(tmp_path: Path) -> None:
