@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import duckdb
 
 from cluster.errors import UserError
 from jobs.carbon_regions import REGIONS, SOURCE
+from un0.suggest import did_you_mean
 
 _HOW = "give g/kWh, a CSV or Parquet file, or a region such as DE, US or world"
 _FILES = {".csv": "read_csv", ".parquet": "read_parquet"}
@@ -82,9 +82,8 @@ def parse_carbon(text: str) -> Intensity:
         if text.lower() in (region.code.lower(), region.name.lower()):
             return constant(region.g_per_kwh, f"{region.name}, {SOURCE}", region.year)
     known = [name for region in REGIONS for name in (region.code, region.name)]
-    close = difflib.get_close_matches(text, known, n=3, cutoff=0.6)
-    mend = f"did you mean {' or '.join(close)}?" if close else _known_regions()
-    raise UserError(f"--carbon {text!r} is no number, file or known region: {_HOW}; {mend}")
+    fix = did_you_mean(text, known) or _known_regions()
+    raise UserError(f"--carbon {text!r} is no number, file or known region: {_HOW}; {fix}")
 
 
 def _known_regions() -> str:

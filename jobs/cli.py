@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -37,6 +36,7 @@ from jobs.cli_options import (
     Store,
 )
 from jobs.cli_run import EXIT_FAILED, EXIT_INTERRUPTED, run_and_report
+from jobs.output import with_output
 from jobs.service import DEFAULT_STORE, generate, resume
 from jobs.spec import load_spec, parse_spec
 from un0.errors import Un0Error
@@ -57,11 +57,13 @@ def generate_command(
     model: Annotated[
         str | None, typer.Argument(help="Name from `un0 models`, or a file. Default: bundled.")
     ] = None,
-    count: Annotated[int | None, typer.Option(help="Images to generate.")] = None,
+    count: Annotated[
+        str | None, typer.Option(metavar="N", help="Images to generate: 1000, 1e6, 250k, 1.5M.")
+    ] = None,
     classes: Annotated[
         str | None, typer.Option(help="Ids or names, comma-separated, dealt out in turn.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="0 to 2**64-1. Default 0.")] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="0 to 2**64-1. Default 0.")] = None,
     store: Store = DEFAULT_STORE,
     job_id: Annotated[str | None, typer.Option(help="Name of the job in the store.")] = None,
     precision: Annotated[
@@ -69,10 +71,16 @@ def generate_command(
         typer.Option(help="fp32, bf16, fp16, int8, fp8 (couplings) or fp8-full (decoder too)."),
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="png, webp, jpeg or raw.")] = None,
-    shard_images: Annotated[int | None, typer.Option(help="Images per commit.")] = None,
-    deadline: Annotated[str | None, typer.Option(help="From submission: 90s, 15m, 2h30m.")] = None,
+    shard_images: Annotated[
+        str | None, typer.Option(metavar="N", help="Images per commit.")
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(help="From submission: 90s, 15m, 2h30m; or a time: 2026-12-01T00:00Z."),
+    ] = None,
     priority: Annotated[
-        int | None, typer.Option(help="-100 to 100; higher goes first. Default 0.")
+        str | None,
+        typer.Option(metavar="N", help="-100 to 100; higher goes first. Default 0."),
     ] = None,
     objective: Annotated[
         str | None,
@@ -83,7 +91,10 @@ def generate_command(
     ] = None,
     owner: Annotated[str | None, typer.Option(help="Whom to report the energy to.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, repeatable.")] = None,
-    spec: Annotated[Path | None, typer.Option(help="YAML or JSON; flags override.")] = None,
+    spec: Annotated[
+        Path | None,
+        typer.Option(help="YAML or JSON file, or '-' for standard input; flags override."),
+    ] = None,
     replicas: Replicas = None,
     address: Address = None,
     endpoint_url: EndpointUrl = None,
@@ -96,7 +107,7 @@ def generate_command(
     flags = {
         "model": model,
         "count": count,
-        "classes": _split_classes(classes),
+        "classes": classes,
         "seed": seed,
         "job_id": job_id,
         "precision": precision,
@@ -160,20 +171,18 @@ def _where(
     }
 
 
-def _split_classes(text: str | None) -> list[int | str] | None:
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    return [int(part) if re.fullmatch(r"-?[0-9]+", part) else part for part in parts]
-
-
 def _split_labels(pairs: list[str] | None) -> dict[str, str] | None:
     if not pairs:
         return None
+    labels: dict[str, str] = {}
     for pair in pairs:
-        if "=" not in pair:
-            raise UserError(f"label {pair!r} has no '='; write --label team=vision")
-    return dict(pair.split("=", 1) for pair in pairs)
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            lack = "name" if equals else "'='"
+            raise UserError(f"label {pair!r} has no {lack}; write --label team=vision")
+        if labels.setdefault(name, value) != value:
+            raise UserError(f"label {name!r} is given twice; keep {labels[name]!r} or {value!r}")
+    return labels
 
 
 app.command("demo")(demo_command)
@@ -192,7 +201,12 @@ cli_simulate.add_to(app)
 
 def main() -> None:
     """Entry point: user errors are one message and exit 2, other failures exit 1."""
+    with_output(_main)
+
+
+def _main() -> None:
     try:
+        _check_working_directory()
         app()
     except (UserError, Un0Error) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -203,6 +217,16 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _check_working_directory() -> None:
+    """PyTorch, Ray and relative paths need one, and their own errors do not say so."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError(
+            "the working directory no longer exists; cd to one that does, and try again"
+        ) from None
 
 
 if __name__ == "__main__":

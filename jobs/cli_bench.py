@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +11,13 @@ from rich.table import Table
 
 from cluster.errors import UserError
 from jobs.cli_options import Json, show_json, show_notes, show_table
+from un0.quantities import parse_count
 
 if TYPE_CHECKING:
     from jobs.bench import BenchRow
+
+
+_MOST_IMAGES = 10_000_000  # of a request
 
 
 def add_to(app: typer.Typer) -> None:
@@ -72,10 +75,13 @@ def bench_command(
 
 
 def _sizes(text: str) -> list[int]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(re.fullmatch(r"[1-9][0-9]{0,6}", part) for part in parts):
+    try:
+        sizes = [parse_count(part) for part in text.split(",")]
+    except ValueError:
+        sizes = [0]
+    if not all(1 <= size <= _MOST_IMAGES for size in sizes):
         raise UserError(f"--batches is {text!r}; give numbers of images such as 1,16,64")
-    return [int(part) for part in parts]
+    return sizes
 
 
 def _show(rows: list[BenchRow], title: bool) -> None:

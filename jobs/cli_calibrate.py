@@ -21,6 +21,7 @@ from jobs.cli_options import EndpointUrl, Json, Sse, SseKmsKey, plain_table, sho
 from jobs.cli_run import EXIT_INTERRUPTED
 from jobs.render import bounded, duration, energy_per_image
 from un0.catalog import DEFAULT_MODEL
+from un0.suggest import choose
 
 if TYPE_CHECKING:
     from cluster.calibration import Calibration, Point
@@ -94,7 +95,7 @@ def _precisions(text: str) -> list[Precision]:
     known = get_args(Precision)
     for name in names or [text]:
         if name not in known:
-            raise UserError(f"--precision {name!r} is not known; choose {', '.join(known)}")
+            raise UserError(f"--precision {name!r} is not known; {choose(name, known)}")
     return cast(list[Precision], names)
 
 

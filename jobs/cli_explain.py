@@ -132,7 +132,13 @@ def _show_shard(facts: dict[str, Any]) -> None:
 
 
 def _show_rivals(rivals: list[dict[str, Any]], unit: str) -> None:
-    table = plain_table("  hardware", "an image, start-up included", "windows measured", "decided")
+    table = plain_table(
+        "  hardware",
+        "an image, start-up included",
+        "windows measured",
+        "decided",
+        typed=("  hardware",),
+    )
     for rival in rivals:
         table.add_row(
             Text(f"  {rival['hardware']}"),
@@ -144,7 +150,9 @@ def _show_rivals(rivals: list[dict[str, Any]], unit: str) -> None:
 
 
 def _show_hardware(rows: list[dict[str, Any]]) -> None:
-    table = plain_table("  hardware", "leases", "believed", "of", "took", "of", "known")
+    table = plain_table(
+        "  hardware", "leases", "believed", "of", "took", "of", "known", typed=("  hardware",)
+    )
     for row in rows:
         predicted, measured = row["predicted"], row["measured"]
         table.add_row(

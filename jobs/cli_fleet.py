@@ -81,15 +81,16 @@ def _show_fleet(view: FleetView) -> None:
     cap = "no cap" if view.cap_w is None else f"of at most {view.cap_w:,.0f} W"
     jobs = f"running {', '.join(view.jobs)}" if view.jobs else "no job is running"
     print(f"Coordinator {view.epoch}: {jobs}; up to {view.power_w:,.0f} W, {cap}")
-    nodes = plain_table("node", "host", "devices", "labels")
+    nodes = plain_table("node", "host", "devices", "labels", typed=("node",))
     for node in view.nodes:
         labels = ", ".join(f"{name}={value}" for name, value in sorted(node.labels.items()))
         devices = ", ".join(node.devices)
         nodes.add_row(Text(node.node_id[:12]), Text(node.host_name), Text(devices), Text(labels))
-    show_table(nodes)
+    show_table(nodes, give_way=("labels", "devices", "host"))
     seats = plain_table(
-        "replica", "host", "hardware", "state", "since", "leases", "up to", "model", "why"
-    )
+        "replica", "host", "hardware", "state", "since", "leases", "up to", "model", "why",
+        typed=("replica",),
+    )  # fmt: skip
     for seat in sorted(view.seats, key=lambda seat: (seat.hardware, seat.replica_id)):
         seats.add_row(
             Text(seat.replica_id),
@@ -103,12 +104,12 @@ def _show_fleet(view: FleetView) -> None:
             Text(seat.why),
         )
     print()
-    show_table(seats)
+    show_table(seats, give_way=("up to", "leases", "since", "model", "hardware", "host", "why"))
 
 
 def _show_devices(devices: Sequence[dict[str, Any]]) -> None:
     print("No coordinator is running there. The devices of this machine:")
-    table = plain_table("device", "id", "meter", "quality")
+    table = plain_table("device", "id", "meter", "quality", typed=("id",))
     for device in devices:
         quality = device["quality"].replace("_", " ")
         table.add_row(Text(device["hw_name"]), Text(device["hw_id"]), device["provider"], quality)
@@ -123,7 +124,7 @@ def _show_profiles(profiles: Sequence[ProfileRecord], store: str, now: datetime)
     print(f"\nWhat is known of hardware, in {store}:")
     table = plain_table(
         "hardware", "model", "batch", "images/s", "an image", "quality", "windows", "measured",
-        "idle", "loads in", "for",
+        "idle", "loads in", "for", typed=("hardware", "model"),
     )  # fmt: skip
     for profile in profiles:
         for point in profile.curve:
@@ -140,7 +141,9 @@ def _show_profiles(profiles: Sequence[ProfileRecord], store: str, now: datetime)
                 duration(profile.load_s),
                 joules(profile.load_j),
             )
-    show_table(table)
+    show_table(
+        table, give_way=("for", "loads in", "idle", "windows", "batch", "quality", "measured")
+    )
 
 
 def _point(point: PointRecord) -> str:

@@ -7,14 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 import typer
-from rich.table import Table
 
 from cluster.metering.choice import Choice, MachineMeters, Refusal
 from cluster.metering.hardware import host_name
 from cluster.metering.period import update_period_s
 from cluster.metering.reading import Source
 from cluster.metering.select import choose_machine
-from jobs.cli_options import Json, show_json, show_table
+from jobs.cli_options import Json, plain_table, show_json, show_table
 
 
 def add_to(app: typer.Typer) -> None:
@@ -58,9 +57,8 @@ def _row(choice: Choice, period_s: float | None) -> dict[str, Any]:
 
 
 def _show(meters: MachineMeters, rows: list[dict[str, Any]]) -> None:
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for column in ("device", "id", "zone", "provider", "quality", "updated every"):
-        table.add_column(column)
+    columns = ("device", "id", "zone", "provider", "quality", "updated every")
+    table = plain_table(*columns, typed=("id", "provider"), indent=2)
     for row in rows:
         period_s = row["update_period_s"]
         table.add_row(
@@ -71,7 +69,7 @@ def _show(meters: MachineMeters, rows: list[dict[str, Any]]) -> None:
             row["quality"].replace("_", " "),
             "-" if period_s is None else f"{period_s * 1e3:.0f} ms",
         )
-    show_table(table)
+    show_table(table, give_way=("updated every", "zone", "quality"))
     lines: dict[str, None] = {}  # in order, and each once: eight GPUs are refused alike
     for choice in meters.choices:
         lines |= dict.fromkeys(_explain(refusal) for refusal in choice.refusals)

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.table import Table
 
 from cluster.errors import UserError
-from jobs.cli_options import Json, show_json, show_notes, show_table
+from jobs.cli_options import Json, plain_table, show_json, show_notes, show_table
 
 if TYPE_CHECKING:
     from un0.unwrap import Weights
@@ -32,9 +31,10 @@ def models_command(as_json: Json = False) -> None:
     if as_json:
         show_json([asdict(model) for model in models])
         return
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for column in ("model", "pixels", "classes", "params", "published FID", "file", "where"):
-        table.add_column(column, justify="right" if column in ("params", "file") else "left")
+    table = plain_table(
+        "model", "pixels", "classes", "params", "published FID", "file", "where",
+        typed=("model",), right=("params", "file"), indent=2,
+    )  # fmt: skip
     for model in models:
         table.add_row(
             model.name + (" (default)" if model.name == DEFAULT_MODEL else ""),
@@ -45,7 +45,7 @@ def models_command(as_json: Json = False) -> None:
             "-" if model.size_bytes is None else f"{model.size_bytes / 1e6:.1f} MB",
             model.where,
         )
-    show_table(table)
+    show_table(table, give_way=("file", "published FID", "params", "classes", "pixels", "where"))
     print("FIDs of different evaluators are not comparable.")
 
 

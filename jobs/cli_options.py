@@ -6,14 +6,36 @@ import base64
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, ConsoleDimensions
+from rich.measure import Measurement
+from rich.table import Column, Table
 
 from jobs.spec import JOB_ID
+from un0.quantities import parse_count
+
+_ENDLESS = 4000  # characters: no table is as wide
+
+
+def whole(least: int | None = None, most: int | None = None) -> Callable[[Any], int]:
+    """A parser for flags: whole numbers as people write them, within bounds that are included."""
+
+    def read(value: Any) -> int:
+        try:
+            number = parse_count(value)
+        except ValueError as error:
+            raise typer.BadParameter(f"{value!r}: {error}") from None
+        if (least is not None and number < least) or (most is not None and number > most):
+            bounds = f"from {least}" if most is None else f"{least} to {most}"
+            raise typer.BadParameter(f"{number} is out of range; give {bounds}")
+        return number
+
+    return read
+
 
 Store = Annotated[str, typer.Option(help="file:///dir, a directory, or s3://bucket/prefix.")]
 EndpointUrl = Annotated[
@@ -33,7 +55,9 @@ Sse = Annotated[
 SseKmsKey = Annotated[
     str | None, typer.Option(help="Key id for --sse aws:kms. Default: the bucket's key.")
 ]
-Replicas = Annotated[int | None, typer.Option(min=1, help="Default: as many as fit.")]
+Replicas = Annotated[
+    int | None, typer.Option(parser=whole(1), metavar="N", help="Default: as many as fit.")
+]
 Address = Annotated[
     str | None, typer.Option(help="Existing Ray cluster. Default: RAY_ADDRESS, else start one.")
 ]
@@ -77,17 +101,70 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def plain_table(*columns: str) -> Table:
-    """A table without lines, of left-aligned columns."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+def plain_table(
+    *columns: str, typed: Collection[str] = (), right: Collection[str] = (), indent: int = 0
+) -> Table:
+    """A table without lines.
+
+    typed: columns with words that one must type or paste, such as ids: they are never broken.
+    right: columns that are right-aligned.
+    """
+    table = Table(box=None, padding=(0, 2, 0, indent), header_style="dim")
     for column in columns:
-        table.add_column(column)
+        table.add_column(
+            column, no_wrap=column in typed, justify="right" if column in right else "left"
+        )
     return table
 
 
-def show_table(table: Table) -> None:
-    """Print a table, never cut short where the output is not a terminal."""
+def show_table(table: Table, give_way: Sequence[str] = ()) -> None:
+    """Print a table: whole where the output is not a terminal.
+
+    On a terminal no word is cut. Where it is too narrow, the columns of ``give_way`` are left
+    out, the first one first, and named below.
+    """
     console = Console()
     if not console.is_terminal:
-        console = Console(width=4000)
-    console.print(table)
+        Console(width=_ENDLESS).print(table)
+        return
+    left_out = []
+    for name in give_way:
+        if _spare(table, console) >= 0:
+            break
+        table = _without(table, name)
+        left_out.append(name)
+    _fit(table, console)
+    console.print(table, crop=False)
+    if left_out:
+        console.print(f"Too narrow for: {', '.join(left_out)} (--json has all).", style="dim")
+
+
+def _spare(table: Table, console: Console) -> int:
+    """Characters that are left of the console's width if no word is cut; negative if too few."""
+    _, right, _, left = table.padding
+    return console.width - sum(_widths(c, console)[0] + left + right for c in table.columns)
+
+
+def _fit(table: Table, console: Console) -> None:
+    """Share the console's width: to each column its longest word, what is left to the first."""
+    spare = _spare(table, console)
+    console.size = ConsoleDimensions(console.width - min(spare, 0), console.height)
+    for column in table.columns:
+        least, most = _widths(column, console)
+        column.width = min(most, least + max(spare, 0))
+        spare -= column.width - least
+
+
+def _widths(column: Column, console: Console) -> tuple[int, int]:
+    """Characters of a column whose words are not cut, and of one whose cells are not broken."""
+    options = console.options.update(width=_ENDLESS)
+    sizes = [Measurement.get(console, options, cell) for cell in (column.header, *column.cells)]
+    most = max(size.maximum for size in sizes)
+    return (most if column.no_wrap else max(size.minimum for size in sizes)), most
+
+
+def _without(table: Table, name: str) -> Table:
+    columns = [replace(column) for column in table.columns if column.header != name]
+    fewer = Table(*columns, box=None, padding=table.padding, header_style=table.header_style)
+    fewer.rows = table.rows
+    return fewer

@@ -12,6 +12,7 @@ from cluster.errors import UserError
 from cluster.storage.open import open_store
 from jobs.cli_options import EndpointUrl, Json, Store
 from jobs.service import DEFAULT_STORE
+from un0.suggest import choose
 
 _YEARS = range(1970, 3000)
 
@@ -57,7 +58,7 @@ def report_command(
 
     format = "json" if as_json else format
     if format not in FORMATS:
-        raise UserError(f"--format {format!r} is not known; choose {', '.join(FORMATS)}")
+        raise UserError(f"--format {format!r} is not known; {choose(format, FORMATS)}")
     if format == "parquet" and out is None:
         raise UserError("--format parquet is not for a terminal; say where: --out report.parquet")
     period = Period(_moment("since", since), _moment("until", until))

@@ -7,19 +7,19 @@ from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from cluster.simulation.books import SimulationResult
 from cluster.simulation.compare import GAP_PARTS, Day, gap_j, make_day, scheduler_named
 from cluster.simulation.energy import BUCKETS
 from cluster.simulation.fleet import load_fleet
 from cluster.simulation.workload import load_workload
-from jobs.cli_options import Json, show_json, show_table
+from jobs.cli_options import Json, plain_table, show_json, show_table, whole
+from jobs.output import can_show
 from jobs.render import duration, joules
 from jobs.report_text import percent
 
 COLUMNS, ROWS = 72, 8
-BLOCKS = " ▁▂▃▄▅▆▇█"
+BLOCKS, PLAIN_BLOCKS = " ▁▂▃▄▅▆▇█", " ..::==##"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,7 +31,10 @@ def simulate_command(
     fleet: Annotated[str, typer.Argument(help="A YAML file, or a bundled one: reference.")],
     workload: Annotated[str, typer.Argument(help="A YAML file, or a bundled one: day.")],
     policy: Annotated[str, typer.Option(help="merit, or a baseline's name.")] = "merit",
-    seed: Annotated[int, typer.Option(help="Of arrivals, beliefs and failures.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(parser=whole(), metavar="N", help="Of arrivals, beliefs and failures."),
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Simulate a fleet's day: joules, deadlines, and how little energy would have done."""
@@ -97,10 +100,7 @@ def _show(figures: dict[str, Any], result: SimulationResult) -> None:
     }
     for name, text in lines.items():
         print(f"  {name:<10}{text}")
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    table.add_column("hardware")
-    for bucket in BUCKETS:
-        table.add_column(bucket, justify="right")
+    table = plain_table("hardware", *BUCKETS, typed=("hardware",), right=BUCKETS, indent=2)
     for hardware, parts in figures["by_hardware_j"].items():
         table.add_row(hardware, *(joules(parts[b]) if parts[b] else "-" for b in BUCKETS))
     show_table(table)
@@ -113,13 +113,14 @@ def power_chart(watts: list[float], end_s: float) -> list[str]:
     spans = (watts[a : max(b, a + 1)] for a, b in pairwise(edges))
     means = [sum(span) / len(span) for span in spans]
     top_w = max(means) or 1.0
+    blocks = BLOCKS if can_show(BLOCKS) else PLAIN_BLOCKS
     lines = []
     for row in reversed(range(ROWS)):
         filled = (min(max(w / top_w * ROWS - row, 0.0), 1.0) for w in means)
         label = (
             f"{top_w * (row + 1) / ROWS:8,.0f} W " if row in (ROWS - 1, ROWS // 2 - 1) else " " * 11
         )
-        lines.append(label + "".join(BLOCKS[round(part * 8)] for part in filled))
+        lines.append(label + "".join(blocks[round(part * 8)] for part in filled))
     start, end = "0", duration(end_s)
     lines.append(" " * 11 + start + " " * max(1, COLUMNS - len(start) - len(end)) + end)
     return lines

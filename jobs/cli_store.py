@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 from rich.text import Text
 
 from cluster.clock import utc_now
@@ -24,8 +23,10 @@ from jobs.cli_options import (
     Sse,
     SseKmsKey,
     Store,
+    plain_table,
     show_json,
     show_table,
+    whole,
 )
 from jobs.render import energy_per_image
 from jobs.service import DEFAULT_STORE
@@ -54,9 +55,10 @@ def jobs_command(
     if not jobs:
         print(f"no jobs in {store}; `un0 generate --count 1000` makes one")
         return
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for column in ("job", "state", "images", "model", "J/image", "owner", "submitted (UTC)"):
-        table.add_column(column, justify="right" if column == "images" else "left")
+    table = plain_table(
+        "job", "state", "images", "model", "J/image", "owner", "submitted (UTC)",
+        typed=("job", "model"), right=("images",), indent=2,
+    )  # fmt: skip
     for job in jobs:
         table.add_row(
             job.job_id,
@@ -67,7 +69,7 @@ def jobs_command(
             Text(job.owner),
             f"{job.submitted_at:%Y-%m-%d %H:%M:%S}",
         )
-    show_table(table)
+    show_table(table, give_way=("submitted (UTC)", "owner", "J/image", "images", "model", "state"))
 
 
 def _job_row(job: JobSummary) -> dict[str, object]:
@@ -125,7 +127,9 @@ def verify_command(
 def grid_command(
     job_id: JobArgument,
     out: Annotated[Path, typer.Option(help="PNG file to write.")],
-    per_class: Annotated[int, typer.Option(min=1, max=100, help="Images a row.")] = 10,
+    per_class: Annotated[
+        int, typer.Option(parser=whole(1, 100), metavar="N", help="Images a row, 1 to 100.")
+    ] = 10,
     store: Store = DEFAULT_STORE,
     endpoint_url: EndpointUrl = None,
     as_json: Json = False,
@@ -162,9 +166,7 @@ def query_command(
     if as_json:
         show_json(rows.to_pylist())
         return
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for column in rows.column_names:
-        table.add_column(Text(column))
+    table = plain_table(*rows.column_names, typed=("job_id",), indent=2)
     for row in rows.to_pylist():
         table.add_row(*(Text(_cell(value)) for value in row.values()))
     show_table(table)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from jobs.cli_options import Json, show_json, show_table
+from jobs.cli_options import Json, show_json, show_table, whole
 
 # (score, its value for real images or its floor, which way is better)
 SCORES = (
@@ -79,9 +79,14 @@ def evaluate_command(
     model: Annotated[str, typer.Argument(help="Name from `un0 models`, or a file.")],
     data: Annotated[str, typer.Option(help="What it was trained on: as for `un0 train`.")],
     count: Annotated[
-        int | None, typer.Option(min=100, help="Samples. Default: as many as test images.")
+        int | None,
+        typer.Option(
+            parser=whole(100),
+            metavar="N",
+            help="Samples, from 100. Default: as many as tests.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(parser=whole(0), metavar="N")] = 0,
     as_json: Json = False,
 ) -> None:
     """Judge a model: no ImageNet network, so no FID; real images' own scores beside each."""

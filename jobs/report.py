@@ -5,7 +5,6 @@ rows (report_rows.py) -> sums by key (report_sums.py) -> figures (report_figures
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from jobs.report_figures import Rates, figures
 from jobs.report_panels import Panels, panel_keys, panels_of
 from jobs.report_rows import Period, Rows, log_files, open_rows
 from jobs.report_sums import BUCKETS, Part, Parts, merged, sums_by, total
+from un0.suggest import choose
 
 # What --by can name, and the SQL of it; owners, labels and models are those of the jobs
 _JOB = "job_id"
@@ -113,9 +113,7 @@ def build_report(
     """
     period, rates = period or Period(), rates or Rates()
     if by is not None and by not in DIMENSIONS:
-        close = difflib.get_close_matches(by, DIMENSIONS, n=1)
-        mend = f"did you mean {close[0]}?" if close else f"choose {', '.join(DIMENSIONS)}"
-        raise UserError(f"--by {by!r} is not known; {mend}")
+        raise UserError(f"--by {by!r} is not known; {choose(by, DIMENSIONS)}")
     for _ in range(_TRIES):
         files = log_files(store, period)
         try:

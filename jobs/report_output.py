@@ -27,11 +27,12 @@ def write_report(report: Report, format: str, out: Path | None) -> None:
         print(totals_text(report))
         if report.by:
             print()
-            show_table(rows_table(report))
+            show_table(rows_table(report), give_way=("cost", "carbon", "wasted", "idle"))
         return
     data = _rendered(report, format)
     if out is None:
-        sys.stdout.write(data.decode())
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)  # UTF-8 whatever the terminal's encoding
         return
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -163,7 +163,7 @@ def intensity_text(report: Report) -> str:
 def rows_table(report: Report) -> Table:
     """The rows of ``--by``."""
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    table.add_column(str(report.by))
+    table.add_column(str(report.by), no_wrap=True)  # job ids and owners are for pasting
     for column in ("images", "energy", "job J/image", "idle", "wasted", "carbon", "cost"):
         if column not in _absent_columns(report):
             table.add_column(column, justify="right")

@@ -100,13 +100,15 @@ def resume(
 
 def submit(spec: JobSpec, store: ObjectStore) -> tuple[JobRecord, ModelWork]:
     """Make every choice the spec leaves open and write the job down. Nothing runs yet."""
+    submitted_at = utc_now()
+    spec = spec.due_from(submitted_at)
     facts, work = model_facts(spec.model or DEFAULT_MODEL)
     workload = plan(spec, facts)
     record = JobRecord(
         workload=workload,
         spec=spec.model_dump(mode="json", exclude_none=True),
         owner=spec.owner or _user(),
-        submitted_at=utc_now(),
+        submitted_at=submitted_at,
     )
     key = JobLayout(workload.job_id).spec
     if not store.put_if_absent(key, record.model_dump_json(indent=2).encode()):

@@ -3,63 +3,63 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PositiveInt,
-    ValidationError,
-    field_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from cluster.documents import read_mapping
+from cluster.documents import parse, read_mapping
 from cluster.errors import UserError
 from cluster.scheduler.terms import Objective
 from cluster.types import ImageEncoding, Precision
+from un0.quantities import parse_count, parse_deadline, parse_energy_j
 
 MAX_COUNT = 2**40
-_DURATION = re.compile("".join(rf"(?:(\d+(?:\.\d+)?){unit})?" for unit in "dhms"))
-_ENERGY = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*([a-z]*)", re.IGNORECASE)
-_JOULES = {"": 1.0, "j": 1.0, "kj": 1e3, "mj": 1e6, "wh": 3.6e3, "kwh": 3.6e6}
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NOT_THE_JOBS = ("store", "endpoint_url", "single_writer", "replicas", "address")
 
-
-def parse_duration_s(value: Any) -> Any:
-    """Seconds of ``90``, ``90s``, ``15m``, ``2h30m`` or ``1d``; anything else is an error."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip().lower()
-    match = _DURATION.fullmatch(text)
-    if match and any(match.groups()):
-        days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
-        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(
-            "not a duration; write seconds, or for example 90s, 15m, 2h30m, 1d"
-        ) from None
-
-
-def parse_energy_j(value: Any) -> Any:
-    """Joules of ``500``, ``500 J``, ``2 kJ``, ``3 MJ``, ``20 Wh`` or ``1.5 kWh``; anything else is
-    an error. ``mJ`` is refused: nobody budgets millijoules, and MJ is one key away."""
-    if not isinstance(value, str):
-        return value
-    match = _ENERGY.fullmatch(value.strip())
-    unit = match[2] if match else "?"
-    if match is None or unit.lower() not in _JOULES or unit == "mJ":
-        raise ValueError("not an energy; write joules, or for example 500 J, 2 kJ, 1.5 kWh")
-    return float(match[1]) * _JOULES[unit.lower()]
-
-
-Joules = Annotated[float, BeforeValidator(parse_energy_j), Field(gt=0, allow_inf_nan=False)]
-Duration = Annotated[float, BeforeValidator(parse_duration_s), Field(gt=0, allow_inf_nan=False)]
 ClassName = int | str
+_HOW_CLASSES = "write a list such as [Sneaker, Bag], or weights such as {Sneaker: 3, Bag: 1}"
+
+
+def split_classes(text: str) -> list[ClassName]:
+    """The ids and names of ``Sneaker, Bag, 3``."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return [int(part) if re.fullmatch(r"-?[0-9]{1,9}", part) else part for part in parts]
+
+
+def _read_classes(value: Any) -> Any:
+    """A list of ids and names, or a mapping from them to weights, whose every part is usable."""
+    if isinstance(value, str):
+        value = split_classes(value)
+    if value is None:
+        return None
+    if not isinstance(value, list | dict):
+        raise ValueError(f"not a list of classes; {_HOW_CLASSES}")
+    if not value:
+        raise ValueError("is empty; name at least one class, or leave it out for all")
+    for name in value:
+        if isinstance(name, bool) or not isinstance(name, int | str):
+            raise ValueError(f"{name!r} is not a class; put names in quotes, '{name}'")
+    for name, weight in value.items() if isinstance(value, dict) else ():
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise ValueError(f"class {name!r} has weight {weight!r}; write a bare number")
+        if not 0 < weight < float("inf"):
+            raise ValueError(f"class {name!r} has weight {weight}; weights must be > 0")
+    return value
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("has a control character or line break; take it out")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(parse_count)]
+Joules = Annotated[float, BeforeValidator(parse_energy_j)]
+Deadline = Annotated[float | datetime, BeforeValidator(parse_deadline)]
+Classes = Annotated[list[ClassName] | dict[ClassName, float], BeforeValidator(_read_classes)]
 
 
 class JobSpec(BaseModel):
@@ -68,43 +68,34 @@ class JobSpec(BaseModel):
     model: a name from ``un0 models`` or the path of a checkpoint; None is the bundled model.
     count: images. seed: 0..2**64-1; image i depends on (model, seed, i, its class) only.
     classes: class ids or names dealt out in turn, or a mapping from them to weights; None is all.
-    deadline: seconds, or for example ``2h30m``, from submission. The scheduler
-        plans for it with the fewest joules, and a miss is reported.
+    deadline: seconds, or for example ``2h30m``, from submission, or a time with its zone such as
+        ``2026-12-01T00:00Z``. The scheduler plans for it with the fewest joules, and a miss is
+        reported.
     priority: -100..100; higher goes first. objective: what the scheduler minimises: joules, the
         risk of lateness, time, money or grams of CO2e; it never changes an image.
     energy_budget: joules, or for example ``2 kJ``; the job pauses before it exceeds it.
     shard_images: images per commit; None picks 16-64 MB of output, at least 16 shards a job.
     owner, labels: recorded with the job, to report energy by.
+    Numbers may be text too, as people write them: docs/job-spec.md has every accepted form.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     version: Literal[1] = 1
     model: str | None = Field(default=None, min_length=1)
-    count: int = Field(ge=1, le=MAX_COUNT)
-    seed: int = Field(default=0, ge=0, lt=2**64)
-    classes: list[ClassName] | dict[ClassName, float] | None = None
+    count: Whole = Field(ge=1, le=MAX_COUNT)
+    seed: Whole = Field(default=0, ge=0, lt=2**64)
+    classes: Classes | None = None
     precision: Precision = "fp32"
     encoding: ImageEncoding = "png"
-    shard_images: PositiveInt | None = None
-    deadline: Duration | None = None
-    priority: int = Field(default=0, ge=-100, le=100)
+    shard_images: Annotated[Whole, Field(ge=1, le=MAX_COUNT)] | None = None
+    deadline: Deadline | None = None
+    priority: Whole = Field(default=0, ge=-100, le=100)
     objective: Objective = "energy"
     energy_budget: Joules | None = None
     job_id: str | None = None
     owner: str | None = Field(default=None, min_length=1)
     labels: dict[str, str] = Field(default_factory=dict)
-
-    @field_validator("classes")
-    @classmethod
-    def _classes_usable(cls, value: Any) -> Any:
-        if value is not None and not value:
-            raise ValueError("is empty; name at least one class, or leave it out for all")
-        if isinstance(value, dict):
-            for name, weight in value.items():
-                if not 0 < weight < float("inf"):
-                    raise ValueError(f"class {name!r} has weight {weight}; weights must be > 0")
-        return value
 
     @field_validator("job_id")
     @classmethod
@@ -115,28 +106,40 @@ class JobSpec(BaseModel):
             )
         return value
 
+    @field_validator("owner")
+    @classmethod
+    def _owner_in_a_line(cls, value: str | None) -> str | None:
+        return None if value is None else _printable(value)
+
+    @field_validator("labels", mode="after")
+    @classmethod
+    def _labels_in_a_line(cls, value: dict[str, str]) -> dict[str, str]:
+        if "" in value:
+            raise ValueError("a label has no name; write for example team: vision")
+        return {_printable(name): _printable(text) for name, text in value.items()}
+
+    def due_from(self, submitted_at: datetime) -> JobSpec:
+        """The same with its deadline in seconds from submission. Raises UserError if it is past."""
+        if not isinstance(self.deadline, datetime):
+            return self
+        left_s = (self.deadline - submitted_at).total_seconds()
+        if left_s <= 0:
+            raise UserError(
+                f"deadline {self.deadline:%Y-%m-%dT%H:%M:%SZ} is past: it is now "
+                f"{submitted_at:%Y-%m-%dT%H:%M:%SZ}; give a later one"
+            )
+        return self.model_copy(update={"deadline": left_s})
+
 
 def parse_spec(data: dict[str, Any], source: str = "job spec") -> JobSpec:
-    """The spec of this mapping. Raises UserError naming every bad field, its value and the mend."""
-    try:
-        return JobSpec.model_validate(data)
-    except ValidationError as error:
-        lines = [_problem(problem) for problem in error.errors()]
-        raise UserError("\n".join([f"{source} is not usable:", *dict.fromkeys(lines)])) from None
+    """The spec of this mapping. Raises UserError naming every bad field, its value and the fix."""
+    for name in _NOT_THE_JOBS:
+        if name in data:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{source}: {name} is not of the job but of the run; give it as {flag}")
+    return parse(JobSpec, data, source)
 
 
 def load_spec(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML or JSON file, unchecked. Raises UserError when there is none."""
+    """The mapping in a YAML or JSON file, unchecked; '-' is standard input. Raises UserError."""
     return read_mapping(path, "job spec", "count: 1000")
-
-
-def _problem(problem: Any) -> str:
-    """One line for one of pydantic's errors: field, value, what to do."""
-    field = str(problem["loc"][0]) if problem["loc"] else "spec"
-    if problem["type"] == "extra_forbidden":
-        known = ", ".join(JobSpec.model_fields)
-        return f"  {field}: unknown field; known fields are {known}"
-    if problem["type"] == "missing":
-        return f"  {field}: is missing; give it a value"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"  {field}: {problem['input']!r}: {message[0].lower()}{message[1:]}"

@@ -6,9 +6,9 @@ Imports no PyTorch, so that names and labels are at hand in no time.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,10 +21,12 @@ from un0.errors import InputError, ModelNotFoundError
 from un0.header import read_header
 from un0.model_files import ModelFiles, find_files
 from un0.paths import keep_elsewhere
+from un0.suggest import did_you_mean
 
 DEFAULT_MODEL = "fashion32/n512"
 ASSETS = Path(__file__).parent / "assets"
 HUB_REPO = "un-ai/Un-0"
+_MOST_LABELS = 20  # that an error names
 
 CIFAR10_LABELS = (
     "airplane",
@@ -149,12 +151,8 @@ def locate(
     path = Path(name)
     if not os.path.lexists(path):
         known = [*bundled, *RELEASED]
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ModelNotFoundError(
-            f"no model is named {name!r} and there is no such file; {hint}"
-            f"names are {', '.join(known)}"
-        )
+        fix = did_you_mean(name, known, then=f"names are {', '.join(known)}", most=1)
+        raise ModelNotFoundError(f"no model is named {name!r} and there is no such file; {fix}")
     return Located(find_files(path))
 
 
@@ -176,23 +174,36 @@ def _resolve_class(
         return found
     if isinstance(item, bool) or not isinstance(item, str | Integral):
         raise InputError(f"class {item!r} is neither a label nor an id; give a text or an integer")
-    try:
-        class_id = int(item)
-    except ValueError:
+    if isinstance(item, str) and not re.fullmatch(r"\s*-?[0-9]{1,9}\s*", item):
         if not labels:
             raise InputError(
                 f"class {item!r} is a name, but this model names no classes; "
                 f"give ids from 0 to {num_classes - 1}"
-            ) from None
-        raise InputError(
-            f"class {item!r} is unknown; this model has {', '.join(labels)} "
-            f"(or ids 0 to {num_classes - 1})"
-        ) from None
+            )
+        raise InputError(f"class {item!r} is unknown; {_class_fix(item, labels, num_classes)}")
+    class_id = int(item)
     if not 0 <= class_id < num_classes:
         raise InputError(
             f"class id {class_id} is out of range; this model has classes 0 to {num_classes - 1}"
         )
     return class_id
+
+
+def _class_fix(item: str, labels: Sequence[str], num_classes: int) -> str:
+    """What there is, after what was probably meant: people do not always write Sneaker,Bag."""
+    more = f" and {len(labels) - _MOST_LABELS} more" * (len(labels) > _MOST_LABELS)
+    names = ", ".join(labels[:_MOST_LABELS]) + more
+    there = f"this model has {names} (or ids 0 to {num_classes - 1})"
+    text = item.strip(" '\"")
+    if text.casefold() in ("all", "*"):
+        return f"for all classes leave them out; {there}"
+    if re.fullmatch(r"[0-9]+\s*(-|\.\.)\s*[0-9]+", text):
+        return f"list ids one by one, as in 0,1,2; {there}"
+    if re.search("[;|]", text):
+        return f"separate classes by commas; {there}"
+    if re.fullmatch(r".+:\s*[0-9.]+", text):
+        return f"weights go into a spec file, as in classes: {{{text.split(':')[0]}: 2}}; {there}"
+    return did_you_mean(text, labels, then=there)
 
 
 @cache

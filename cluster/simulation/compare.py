@@ -17,6 +17,7 @@ from cluster.simulation.faults import believed
 from cluster.simulation.fleet import FleetSpec
 from cluster.simulation.simulator import simulate
 from cluster.simulation.workload import WorkloadSpec
+from un0.suggest import choose
 
 GAP_PARTS = ("dispatch", "idle", "load", "retry", "exploration")
 Maker = Callable[[ProfileBook, tuple[str, ...], Forecast], Scheduler]
@@ -73,7 +74,7 @@ def make_day(fleet: FleetSpec, workload: WorkloadSpec, seed: int) -> Day:
 def scheduler_named(name: str) -> Maker:
     """Ours or a baseline. Raises UserError."""
     if name not in SCHEDULERS:
-        raise UserError(f"policy {name!r} is not known; choose one of {', '.join(SCHEDULERS)}")
+        raise UserError(f"policy {name!r} is not known; {choose(name, SCHEDULERS)}")
     return SCHEDULERS[name]
 
 

@@ -18,6 +18,7 @@ from cluster.errors import UserError
 from cluster.scheduler.profiles import Profile
 from cluster.scheduler.terms import OperatingPoint, Performance, Standing
 from cluster.types import Record
+from un0.suggest import did_you_mean
 
 BUNDLED = Path(__file__).parent / "fleets"
 
@@ -166,6 +167,7 @@ def load_fleet(name: str | Path) -> FleetSpec:
     bundled = BUNDLED / f"{name}.yaml"
     path = bundled if bundled.is_file() else Path(name)
     if not path.exists():
-        known = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.yaml")))
-        raise UserError(f"fleet {str(name)!r} is neither a file nor bundled; bundled: {known}")
+        known = sorted(p.stem for p in BUNDLED.glob("*.yaml"))
+        fix = did_you_mean(str(name), known, then=f"bundled: {', '.join(known)}")
+        raise UserError(f"fleet {str(name)!r} is neither a file nor bundled; {fix}")
     return parse(FleetSpec, read_mapping(path, "fleet", "name: mine"), f"fleet {path}")

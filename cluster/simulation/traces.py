@@ -58,7 +58,7 @@ def read_trace(spec: TraceSpec) -> list[Request]:
     needed, read = _reader(spec)
     requests = []
     try:
-        with spec.path.open(newline="") as file:
+        with spec.path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             lacking = [name for name in needed if name not in (rows.fieldnames or ())]
             if lacking:

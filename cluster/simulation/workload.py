@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat
 
 from cluster.documents import parse, read_mapping
 from cluster.errors import UserError
@@ -19,7 +19,10 @@ from cluster.simulation.faults import DAY_S, Faults
 from cluster.simulation.fleet import FleetSpec
 from cluster.simulation.traces import Request, TraceSpec, in_windows, read_trace
 from cluster.types import Record
+from un0.quantities import parse_count
+from un0.suggest import did_you_mean
 
+Count = Annotated[int, BeforeValidator(parse_count), Field(ge=1)]
 PAST_SEEDS = 1_000_003  # away from the seeds of days that are simulated
 BUNDLED = Path(__file__).parent / "workloads"
 
@@ -31,7 +34,7 @@ class SyntheticSpec(Record):
     """
 
     kind: Literal["synthetic"] = "synthetic"
-    jobs: PositiveInt = 1000
+    jobs: Count = 1000
     span_s: PositiveFloat = DAY_S
     swing: float = Field(default=0.3, ge=0, le=1)
     peak_hour: float = Field(default=15.0, ge=0, lt=24)
@@ -77,7 +80,7 @@ class WorkloadSpec(Record):
     load: float = Field(gt=0, le=10)
     slack_s: PositiveFloat | None
     arrivals: Annotated[SyntheticSpec | TraceSpec, Field(discriminator="kind")]
-    shard_images: PositiveInt = 16_384
+    shard_images: Count = 16_384
     faults: Faults = Faults()
     past_days: NonNegativeInt = 7
 
@@ -166,6 +169,7 @@ def load_workload(name: str | Path) -> WorkloadSpec:
     bundled = BUNDLED / f"{name}.yaml"
     path = bundled if bundled.is_file() else Path(name)
     if not path.exists():
-        known = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.yaml")))
-        raise UserError(f"workload {str(name)!r} is neither a file nor bundled; bundled: {known}")
+        known = sorted(p.stem for p in BUNDLED.glob("*.yaml"))
+        fix = did_you_mean(str(name), known, then=f"bundled: {', '.join(known)}")
+        raise UserError(f"workload {str(name)!r} is neither a file nor bundled; {fix}")
     return parse(WorkloadSpec, read_mapping(path, "workload", "load: 0.3"), f"workload {path}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +30,7 @@ from cluster.types import (
     Manifest,
     Workload,
 )
+from un0.suggest import did_you_mean
 
 __all__ = [
     "JobSummary",
@@ -118,9 +118,8 @@ def load_job(store: ObjectStore, job_id: str) -> JobRecord:
     uri = store.config.uri
     if not known:
         raise UserError(f"no job {job_id!r}: {uri} holds no jobs at all; check --store")
-    close = difflib.get_close_matches(job_id, known, n=3, cutoff=0.5)
-    mend = f"did you mean {', '.join(sorted(close))}?" if close else "`un0 jobs` lists those it has"
-    raise UserError(f"no job {job_id!r} in {uri}; {mend}")
+    fix = did_you_mean(job_id, known) or "`un0 jobs` lists those it has"
+    raise UserError(f"no job {job_id!r} in {uri}; {fix}")
 
 
 def job_ids(store: ObjectStore) -> list[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-import yaml
 from support.cli import un0, un0_json
 
 from un0.train.examples import write_coloured_shapes
@@ -25,7 +25,7 @@ def test_a_folder_of_pictures_becomes_a_model_that_the_cluster_serves(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = write_coloured_shapes(tmp_path / "pictures", per_class=120)
     recipe, model, store = tmp_path / "recipe.yaml", tmp_path / "m.safetensors", tmp_path / "store"
-    recipe.write_text(yaml.safe_dump(RECIPE))
+    recipe.write_text(json.dumps(RECIPE))
 
     trained = un0("train", str(recipe), "--data", str(data), "--out", str(model))
     assert trained.returncode == 0, trained.stderr

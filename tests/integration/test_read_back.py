@@ -167,7 +167,7 @@ def test_an_unknown_job_is_answered_with_similar_ones(store: ObjectStore) -> Non
     with pytest.raises(UserError) as error:
         load_job(store, "cats")
     assert store.config.uri in str(error.value)
-    assert "did you mean cats-1, cats-2?" in str(error.value)
+    assert "did you mean 'cats-1' or 'cats-2'?" in str(error.value)
     with pytest.raises(UserError, match="`un0 jobs` lists"):
         load_job(store, "zzz")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from support.simulated import MODEL, SOURCE, fleet, hardware
 
 from cluster.errors import UserError
@@ -19,7 +19,7 @@ FLEET = {"name": "mine", "hardware": [hardware("one")]}
 
 
 def written(path: Path, data: Any) -> Path:
-    path.write_text(yaml.safe_dump(data))
+    path.write_text(json.dumps(data))
     return path
 
 

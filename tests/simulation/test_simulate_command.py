@@ -8,7 +8,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import yaml
 from support.benchmarks import benchmark
 from support.simulated import MODEL, hardware
 
@@ -32,7 +31,7 @@ def small(tmp_path: Path) -> list[str]:
         },
     }
     for name, content in data.items():
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(content))
     return [str(tmp_path / "fleet.yaml"), str(tmp_path / "workload.yaml")]
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.clock import utc_now
 from cluster.errors import UserError
-from jobs.spec import JobSpec, load_spec, parse_duration_s, parse_spec
+from cluster.storage.open import open_store
+from jobs.service import submit
+from jobs.spec import JobSpec, load_spec, parse_spec
+from un0.quantities import parse_count, parse_deadline, parse_duration_s, parse_energy_j
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({}, "count: is missing"),
     ({"count": 0}, "count: 0"),
     ({"count": -5}, "count: -5"),
     ({"count": 1.5}, "count: 1.5"),
-    ({"count": "100"}, "count: '100'"),
+    ({"count": "ten"}, "count: 'ten': not a whole number"),
     ({"count": True}, "count: True"),
     ({"count": 2**50}, f"count: {2**50}"),
     ({"count": 1, "seed": -1}, "seed: -1"),
@@ -48,7 +54,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"count": 1, "job_id": ""}, "job_id: ''"),
     ({"count": 1, "model": ""}, "model: ''"),
     ({"count": 1, "owner": ""}, "owner: ''"),
-    ({"count": 1, "labels": {"team": 3}}, "labels: 3"),
+    ({"count": 1, "labels": {"team": 3}}, "labels.team: 3"),
     ({"count": 1, "colour": "red"}, "colour: unknown field; known fields are"),
     ({"count": 1, "version": 2}, "version: 2"),
 ]
@@ -98,6 +104,29 @@ def test_durations(text: str, seconds: float) -> None:
     assert parse_spec({"count": 1, "deadline": text}).deadline == seconds
 
 
+def test_a_deadline_in_the_store_is_seconds_from_submission(tmp_path: Path) -> None:
+    due = utc_now() + timedelta(hours=2)
+    record, _ = submit(JobSpec(count=1, deadline=due.isoformat()), open_store(str(tmp_path)))
+    assert record.submitted_at + timedelta(seconds=record.spec["deadline"]) == pytest.approx(
+        due, abs=timedelta(milliseconds=1)
+    )
+    assert JobSpec.model_validate(record.spec).deadline == record.spec["deadline"]
+
+
+def test_the_reference_has_every_field_and_its_forms_are_accepted() -> None:
+    text = (Path(__file__).parents[2] / "docs/job-spec.md").read_text()
+    assert re.findall(r"^\| `(\w+)`", text, re.MULTILINE) == list(JobSpec.model_fields)
+    for heading, parse in (
+        ("Counts", parse_count),
+        ("Durations", parse_duration_s),
+        ("Times", parse_deadline),
+        ("Energies", parse_energy_j),
+    ):
+        section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
+        forms = re.findall("`([^`]+)`", section.split("\n\n")[1].split(" Case matters")[0])
+        assert all(parse(form) for form in forms), heading
+
+
 def test_yaml_and_json_files_say_the_same(tmp_path: Path) -> None:
     yaml_file, json_file = tmp_path / "job.yaml", tmp_path / "job.json"
     yaml_file.write_text("count: 10\nclasses: [Bag, 3]\nlabels: {team: vision}\n")
@@ -110,9 +139,9 @@ def test_yaml_and_json_files_say_the_same(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("absent.yaml", None, "cannot be read"),
-        ("list.yaml", "- 1\n- 2\n", "holds list, not a mapping"),
+        ("list.yaml", "- 1\n- 2\n", "holds a list, not a mapping"),
         ("broken.yaml", "count: [1", "not valid YAML"),
-        ("broken.json", "{count: 1}", "not valid YAML or JSON"),
+        ("broken.json", "{count: 1}", "not valid JSON: line 1, column 2"),
         ("binary.yaml", b"\xff\xfe\x00", "cannot be read"),
     ],
 )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from un0.checkpoint import load_model
 from un0.errors import InputError
@@ -33,7 +33,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_recipe(folder: Path, **changes: object) -> Path:
     path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(RECIPE | changes))
+    path.write_text(json.dumps(RECIPE | changes))
     return path
 
 

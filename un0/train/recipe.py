@@ -7,13 +7,15 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from un0.config import Encoding, ModelConfig, Parameterization, Relativization, Solver
+from un0.documents import parse, read_mapping
 from un0.errors import InputError
+from un0.quantities import parse_count
+from un0.suggest import did_you_mean
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, BeforeValidator(parse_count), Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 ViewName = Literal["pixels", "cnn", "dinov2"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -64,7 +66,7 @@ class InitRecipe(_Strict):
 class LossRecipe(_Strict):
     """The drift loss. ``views`` gives each view's share of the gradient at the images."""
 
-    generated_per_class: Annotated[int, Field(ge=2)] = 16
+    generated_per_class: Annotated[Positive, Field(ge=2)] = 16
     positives_per_class: Positive = 64
     classes_per_step: Positive | None = None  # None: all of them
     queue_per_class: Positive = 6000
@@ -128,16 +130,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     bundled = bundled_recipes()
     path = bundled.get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
-        raise InputError(
-            f"recipe {str(name_or_path)!r}: no such file; bundled recipes are {', '.join(bundled)}"
-        )
-    try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as e:
-        raise InputError(f"recipe {path}: not valid YAML: {e}") from e
-    except ValidationError as e:
-        problems = "; ".join(
-            f"{'.'.join(map(str, p['loc'])) or 'recipe'}: {p['msg']} (got {p['input']!r})"
-            for p in e.errors()
-        )
-        raise InputError(f"recipe {path}: {problems}") from e
+        name = str(name_or_path)
+        fix = did_you_mean(name, bundled, then=f"bundled recipes are {', '.join(bundled)}")
+        raise InputError(f"recipe {name!r}: no such file; {fix}")
+    return parse(Recipe, read_mapping(path, "recipe", "name: my-model"), f"recipe {path}")

@@ -1,0 +1,76 @@
+"""Standard output as it may be: full, closed, or in an encoding that lacks a letter."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+EXIT_NO_OUTPUT = 1
+
+
+class _Watched(io.FileIO):
+    """Standard output that remembers why it could not be written."""
+
+    failed: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failed = error
+            raise
+
+
+def with_output(command: Callable[[], None]) -> None:
+    """Call ``command``; where its output cannot be written say so in a line, and exit with 1.
+
+    A reader that has seen enough, such as ``head``, is no fault: then nothing is said. Letters
+    that the encoding lacks are written as escapes.
+    """
+    output = _watch()
+    try:
+        try:
+            command()
+        finally:
+            sys.stdout.flush()
+    except (OSError, SystemExit):
+        if output is None or output.failed is None:
+            raise
+    if output is not None and output.failed is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # for what is still buffered
+        if not isinstance(output.failed, BrokenPipeError):
+            why = output.failed.strerror
+            print(f"failed: cannot write to standard output: {why}", file=sys.stderr)
+        sys.exit(EXIT_NO_OUTPUT)
+
+
+def _watch() -> _Watched | None:
+    """Watch this process's standard output; None if it is closed, or another's, as in tests."""
+    before = sys.stdout
+    if before is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # for as long as we live
+        return None
+    if before is not sys.__stdout__ or not isinstance(before, io.TextIOWrapper):
+        return None
+    before.flush()
+    output = _Watched(before.fileno(), "w", closefd=False)
+    sys.stdout = io.TextIOWrapper(
+        output if before.write_through else io.BufferedWriter(output),
+        encoding=before.encoding,
+        errors="backslashreplace",
+        line_buffering=before.line_buffering,
+        write_through=before.write_through,
+    )
+    return output
+
+
+def can_show(text: str) -> bool:
+    """Whether standard output has all these letters."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
