@@ -1,0 +1,283 @@
+"""Get to a Ray: the one this process is connected to, a cluster by address, or one of our own.
+
+Every wait has a limit, and every failure is one line with what to do.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import ray
+from ray._private import ray_constants, services, worker
+from ray.job_config import JobConfig
+
+from cluster.actors.local_ray import (
+    OBJECT_STORE_BYTES,
+    StartFailed,
+    check_processes,
+    own_token,
+    temporary_directory,
+)
+from cluster.actors.options import RunOptions
+from cluster.actors.ray_auth import (
+    Door,
+    Unreachable,
+    environment,
+    find_token,
+    knock,
+    settings_for,
+)
+from cluster.errors import UserError
+
+LOCAL = "local"
+LOCAL_START_S = 180.0  # a few seconds on a quiet machine
+CONNECT_S = 60.0
+SHUTDOWN_S = 60.0
+logger = logging.getLogger(__name__)
+
+
+class InstalledOnly(JobConfig):  # type: ignore[misc]
+    """A job whose workers import what is installed.
+
+    Ray would put the driver's working directory first on their path: a file of the user's named
+    ``cluster.py`` would stand for this package.
+    """
+
+    def _serialize(self) -> Any:
+        self._py_driver_sys_path.clear()
+        return super()._serialize()
+
+
+class _RayThread:
+    """The thread in which Ray is started and stopped: there a wait of Ray's can be given up.
+
+    It lives as long as the Ray it started: the kernel ends with it the processes it started.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
+        threading.Thread(target=self._work, name="un0-ray", daemon=True).start()
+
+    def call(self, function: Callable[[], Any], limit_s: float) -> Any:
+        """What it returns or raises; TimeoutError after limit_s, and then Ray is left alone."""
+        future: Future[Any] = Future()
+        self._calls.put((function, future))
+        try:
+            if not wait([future], limit_s).done:
+                raise TimeoutError
+        finally:
+            if not future.done():  # also at KeyboardInterrupt: Ray's own end would wait for it
+                atexit.unregister(ray.shutdown)
+        return future.result()
+
+    def end(self) -> None:
+        self._calls.put(None)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            function, future = call
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+
+
+@contextmanager
+def connected(options: RunOptions) -> Iterator[str]:
+    """A Ray for the time of the context; the name by which the energy log knows the cluster.
+
+    A Ray that this process is connected to already is used and left as it is. Raises UserError.
+    """
+    if ray.is_initialized():
+        yield joined(options.address)
+        return
+    address = target(options.address, os.environ)
+    if address is None:
+        cpus = max(os.cpu_count() or 1, options.replicas or 1)
+        with _local(cpus):
+            yield LOCAL
+    else:
+        with _cluster(address):
+            yield str(ray.get_runtime_context().gcs_address)
+
+
+def target(address: str | None, env: Mapping[str, str]) -> str | None:
+    """The address to connect to: host:port or ``auto``; None for a Ray of our own.
+
+    address: --address, before RAY_ADDRESS. Raises UserError for what cannot work.
+    """
+    source, value = "--address", address
+    if value in (None, "", "auto") and env.get("RAY_ADDRESS"):
+        source, value = "RAY_ADDRESS", env["RAY_ADDRESS"]
+    if not value or value == LOCAL:
+        return None
+    if value.startswith("ray://"):
+        raise UserError(
+            f"{source} {value!r} is Ray Client's, which cannot stream a job's progress; on a node "
+            "of the cluster give the head's own address, host:6379 or 'auto', or start un0 there "
+            "with `ray job submit`"
+        )
+    host, _, port = value.rpartition(":")
+    if value != "auto" and ("://" in value or not (host and port.isdecimal())):
+        raise UserError(
+            f"{source} {value!r} is no address of a Ray head; give host:port, such as 10.0.0.1:6379"
+        )
+    return value
+
+
+def joined(address: str | None) -> str:
+    """The name of the cluster that this process is connected to. Raises UserError for another."""
+    if ray.util.client.ray.is_connected():
+        raise UserError(
+            "this process is connected to Ray by Ray Client (ray://), which cannot stream a job's "
+            "progress; ray.shutdown() first, and connect on a node of the cluster with host:6379"
+        )
+    here = str(ray.get_runtime_context().gcs_address)
+    if address not in (None, "", "auto") and _canonical(str(address)) != here:
+        raise UserError(
+            f"this process is connected to the Ray at {here}, and address {address!r} is another; "
+            "leave the address out, or ray.shutdown() first"
+        )
+    return LOCAL if worker._global_node.is_head() else here
+
+
+def ways_in(address: str, env: Mapping[str, str]) -> dict[str, str]:
+    """The environment by which Ray can connect to host:port. Raises UserError if it cannot."""
+    mode = env.get("RAY_AUTH_MODE", "").lower()
+    token = None if mode == "disabled" else find_token(env)
+    try:
+        door: Door = knock(address, token)
+    except Unreachable as why:
+        raise UserError(
+            f"no Ray cluster answers at {address!r}: {why}; check --address (or RAY_ADDRESS), or "
+            "leave both out to run on this machine"
+        ) from None
+    settings = settings_for(address, door, env)
+    if door.ray_version not in (None, ray.__version__):
+        raise UserError(
+            f"the Ray cluster at {address!r} runs Ray {door.ray_version} and this is "
+            f"{ray.__version__}; install ray=={door.ray_version} here, or this version there"
+        )
+    return settings
+
+
+def find_cluster() -> str:
+    """host:port of the Ray on this machine, for ``auto``. Raises UserError if there is none."""
+    try:
+        return str(services.canonicalize_bootstrap_address("auto"))
+    except (ConnectionError, OSError) as error:
+        raise UserError(
+            f"address 'auto' finds no Ray on this machine ({_first_line(error)}); start one with "
+            "`ray start --head`, or give its host:port"
+        ) from None
+
+
+def _canonical(address: str) -> str:
+    """host:port as Ray itself will use it."""
+    try:
+        return str(services.canonicalize_bootstrap_address(address))
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"the Ray address {address!r} cannot be used: {_first_line(error)}; give host:port"
+        ) from None
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[None]:
+    host_port = find_cluster() if address == "auto" else _canonical(address)
+    with environment(ways_in(host_port, os.environ)), _ray(CONNECT_S, address=host_port):
+        yield
+
+
+@contextmanager
+def _local(cpus: int) -> Iterator[None]:
+    check_processes(cpus)
+    with (
+        temporary_directory(os.environ) as directory,
+        environment(own_token(os.environ)),
+        _ray(
+            LOCAL_START_S,
+            directory,
+            address=LOCAL,
+            num_cpus=cpus,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            _temp_dir=str(directory),
+        ),
+    ):
+        yield
+
+
+@contextmanager
+def _ray(limit_s: float, directory: Path | None = None, **arguments: Any) -> Iterator[None]:
+    """``ray.init(**arguments)``, and its end. directory: of a Ray that is started."""
+    thread = _RayThread()
+    try:
+        thread.call(lambda: _init(arguments), limit_s)
+    except TimeoutError:
+        raise StartFailed(_stuck(limit_s, directory, arguments["address"])) from None
+    except Exception as error:
+        thread.call(ray.shutdown, SHUTDOWN_S)
+        raise StartFailed(_failed(error, directory, arguments["address"])) from None
+    try:
+        yield
+    finally:
+        try:
+            thread.call(ray.shutdown, SHUTDOWN_S)
+        except TimeoutError:
+            logger.warning("Ray did not end within %.0f s", SHUTDOWN_S)
+        thread.end()
+
+
+def _init(arguments: dict[str, Any]) -> None:
+    """Connect, and ship nothing of the user's directory: not for `uv run`, not for a hook."""
+    before = ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV  # read from the environment at import
+    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
+    try:
+        ray.init(
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            job_config=InstalledOnly(),
+            _skip_env_hook=True,
+            **arguments,
+        )
+    finally:
+        ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = before
+
+
+def _stuck(limit_s: float, directory: Path | None, address: str) -> str:
+    if directory is None:
+        return (
+            f"the Ray cluster at {address!r} answers, but no connection came about in "
+            f"{limit_s:.0f} s; see whether this machine's node is well with `ray status`, and that "
+            "no firewall is between the nodes"
+        )
+    return (
+        f"a Ray on this machine did not start in {limit_s:.0f} s; see that memory is free, and the "
+        f"logs in {directory}"
+    )
+
+
+def _failed(error: Exception, directory: Path | None, address: str) -> str:
+    why = _first_line(error.__cause__ or error)
+    if directory is None:
+        fix = "run un0 on a node of that cluster, or with `ray job submit`"
+        return f"cannot connect to the Ray cluster at {address!r}: {why}; {fix}"
+    return (
+        f"a Ray on this machine could not start: {why}; see the logs in {directory}, or give "
+        "--address of a Ray that runs"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]}…"
