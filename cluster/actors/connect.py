@@ -142,7 +142,7 @@ def joined(address: str | None) -> str:
             "progress; ray.shutdown() first, and connect on a node of the cluster with host:6379"
         )
     here = str(ray.get_runtime_context().gcs_address)
-    if address not in (None, "", "auto") and _canonical(str(address)) != here:
+    if address not in (None, "", "auto") and cluster_address(str(address)) != here:
         raise UserError(
             f"this process is connected to the Ray at {here}, and address {address!r} is another; "
             "leave the address out, or ray.shutdown() first"
@@ -170,21 +170,15 @@ def ways_in(address: str, env: Mapping[str, str]) -> dict[str, str]:
     return settings
 
 
-def find_cluster() -> str:
-    """host:port of the Ray on this machine, for ``auto``. Raises UserError if there is none."""
-    try:
-        return str(services.canonicalize_bootstrap_address("auto"))
-    except (ConnectionError, OSError) as error:
-        raise UserError(
-            f"address 'auto' finds no Ray on this machine ({_first_line(error)}); start one with "
-            "`ray start --head`, or give its host:port"
-        ) from None
-
-
-def _canonical(address: str) -> str:
-    """host:port as Ray itself will use it."""
+def cluster_address(address: str) -> str:
+    """host:port as Ray will use it; ``auto`` is the Ray on this machine. Raises UserError."""
     try:
         return str(services.canonicalize_bootstrap_address(address))
+    except ConnectionError:
+        raise UserError(
+            "address 'auto' finds no Ray on this machine; start one with `ray start --head`, or "
+            "give the host:port of another machine's"
+        ) from None
     except (ValueError, OSError) as error:
         raise UserError(
             f"the Ray address {address!r} cannot be used: {_first_line(error)}; give host:port"
@@ -193,7 +187,7 @@ def _canonical(address: str) -> str:
 
 @contextmanager
 def _cluster(address: str) -> Iterator[None]:
-    host_port = find_cluster() if address == "auto" else _canonical(address)
+    host_port = cluster_address(address)
     with environment(ways_in(host_port, os.environ)), _ray(CONNECT_S, address=host_port):
         yield
 

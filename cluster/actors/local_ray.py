@@ -5,30 +5,29 @@ It leaves nothing behind: no token in the user's home, no session in /tmp.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import resource
 import secrets
 import shutil
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cluster.errors import UserError
 
-if sys.platform != "win32":
-    import resource
-
 OBJECT_STORE_BYTES = 128 * 2**20  # only control messages pass through it: images go to the store
 FREE_BYTES = 64 * 2**20  # of which Ray's logs need the most
-PREFIX = "un0-"
+PREFIX, LOCK = "un0-", "in-use"  # the lock is held as long as the process lives
 # What Ray puts under the directory: session_<26 characters of time>_<pid>/sockets/plasma_store
 SOCKET_CHARS = len("session_2026-01-31_23-59-59_123456_4194304/sockets/plasma_store")
 SOCKET_PATH_MAX = 107 if sys.platform == "linux" else 103
 BASE_MAX = SOCKET_PATH_MAX - SOCKET_CHARS - len(f"/{PREFIX}12345678/")
-THREADS_BASE, THREADS_PER_CPU = 400, 40  # measured: Ray's own and the driver's, and a replica's
+THREADS_BASE, THREADS_PER_CPU = 260, 30  # measured: of Ray and this process; of its workers
 logger = logging.getLogger(__name__)
 
 
@@ -52,16 +51,19 @@ def make_directory(env: Mapping[str, str]) -> Path:
     problems = []
     for base in bases(env):
         try:
-            return _directory_in(base)
+            directory = _directory_in(base)
         except OSError as error:
             problems.append(f"{str(base)!r}: {error.strerror or error}")
+        else:
+            _sweep(base)
+            return directory
     if "RAY_TMPDIR" in env:
         raise UserError(
             f"RAY_TMPDIR cannot hold Ray's files, {problems[0]}; name a writable directory on a "
             f"local disk, of at most {BASE_MAX} characters, or unset it"
         )
     raise UserError(
-        f"no directory for Ray's files ({'; '.join(problems)}); set RAY_TMPDIR to a writable "
+        f"no directory for Ray's files ({', '.join(problems)}); set RAY_TMPDIR to a writable "
         f"directory on a local disk, of at most {BASE_MAX} characters"
     )
 
@@ -157,16 +159,34 @@ def own_token(env: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def temporary_directory(env: Mapping[str, str]) -> Iterator[Path]:
-    """``make_directory``, removed at the end; kept, for the logs in it, after a failure of Ray."""
+    """``make_directory``, removed at the end; kept, for the logs in it, after a failure of Ray.
+
+    What a killed process left, the next one removes.
+    """
     directory = make_directory(env)
-    keep = False
-    try:
-        yield directory
-    except Exception as error:
-        keep = isinstance(error, StartFailed) or not isinstance(error, UserError)
-        raise
-    finally:
-        if keep:
-            logger.warning("Ray's logs are kept in %s", directory)
-        else:
-            shutil.rmtree(directory, ignore_errors=True)
+    kept = False
+    with (directory / LOCK).open("w") as lock:
+        with suppress(OSError):  # a disk without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield directory
+        except Exception as error:
+            kept = isinstance(error, StartFailed) or not isinstance(error, UserError)
+            raise
+        finally:
+            if kept:
+                (directory / LOCK).unlink(missing_ok=True)
+                logger.warning("Ray's logs are kept in %s", directory)
+            else:
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+def _sweep(base: Path) -> None:
+    """Remove the directories there whose processes were killed."""
+    for left in base.glob(f"{PREFIX}*/{LOCK}"):
+        try:
+            with left.open("r+") as lock:  # only this user's can be opened
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left.parent, ignore_errors=True)
+        except OSError:
+            continue
