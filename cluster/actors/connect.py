@@ -5,15 +5,12 @@ Every wait has a limit, and every failure is one line with what to do.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, wait
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import ray
@@ -28,19 +25,24 @@ from cluster.actors.local_ray import (
     temporary_directory,
 )
 from cluster.actors.options import RunOptions
-from cluster.actors.ray_auth import (
+from cluster.actors.ray_door import (
     Door,
     Unreachable,
+    answers,
     environment,
     find_token,
     knock,
+    nodes_among,
     settings_for,
 )
+from cluster.actors.ray_thread import RayThread
+from cluster.clock import monotonic_s
 from cluster.errors import UserError
 
 LOCAL = "local"
 LOCAL_START_S = 180.0  # a few seconds on a quiet machine
 CONNECT_S = 60.0
+NODE_S = 10.0
 SHUTDOWN_S = 60.0
 logger = logging.getLogger(__name__)
 
@@ -55,40 +57,6 @@ class InstalledOnly(JobConfig):  # type: ignore[misc]
     def _serialize(self) -> Any:
         self._py_driver_sys_path.clear()
         return super()._serialize()
-
-
-class _RayThread:
-    """The thread in which Ray is started and stopped: there a wait of Ray's can be given up.
-
-    It lives as long as the Ray it started: the kernel ends with it the processes it started.
-    """
-
-    def __init__(self) -> None:
-        self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
-        threading.Thread(target=self._work, name="un0-ray", daemon=True).start()
-
-    def call(self, function: Callable[[], Any], limit_s: float) -> Any:
-        """What it returns or raises; TimeoutError after limit_s, and then Ray is left alone."""
-        future: Future[Any] = Future()
-        self._calls.put((function, future))
-        try:
-            if not wait([future], limit_s).done:
-                raise TimeoutError
-        finally:
-            if not future.done():  # also at KeyboardInterrupt: Ray's own end would wait for it
-                atexit.unregister(ray.shutdown)
-        return future.result()
-
-    def end(self) -> None:
-        self._calls.put(None)
-
-    def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            function, future = call
-            try:
-                future.set_result(function())
-            except BaseException as error:
-                future.set_exception(error)
 
 
 @contextmanager
@@ -170,6 +138,37 @@ def ways_in(address: str, env: Mapping[str, str]) -> dict[str, str]:
     return settings
 
 
+def check_node(address: str, token: str | None) -> None:
+    """UserError if no node of the cluster runs on this machine and answers.
+
+    A driver needs one. Ray itself would look for it for a minute, and end this process without a
+    word of use if it does not answer.
+    """
+    here: list[str] = []
+    until_s = monotonic_s() + NODE_S  # one that has just been started is not known at once
+    while not here and monotonic_s() < until_s:
+        if ids := services.find_node_ids():
+            try:
+                here = nodes_among(address, ids, token)
+            except Unreachable as why:
+                raise UserError(
+                    f"the Ray cluster at {address!r} stopped answering: {why}; see that its head "
+                    "is well with `ray status`"
+                ) from None
+        if not here:
+            time.sleep(0.5)
+    if not here:
+        raise UserError(
+            f"no node of the Ray cluster at {address!r} runs on this machine; run un0 on one of "
+            "its nodes, start one here with `ray start`, or use `ray job submit`"
+        )
+    if not any(answers(node) for node in here):
+        raise UserError(
+            f"this machine's Ray node, {here[0]}, does not answer; start it anew with `ray stop` "
+            "and `ray start`, and see that no firewall is between"
+        )
+
+
 def cluster_address(address: str) -> str:
     """host:port as Ray will use it; ``auto`` is the Ray on this machine. Raises UserError."""
     try:
@@ -188,7 +187,9 @@ def cluster_address(address: str) -> str:
 @contextmanager
 def _cluster(address: str) -> Iterator[None]:
     host_port = cluster_address(address)
-    with environment(ways_in(host_port, os.environ)), _ray(CONNECT_S, address=host_port):
+    settings = ways_in(host_port, os.environ)
+    check_node(host_port, settings.get("RAY_AUTH_TOKEN"))
+    with environment(settings), _ray(CONNECT_S, address=host_port):
         yield
 
 
@@ -214,7 +215,7 @@ def _local(cpus: int) -> Iterator[None]:
 @contextmanager
 def _ray(limit_s: float, directory: Path | None = None, **arguments: Any) -> Iterator[None]:
     """``ray.init(**arguments)``, and its end. directory: of a Ray that is started."""
-    thread = _RayThread()
+    thread = RayThread()
     try:
         thread.call(lambda: _init(arguments), limit_s)
     except TimeoutError:

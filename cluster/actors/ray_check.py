@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cluster.actors.connect import cluster_address, target, ways_in
+from cluster.actors.connect import check_node, cluster_address, target, ways_in
 from cluster.actors.local_ray import check_processes, make_directory
 from cluster.errors import UserError
 
@@ -46,6 +46,7 @@ def _finding(name: str, check: Callable[[], str]) -> Finding:
 def _cluster(address: str | None) -> str:
     host_port = cluster_address(target(address, os.environ) or "auto")
     token = ways_in(host_port, os.environ).get("RAY_AUTH_TOKEN")
+    check_node(host_port, token)
     return f"the cluster at {host_port} answers, {'with' if token else 'without'} a token"
 
 

@@ -1,20 +1,22 @@
-"""Ray's tokens: whether a cluster demands one, which one is at hand, and what to set for it.
+"""At a cluster's door: whether it answers and demands a token, which one is at hand, what to set.
 
 Ray itself never says that the two sides disagree: a driver that sends a token to a cluster without
-tokens waits without end, one without a token is told that there is no cluster.
+tokens waits without end, one without a token learns that there is no cluster. Here every question
+is answered within some seconds.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-from ray.core.generated.gcs_service_pb2 import CheckAliveRequest
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
+from ray.core.generated.gcs_service_pb2 import CheckAliveRequest, GetAllNodeInfoRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
 from cluster.errors import UserError
@@ -82,9 +84,7 @@ def knock(address: str, token: Token | None) -> Door:
 
     Raises Unreachable within some seconds if no Ray head answers.
     """
-    # As in Ray: no proxy is asked for a way to the cluster
-    channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
-    with channel:
+    with _channel(address) as channel:
         version = _alive(channel, None)
         if version is not None:
             return Door(False, None, version)
@@ -148,12 +148,52 @@ def _read_again() -> None:
     AuthenticationTokenLoader.instance().reset_cache()
 
 
+def nodes_among(address: str, node_ids: Iterable[str], token: str | None) -> list[str]:
+    """host:port of those of the nodes, by their hexadecimal ids, that are the cluster's and alive.
+
+    Raises Unreachable.
+    """
+    selector = GetAllNodeInfoRequest.NodeSelector
+    wanted = [selector(node_id=bytes.fromhex(node_id)) for node_id in node_ids]
+    request = GetAllNodeInfoRequest(node_selectors=wanted)
+    with _channel(address) as channel:
+        try:
+            reply = NodeInfoGcsServiceStub(channel).GetAllNodeInfo(
+                request, timeout=KNOCK_S, metadata=_bearer(token)
+            )
+        except grpc.RpcError as error:
+            raise Unreachable(_in_words(error.code(), error.details() or "")) from None
+    alive = [node for node in reply.node_info_list if node.state == GcsNodeInfo.ALIVE]
+    return [f"{node.node_manager_address}:{node.node_manager_port}" for node in alive]
+
+
+def answers(address: str) -> bool:
+    """Whether a Ray process there says anything, a refusal included."""
+    with _channel(address) as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check", request_serializer=bytes)
+        try:
+            check(b"", timeout=KNOCK_S)
+        except grpc.RpcError as error:
+            silent = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+            return error.code() not in silent
+    return True
+
+
+def _channel(address: str) -> grpc.Channel:
+    """As in Ray: no proxy is asked for a way to the cluster."""
+    return grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
+
+
+def _bearer(token: str | None) -> list[tuple[str, str]] | None:
+    return [("authorization", f"Bearer {token}")] if token else None
+
+
 def _alive(channel: grpc.Channel, token: str | None) -> str | None:
     """The head's version of Ray; None if it wants another token."""
-    metadata = [("authorization", f"Bearer {token}")] if token else None
     try:
-        stub = NodeInfoGcsServiceStub(channel)
-        reply = stub.CheckAlive(CheckAliveRequest(), timeout=KNOCK_S, metadata=metadata)
+        reply = NodeInfoGcsServiceStub(channel).CheckAlive(
+            CheckAliveRequest(), timeout=KNOCK_S, metadata=_bearer(token)
+        )
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             return None

@@ -13,9 +13,9 @@ import grpc
 import pytest
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
-from cluster.actors import ray_auth
-from cluster.actors.ray_auth import Door, Token, Unreachable, environment, find_token, knock
-from cluster.actors.ray_auth import settings_for as settings
+from cluster.actors import ray_door
+from cluster.actors.ray_door import Door, Token, Unreachable, environment, find_token, knock
+from cluster.actors.ray_door import settings_for as settings
 from cluster.errors import UserError
 
 OPEN, SHUT = Door(False, None, "2.60.0"), Door(True, None, None)
@@ -86,7 +86,7 @@ def test_the_environment_is_as_before_afterwards(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     with environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t"}):
-        assert ray_auth.AuthenticationTokenLoader.instance().get_raw_token() == "t"
+        assert ray_door.AuthenticationTokenLoader.instance().get_raw_token() == "t"
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
     assert "RAY_AUTH_TOKEN" not in os.environ
 
@@ -119,7 +119,7 @@ def test_a_head_says_whether_it_wants_a_token_and_takes_this_one() -> None:
 
 
 def test_who_is_no_head_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_auth, "KNOCK_S", 1.0)
+    monkeypatch.setattr(ray_door, "KNOCK_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(Unreachable, match=r"no answer within|unavailable"):
