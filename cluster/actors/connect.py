@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ from cluster.actors.ray_door import (
     nodes_among,
     settings_for,
 )
-from cluster.actors.ray_thread import RayThread
+from cluster.actors.ray_thread import RayThread, Stuck
 from cluster.clock import monotonic_s
 from cluster.errors import UserError
 
@@ -109,13 +110,27 @@ def joined(address: str | None) -> str:
             "this process is connected to Ray by Ray Client (ray://), which cannot stream a job's "
             "progress; ray.shutdown() first, and connect on a node of the cluster with host:6379"
         )
-    here = str(ray.get_runtime_context().gcs_address)
-    if address not in (None, "", "auto") and cluster_address(str(address)) != here:
+    here, own = str(ray.get_runtime_context().gcs_address), worker._global_node.is_head()
+    usual = (None, "", "auto", LOCAL) if own else (None, "", "auto")
+    if address not in usual and not _same_host_port(cluster_address(str(address)), here):
         raise UserError(
             f"this process is connected to the Ray at {here}, and address {address!r} is another; "
             "leave the address out, or ray.shutdown() first"
         )
-    return LOCAL if worker._global_node.is_head() else here
+    return LOCAL if own else here
+
+
+def _same_host_port(one: str, other: str) -> bool:
+    """Whether both name one door, by name or by number."""
+    if one == other:
+        return True
+    (left, _, port), (right, _, other_port) = one.rpartition(":"), other.rpartition(":")
+    try:
+        numbers = [{found[4][0] for found in socket.getaddrinfo(host.strip("[]"), None)}
+                   for host in (left, right)]  # fmt: skip
+    except OSError:
+        return False
+    return port == other_port and bool(set.intersection(*numbers))
 
 
 def ways_in(address: str, env: Mapping[str, str]) -> dict[str, str]:
@@ -175,8 +190,8 @@ def cluster_address(address: str) -> str:
         return str(services.canonicalize_bootstrap_address(address))
     except ConnectionError:
         raise UserError(
-            "address 'auto' finds no Ray on this machine; start one with `ray start --head`, or "
-            "give the host:port of another machine's"
+            "address 'auto' finds no Ray on this machine; start one with `ray start`, or leave "
+            "--address and RAY_ADDRESS out for one of the run's own"
         ) from None
     except (ValueError, OSError) as error:
         raise UserError(
@@ -218,18 +233,27 @@ def _ray(limit_s: float, directory: Path | None = None, **arguments: Any) -> Ite
     thread = RayThread()
     try:
         thread.call(lambda: _init(arguments), limit_s)
-    except TimeoutError:
+    except Stuck:
+        thread.end(ray.shutdown)
         raise StartFailed(_stuck(limit_s, directory, arguments["address"])) from None
     except Exception as error:
-        thread.call(ray.shutdown, SHUTDOWN_S)
+        _shut_down(thread)
         raise StartFailed(_failed(error, directory, arguments["address"])) from None
+    except BaseException:
+        thread.end(ray.shutdown)
+        raise
     try:
         yield
     finally:
-        try:
-            thread.call(ray.shutdown, SHUTDOWN_S)
-        except TimeoutError:
-            logger.warning("Ray did not end within %.0f s", SHUTDOWN_S)
+        _shut_down(thread)
+
+
+def _shut_down(thread: RayThread) -> None:
+    try:
+        thread.call(ray.shutdown, SHUTDOWN_S)
+    except Stuck:
+        logger.warning("Ray did not end within %.0f s", SHUTDOWN_S)
+    finally:
         thread.end()
 
 

@@ -12,6 +12,10 @@ from typing import Any
 import ray
 
 
+class Stuck(Exception):
+    """Ray did not come back within the limit."""
+
+
 class RayThread:
     """The thread in which Ray is started and stopped: there a wait of Ray's can be given up.
 
@@ -23,18 +27,21 @@ class RayThread:
         threading.Thread(target=self._work, name="un0-ray", daemon=True).start()
 
     def call(self, function: Callable[[], Any], limit_s: float) -> Any:
-        """What it returns or raises; TimeoutError after limit_s, and then Ray is left alone."""
+        """What it returns or raises; Stuck after limit_s; then Ray is left alone."""
         future: Future[Any] = Future()
         self._calls.put((function, future))
         try:
             if not wait([future], limit_s).done:
-                raise TimeoutError
+                raise Stuck
         finally:
             if not future.done():  # also at KeyboardInterrupt: Ray's own end would wait for it
                 atexit.unregister(ray.shutdown)
         return future.result()
 
-    def end(self) -> None:
+    def end(self, last: Callable[[], Any] | None = None) -> None:
+        """Let it end when what it is at is over, and after this."""
+        if last is not None:
+            self._calls.put((last, Future()))
         self._calls.put(None)
 
     def _work(self) -> None:

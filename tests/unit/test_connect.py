@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.actors import ray_check
+from cluster.actors import connect, ray_check
 from cluster.actors.connect import target
 from cluster.actors.ray_check import check_ray
 from cluster.errors import UserError
@@ -64,3 +64,16 @@ def test_the_doctor_hears_what_is_wrong_and_the_fix(monkeypatch: pytest.MonkeyPa
     (cluster,) = check_ray("ray://head:10001", 2)
     assert cluster.status == "fail"
     assert cluster.fix
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("127.0.0.1:6379", "localhost:6379", True),
+        ("127.0.0.1:6379", "127.0.0.1:6380", False),
+        ("127.0.0.2:6379", "127.0.0.1:6379", False),
+        ("no.such.host.invalid:6379", "127.0.0.1:6379", False),
+    ],
+)
+def test_a_name_and_a_number_may_be_the_same_head(one: str, other: str, same: bool) -> None:
+    assert connect._same_host_port(one, other) is same
