@@ -44,15 +44,15 @@ def assert_completed(done: subprocess.CompletedProcess[str]) -> None:
 
 
 @pytest.fixture
-def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No Ray can be started here."""
-    monkeypatch.setenv("RAY_TMPDIR", "/nonexistent")
+    monkeypatch.setenv("RAY_TMPDIR", f"{tmp_path}/none")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
 @pytest.mark.usefixtures("no_ray")
 def test_a_ray_that_cannot_start_leaves_the_store_as_it_was(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="RAY_TMPDIR cannot hold Ray's files, '/nonexistent'"):
+    with pytest.raises(UserError, match="RAY_TMPDIR cannot hold"):
         jobs.generate(jobs.JobSpec(count=64), str(tmp_path))
     assert not list(tmp_path.glob("jobs/*"))
 

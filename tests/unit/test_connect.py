@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cluster.actors import connect, ray_check
@@ -53,13 +55,15 @@ def test_what_cannot_work_is_refused_in_one_line_that_says_where_it_comes_from(
     assert "\n" not in str(error.value)
 
 
-def test_the_doctor_hears_what_is_wrong_and_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_hears_what_is_wrong_and_the_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_TMPDIR", "/nonexistent")
+    monkeypatch.setenv("RAY_TMPDIR", f"{tmp_path}/none")
     monkeypatch.setattr(ray_check, "check_processes", lambda _: None)
     files, threads = check_ray(None, 2)
     assert (files.status, threads.status) == ("fail", "ok")
-    assert "/nonexistent" in files.detail
+    assert str(tmp_path) in files.detail
     assert files.fix.startswith("name a writable directory")
     (cluster,) = check_ray("ray://head:10001", 2)
     assert cluster.status == "fail"
