@@ -49,7 +49,7 @@ from cluster.storage.open import open_store
 from cluster.storage.profiles import load_profiles
 from jobs import JobSpec
 from jobs.running import run
-from jobs.service import submit
+from jobs.service import prepare, submit
 from un0 import DEFAULT_MODEL, Sampler, load_model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # for the raylets with labels
@@ -126,10 +126,11 @@ class Bench:
         spec = JobSpec(count=self.count, shard_images=BATCH, deadline=deadline)
 
         def work(job_id: str) -> None:
-            record, model = submit(spec.model_copy(update={"job_id": job_id}), self.store)
+            record, model = prepare(spec.model_copy(update={"job_id": job_id}), self.store)
             terms = {**record.spec, "objective": objective}
             record = record.model_copy(update={"spec": terms})
-            result = run(record, self.store, RunOptions(address=self.fleet.address), model)
+            options = RunOptions(address=self.fleet.address)
+            result = run(record, self.store, options, model, lambda: submit(record, self.store))
             assert result.state == "completed", result
 
         self._timed(system, work)

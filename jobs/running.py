@@ -24,11 +24,14 @@ def run(
     store: ObjectStore,
     options: RunOptions,
     facts: ModelWork,
+    begin: Callable[[], None],
     on_snapshot: OnSnapshot | None = None,
 ) -> JobResult:
-    """Run a submitted job to its end.
+    """Run a job to its end.
 
     facts: of its model, by which unmeasured hardware is judged.
+    begin: called once Ray is up: what it writes to the store, a Ray that does not start leaves
+        unwritten.
 
     Ctrl-C (SIGINT) or SIGTERM stops it: what is generated is still committed, the rest given up,
     and the result's state is ``stopped``. A second Ctrl-C raises KeyboardInterrupt at once.
@@ -38,6 +41,7 @@ def run(
 
         last: Snapshot | None = None
         with job_run(plan_of(record, facts), store.config, options) as job:
+            begin()
             for last in job:
                 if on_snapshot is not None:
                     on_snapshot(last)

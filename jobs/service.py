@@ -6,13 +6,14 @@ import getpass
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from cluster.actors.options import ModelWork, RunOptions
 from cluster.clock import utc_now
-from cluster.errors import UserError
+from cluster.errors import NotFound, UserError
 from cluster.metering.hardware import MOST_THREADS
-from cluster.storage.commit import reopen
+from cluster.storage.commit import find_manifest, reopen
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
@@ -57,10 +58,14 @@ def generate(
         sse=sse,
         sse_kms_key=sse_kms_key,
     )
-    record, work = submit(spec, opened)
-    if on_job is not None:
-        on_job(record)
-    return run(record, opened, RunOptions(replicas, address), work, on_snapshot)
+    record, work = prepare(spec, opened)
+
+    def begin() -> None:
+        submit(record, opened)
+        if on_job is not None:
+            on_job(record)
+
+    return run(record, opened, RunOptions(replicas, address), work, begin, on_snapshot)
 
 
 def resume(
@@ -91,15 +96,19 @@ def resume(
     record = load_job(opened, job_id)
     if on_job is not None:
         on_job(record)
-    manifest = reopen(opened, job_id)
+    manifest = find_manifest(opened, job_id)
     if manifest is not None and manifest.state == "completed":
         return result_of_earlier(manifest, opened.config.uri, record)
     record, work = _with_model(record, model or record.workload.model)
-    return run(record, opened, RunOptions(replicas, address), work, on_snapshot)
+
+    def begin() -> None:
+        reopen(opened, job_id)
+
+    return run(record, opened, RunOptions(replicas, address), work, begin, on_snapshot)
 
 
-def submit(spec: JobSpec, store: ObjectStore) -> tuple[JobRecord, ModelWork]:
-    """Make every choice the spec leaves open and write the job down. Nothing runs yet."""
+def prepare(spec: JobSpec, store: ObjectStore) -> tuple[JobRecord, ModelWork]:
+    """Make every choice the spec leaves open; nothing is written. UserError if the job exists."""
     submitted_at = utc_now()
     spec = spec.due_from(submitted_at)
     facts, work = model_facts(spec.model or DEFAULT_MODEL)
@@ -110,13 +119,25 @@ def submit(spec: JobSpec, store: ObjectStore) -> tuple[JobRecord, ModelWork]:
         owner=spec.owner or _user(),
         submitted_at=submitted_at,
     )
-    key = JobLayout(workload.job_id).spec
-    if not store.put_if_absent(key, record.model_dump_json(indent=2).encode()):
-        raise UserError(
-            f"job {workload.job_id!r} is already in {store.config.uri}; continue it with "
-            f"`un0 resume {workload.job_id}` on that store, or choose another --job-id"
-        )
+    with suppress(NotFound):
+        store.get(JobLayout(workload.job_id).spec)
+        raise _taken(workload.job_id, store)
     return record, work
+
+
+def submit(record: JobRecord, store: ObjectStore) -> None:
+    """Write the job down: from now on it exists. UserError if one of its id does."""
+    job_id = record.workload.job_id
+    spec = record.model_dump_json(indent=2).encode()
+    if not store.put_if_absent(JobLayout(job_id).spec, spec):
+        raise _taken(job_id, store)
+
+
+def _taken(job_id: str, store: ObjectStore) -> UserError:
+    return UserError(
+        f"job {job_id!r} is already in {store.config.uri}; continue it with "
+        f"`un0 resume {job_id}` on that store, or choose another --job-id"
+    )
 
 
 def model_facts(name: str) -> tuple[ModelFacts, ModelWork]:

@@ -1,11 +1,10 @@
-"""Run a job on Ray: connect to a cluster or start one, make a coordinator, follow it."""
+"""Run a job on Ray: find or make a coordinator, give it the job, follow it."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,37 +13,47 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from cluster.actors.coordinator import Coordinator
+from cluster.actors.connect import LOCAL, connected, target
+from cluster.actors.coordinator import Coordinator, end_coordinator
 from cluster.actors.options import FleetOptions, ReplicaOptions, RunOptions, RunPlan
 from cluster.actors.reasons import plain, reason_of
-from cluster.actors.room import RUN_BYTES, check_machine, room_for
+from cluster.actors.room import RUN_BYTES, room_for
 from cluster.errors import Fatal, UserError
 from cluster.metering.hardware import MOST_THREADS
 from cluster.progress import FleetView, Snapshot
 from cluster.storage.object_store import StoreConfig
-from un0.machine import memory_here, usable_cpus
+from un0.machine import memory_here
 
-OBJECT_STORE_BYTES = 128 * 2**20  # only control messages pass through it: images go to the store
-KNOCK_S = 5.0
 ANSWER_S = 10.0
-START_S = 60.0
+START_S = 120.0
+SILENCE_S = 600.0  # a coordinator speaks every quarter of a second, once it has read the job
 SHARED_TRIES = 10
 NAMESPACE = "un0"
-LOCAL = "local"
 logger = logging.getLogger(__name__)
 
 
 class JobRun:
-    """A job that runs. Iterate over it for snapshots; ``stop`` ends it early and resumably."""
+    """A job that runs once it is iterated over, for snapshots; ``stop`` ends it early and
+    resumably."""
 
     def __init__(self, coordinator: Any, plan: RunPlan) -> None:
         self._coordinator = coordinator
-        self._job_id = plan.workload.job_id
-        self._snapshots = coordinator.run.options(num_returns="streaming").remote(plan)
+        self._plan = plan
 
     def __iter__(self) -> Iterator[Snapshot]:
+        snapshots = self._coordinator.run.options(num_returns="streaming").remote(self._plan)
         try:
-            for reference in self._snapshots:
+            while True:
+                ready, _ = ray.wait([snapshots], timeout=SILENCE_S, fetch_local=False)
+                if not ready:
+                    raise Fatal(
+                        f"the coordinator has said nothing for {SILENCE_S:.0f} s; what is "
+                        "committed stays, `un0 resume` goes on"
+                    )
+                try:
+                    reference = next(snapshots)
+                except StopIteration:
+                    return
                 yield ray.get(reference)
         except RayError as error:
             raise Fatal(
@@ -53,31 +62,32 @@ class JobRun:
             ) from None
 
     def stop(self) -> None:
-        self._coordinator.stop.remote(self._job_id)
+        self._coordinator.stop.remote(self._plan.workload.job_id)
 
 
 @contextmanager
 def job_run(plan: RunPlan, store: StoreConfig, options: RunOptions) -> Iterator[JobRun]:
-    """Start the job's run; on exit every process this call started is gone.
+    """All that the job's run needs, up and answering; on exit every process of this call is gone.
 
-    On a cluster that was there before, the job is given to the coordinator that all runs with this
-    store share, and runs on if this process dies; with ``replicas`` it gets one of its own. Raises
-    UserError when the cluster cannot be reached or has no room for the replicas.
+    Nothing is in the store yet, and nothing runs before the JobRun is iterated over. On a cluster
+    that was there before, the job is given to the coordinator that all runs with this store share,
+    and runs on if this process dies; with ``replicas`` it gets one of its own. Raises UserError
+    when there is no Ray to run on or it has no room for the replicas.
     """
-    cluster_id = _connect(options)
-    try:
+    with connected(options) as cluster_id:
         if cluster_id == LOCAL or options.replicas is not None:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             most = None
             if cluster_id == LOCAL:
                 most = room_for(memory_here(), plan.facts.cpu_bytes, run_bytes=RUN_BYTES)
             replicas, share = fit(options, nodes, most)
-            fleet = FleetOptions(store, cluster_id, share, replicas)
-            yield JobRun(Coordinator.remote(fleet), plan)  # type: ignore[attr-defined]
+            coordinator = _own(FleetOptions(store, cluster_id, share, replicas))
+            try:
+                yield JobRun(coordinator, plan)
+            finally:
+                end_coordinator(coordinator)
         else:
             yield JobRun(_shared(FleetOptions(store, cluster_id, own=False)), plan)
-    finally:
-        ray.shutdown()
 
 
 def fleet_view(address: str | None, store: StoreConfig) -> FleetView | None:
@@ -85,17 +95,26 @@ def fleet_view(address: str | None, store: StoreConfig) -> FleetView | None:
 
     Raises UserError when the cluster cannot be reached.
     """
-    if address is None and not os.environ.get("RAY_ADDRESS"):
+    if target(address, os.environ) is None:
         return None
-    _connect(RunOptions(address=address))
-    try:
-        coordinator = ray.get_actor(_name(store), namespace=NAMESPACE)
-        view: FleetView | None = ray.get(coordinator.view.remote(), timeout=ANSWER_S)
-    except (ValueError, RayError, TimeoutError):
-        return None
-    finally:
-        ray.shutdown()
+    with connected(RunOptions(address=address)):
+        try:
+            coordinator = ray.get_actor(_name(store), namespace=NAMESPACE)
+            view: FleetView | None = ray.get(coordinator.view.remote(), timeout=ANSWER_S)
+        except (ValueError, RayError, TimeoutError):
+            return None
     return view
+
+
+def _own(fleet: FleetOptions) -> Any:
+    """A coordinator of this run alone, that answers."""
+    coordinator = Coordinator.remote(fleet)  # type: ignore[attr-defined]
+    try:
+        ray.get(coordinator.welcome.remote(), timeout=START_S)
+    except (RayError, TimeoutError) as error:
+        why = str(error).strip().splitlines()[-1]
+        raise Fatal(f"no coordinator could be started on Ray: {why}") from None
+    return coordinator
 
 
 def _shared(fleet: FleetOptions) -> Any:
@@ -120,38 +139,6 @@ def _name(store: StoreConfig) -> str:
         address += f" {store.sse} {store.sse_kms_key}"
     place = hashlib.sha256(address.encode()).hexdigest()[:16]
     return f"coordinator-{place}"
-
-
-def _connect(options: RunOptions) -> str:
-    """Connect, or start a cluster; the name by which the energy log knows it."""
-    address = options.address or os.environ.get("RAY_ADDRESS") or None
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is not None:
-        try:
-            _knock(address)
-            ray.init(address=address, **quiet)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"cannot reach a Ray cluster at {address!r}: {error}; check --address (or "
-                "RAY_ADDRESS) and RAY_AUTH_TOKEN, or leave both out to run on this machine"
-            ) from None
-        return str(ray.get_runtime_context().gcs_address)
-    check_machine()
-    ray.init(
-        address="local",
-        num_cpus=max(usable_cpus(), options.replicas or 1),
-        object_store_memory=OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        **quiet,
-    )
-    return LOCAL
-
-
-def _knock(address: str) -> None:
-    """Raise OSError at once if nobody listens: Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
 def fit(

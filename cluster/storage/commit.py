@@ -167,9 +167,7 @@ def reopen(store: ObjectStore, job_id: str) -> Manifest | None:
     A cancel request that has not been carried out yet stays, and is still to be obeyed.
     """
     layout = JobLayout(job_id)
-    manifest = None
-    with suppress(NotFound):
-        manifest = parse_record(Manifest, layout.manifest, store.get(layout.manifest))
+    manifest = find_manifest(store, job_id)
     if manifest and manifest.state == "completed":
         return manifest
     if manifest or ended_state(store, job_id):
@@ -179,6 +177,15 @@ def reopen(store: ObjectStore, job_id: str) -> Manifest | None:
         for state in ("completed_with_errors", "cancelled", "failed"):
             store.delete(layout.marker(state))
     return manifest
+
+
+def find_manifest(store: ObjectStore, job_id: str) -> Manifest | None:
+    """The job's manifest; None if it has not ended."""
+    key = JobLayout(job_id).manifest
+    try:
+        return parse_record(Manifest, key, store.get(key))
+    except NotFound:
+        return None
 
 
 def ended_state(store: ObjectStore, job_id: str) -> JobState | None:

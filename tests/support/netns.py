@@ -147,6 +147,30 @@ def net_fleet(directory: Path, *nodes: str) -> Iterator[NetFleet]:
         fleet.close()
 
 
+@contextlib.contextmanager
+def private_ray(setup: str) -> Iterator[tuple[str, ...]]:
+    """Namespaces with a loopback, processes and a /tmp/ray of their own, in which the shell command
+    ``setup`` has run. Yields the command that runs others in there; nothing of them is left."""
+    usual = Path("/tmp/ray")
+    missing = not usual.exists()
+    usual.mkdir(exist_ok=True)  # to mount on
+    script = (
+        f"mount --make-rprivate / && mount -t tmpfs -o mode=1777 tmpfs {usual} && "
+        f"ip link set lo up && {{ {setup}; }} && echo up && exec sleep {PATIENCE_S}"
+    )
+    unshare = ["unshare", "-n", "-m", "-p", "-f", "--mount-proc", "--kill-child"]
+    with subprocess.Popen([*unshare, "sh", "-c", script], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"up\n", f"it failed: {script}"
+            (first,) = psutil.Process(process.pid).children()
+            yield ("nsenter", "-t", str(first.pid), "-n", "-m", "-p")
+        finally:
+            process.kill()
+    if missing:
+        usual.rmdir()
+
+
 def _ip(*args: str) -> str:
     done = subprocess.run(["ip", *args], capture_output=True, text=True)
     assert done.returncode == 0, f"ip {' '.join(args)}: {done.stderr}"
