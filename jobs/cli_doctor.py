@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import typer
 
-from jobs.cli_options import Address, EndpointUrl, Json, Store, show_json
-from jobs.doctor import Check, Where, examine, worst
+from cluster.health import Check
+from jobs.cli_options import Address, EndpointUrl, Json, Sse, SseKmsKey, Store, show_json
+from jobs.doctor import Where, examine, worst
 from jobs.doctor_checks import PROBES
 from jobs.service import DEFAULT_STORE
 
@@ -23,10 +24,12 @@ def doctor_command(
     store: Store = DEFAULT_STORE,
     endpoint_url: EndpointUrl = None,
     address: Address = None,
+    sse: Sse = None,
+    sse_kms_key: SseKmsKey = None,
     as_json: Json = False,
 ) -> None:
     """Check this machine and a store in ten seconds; exit 1 if something would stop a run."""
-    checks = examine(Where(store, endpoint_url, address), PROBES)
+    checks = examine(Where(store, endpoint_url, address, sse, sse_kms_key), PROBES)
     if as_json:
         show_json({"checks": [check.model_dump() for check in checks]})
     else:

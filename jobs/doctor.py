@@ -5,26 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from pydantic import BaseModel
 
 from cluster.clock import monotonic_s
 from cluster.errors import ClusterError
+from cluster.health import Check, Status
 
-Status = Literal["ok", "warn", "fail"]
 LIMIT_S = 8.0  # of any check; all run at once
 CORRECT = "correct what is named here, then run `un0 doctor` again"
 NO_DISK = 1e9  # free bytes with which a run would soon stop
-
-
-class Check(BaseModel):
-    """What a check found. fix: what to do about a warn or a fail; None where nothing need be."""
-
-    name: str
-    status: Status
-    detail: str
-    fix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,9 +22,12 @@ class Where:
     store: str
     endpoint_url: str | None = None
     address: str | None = None
+    sse: str | None = None
+    sse_kms_key: str | None = None
 
 
 Finding = tuple[Status, str, str | None]  # status, detail, fix
+Found = Finding | list[Check]  # of one check, named as its probe is, or of several
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,7 @@ class Probe:
     """A check to run. silent: what it means that it does not answer within ``limit_s``."""
 
     name: str
-    run: Callable[[Where], Finding]  # may raise; a ClusterError's message is the finding
+    run: Callable[[Where], Found]  # may raise; a ClusterError's message is the finding
     silent: Status = "warn"
     silent_fix: str = "see whether the machine is overloaded, then run `un0 doctor` again"
     limit_s: float = LIMIT_S
@@ -55,7 +46,7 @@ def examine(where: Where, probes: Sequence[Probe]) -> list[Check]:
 
     A probe that does not answer is left behind in a thread that does not keep the process alive.
     """
-    found: dict[str, Check] = {}
+    found: dict[str, list[Check]] = {}
     threads = [
         threading.Thread(target=_run, args=(probe, where, found), daemon=True) for probe in probes
     ]
@@ -65,7 +56,8 @@ def examine(where: Where, probes: Sequence[Probe]) -> list[Check]:
     for probe, thread in zip(probes, threads, strict=True):
         thread.join(max(0.0, began_s + probe.limit_s - monotonic_s()))
     answered = dict(found)  # what comes later does not count
-    return [answered.get(probe.name) or _silent(probe) for probe in probes]
+    each = (answered.get(probe.name, [_silent(probe)]) for probe in probes)
+    return [check for checks in each for check in checks]
 
 
 def worst(checks: Sequence[Check]) -> Status:
@@ -81,15 +73,19 @@ def enough(free: float, none: float, fix: str) -> tuple[Status, str | None]:
     return ("warn", fix) if free < 3 * none else ("ok", None)
 
 
-def _run(probe: Probe, where: Where, found: dict[str, Check]) -> None:
+def _run(probe: Probe, where: Where, found: dict[str, list[Check]]) -> None:
+    answer: Found
     try:
-        status, detail, fix = probe.run(where)
+        answer = probe.run(where)
     except ClusterError as error:  # it names the thing, the value and the fix
-        status, detail, fix = "fail", str(error), CORRECT
+        answer = "fail", str(error), error.fix or CORRECT
     except BaseException as error:  # a check that fails is a finding, whatever it was
-        status, fix = "fail", "fix the cause named here; if it is none of yours, report it"
         detail = f"the check failed: {type(error).__name__}: {_one_line(error)}"
-    found[probe.name] = Check(name=probe.name, status=status, detail=detail, fix=fix)
+        answer = "fail", detail, "fix the cause named here; if it is not yours, report it"
+    if isinstance(answer, tuple):
+        status, detail, fix = answer
+        answer = [Check(name=probe.name, status=status, detail=detail, fix=fix)]
+    found[probe.name] = answer
 
 
 def _silent(probe: Probe) -> Check:

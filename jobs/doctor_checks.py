@@ -6,7 +6,6 @@ is imported within the check that needs it; torch and Ray are judged by their fi
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
@@ -16,13 +15,13 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from cluster.health import Check
 from jobs.doctor import NO_DISK, Finding, Probe, Where, enough
-from jobs.doctor_ray import check_address, check_ray, check_tokens
-from jobs.doctor_store import check_clock, check_proxy, check_store
+from un0.machine import cpus_here, memory_here
+from un0.paths import FIX, cache_here
 
 _PACKAGE = "un0-cluster"
 _SHOWN = ("torch", "ray", "pyarrow", "numba")
-_NO_MEMORY = 0.8e9  # bytes; Ray's start alone may take that
 
 
 def check_python(_: Where) -> Finding:
@@ -50,24 +49,20 @@ def check_python(_: Where) -> Finding:
 
 def check_cpus(_: Where) -> Finding:
     """CPUs of the machine, and those that this process may use."""
-    there = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
-    if usable < there:
-        return "warn", f"{usable} of {there} CPUs usable", "widen the CPU affinity (see taskset)"
-    return "ok", f"{usable} CPUs usable", None
+    cpus = cpus_here()
+    if cpus.usable < cpus.machine:
+        fix = "ask for more CPUs where that limit is set, or set UN0_CPUS to overrule it"
+        return "warn", f"usable are {cpus}", fix
+    return "ok", f"{cpus.usable} CPUs usable", None
 
 
 def check_memory(_: Where) -> Finding:
-    """Memory that is free now."""
-    try:
-        found = re.search(r"^MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
-    except OSError:
-        found = None
-    if found is None:
-        return "ok", "this system does not say what is free", None
-    free = int(found[1]) * 1024
-    status, fix = enough(free, _NO_MEMORY, "end other programs, or take a machine with more")
-    return status, f"{free / 1e9:.1f} GB available", fix
+    """Memory that is free now, under every limit, beside what a run takes."""
+    from cluster.actors.room import check_memory as check_room
+
+    memory = memory_here()
+    check_room(memory)
+    return "ok", str(memory), None
 
 
 def check_temp(_: Where) -> Finding:
@@ -106,43 +101,49 @@ def check_gpu(_: Where) -> Finding:
     return "ok", detail, None
 
 
-def check_meters(_: Where) -> Finding:
-    """Where this machine's joules would come from."""
-    from cluster.metering.select import choose_machine
+def check_meters(_: Where) -> list[Check]:
+    """Where this machine's joules would come from, and whether its meters can be believed."""
+    from cluster.metering.check import check_meters as check_devices
 
-    meters = choose_machine()
-    try:
-        rows = [(choice, choice.source.read()) for choice in meters.choices]
-    finally:
-        meters.close()
-    if not rows:
-        return "fail", "no device is metered", "see `un0 meters`"
-    shown = (f"{c.source.device.hw_id} by {c.source.provider} ({r.quality})" for c, r in rows)
-    detail = ", ".join(shown)
-    poor = [choice for choice, reading in rows if not reading.quality.startswith("measured")]
-    if not poor:
-        return "ok", detail, None
-    refused = [refusal for choice in poor for refusal in choice.refused]
-    reasons = "; ".join(dict.fromkeys(refusal.reason for refusal in refused))
-    mends = [refusal.mend for refusal in refused if refusal.mend]
-    fix = mends[0] if mends else "nothing better is here: joules are estimates, with bounds"
-    return "warn", f"{detail}: {reasons}" if reasons else detail, fix
+    found = []
+    for meter in check_devices():
+        source = f"{meter.provider} ({meter.quality.replace('_', ' ')})"
+        detail = f"{source}: {meter.reason}" if meter.reason else source
+        fix = meter.fix or (None if meter.status == "ok" else "see `un0 meters`")
+        found.append(
+            Check(name=f"meter {meter.device}", status=meter.status, detail=detail, fix=fix)
+        )
+    none = Check(name="meters", status="fail", detail="no device is metered", fix="`un0 meters`")
+    return found or [none]
+
+
+def check_ray(where: Where) -> list[Check]:
+    """Whether a run gets its Ray: the cluster at the address, or one started here."""
+    from cluster.actors.ray_check import check_ray as check_way_in
+
+    return check_way_in(where.address, cpus_here().usable)
+
+
+def check_store(where: Where) -> list[Check]:
+    """The store's address, rights, conditions, encryption, clock, proxy and room."""
+    from cluster.storage.diagnose import check_store as diagnose
+
+    return diagnose(
+        where.store,
+        endpoint_url=where.endpoint_url,
+        sse=where.sse,
+        sse_kms_key=where.sse_kms_key,
+    )
 
 
 def check_cache(_: Where) -> Finding:
-    """The folders for what can be made again: this package's, and numba's for compiled code."""
-    from un0.paths import cache_folder
-
-    own = cache_folder()
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    beside = Path(str(metadata.distribution(_PACKAGE).locate_file("un0"))) / "engine"
-    compiled = [Path(chosen)] if chosen else [beside, own.parent / "numba"]
-    if not any(map(_can_write, compiled)):
-        fix = "set NUMBA_CACHE_DIR to a writable directory, or every start compiles anew"
-        return "warn", f"compiled code cannot be kept: {compiled[-1]} is not writable", fix
-    if not _can_write(own):
-        return "warn", f"{own} is not writable", "set XDG_CACHE_HOME to a writable directory"
-    return "ok", str(own), None
+    """The folder for what can be made again: compiled code, tuning, downloaded models."""
+    cache = cache_here()
+    if not cache.writable:
+        return "warn", cache.costs.removesuffix(f"; {FIX}"), FIX
+    if cache.trouble:
+        return "warn", f"{cache.folder}: {cache.trouble}", FIX
+    return "ok", str(cache.folder), None
 
 
 PROBES = (
@@ -150,14 +151,10 @@ PROBES = (
     Probe("cpus", check_cpus),
     Probe("memory", check_memory),
     Probe("temp", check_temp, "fail", "set TMPDIR to a directory on a disk that answers"),
-    Probe("ray", check_ray),
-    Probe("ray-address", check_address, "fail", "check --address (or RAY_ADDRESS)"),
-    Probe("ray-tokens", check_tokens),
+    Probe("ray", check_ray, "fail", "check --address (or RAY_ADDRESS), or leave it out"),
     Probe("gpu", check_gpu, "fail", "the driver hangs: see `nvidia-smi`, and reboot"),
     Probe("meters", check_meters, "warn", "see `un0 meters`"),
     Probe("store", check_store, "fail", "check --store, --endpoint-url, and that the server runs"),
-    Probe("proxy", check_proxy),
-    Probe("clock", check_clock),
     Probe("cache", check_cache, "warn", "set XDG_CACHE_HOME to a directory that answers"),
 )
 
@@ -170,10 +167,3 @@ def _torch_cuda() -> str | None:
     text = Path(spec.origin).with_name("version.py").read_text()
     found = re.search(r"^cuda\b[^=\n]*= *['\"]([\d.]+)['\"]", text, re.MULTILINE)
     return found[1] if found else None
-
-
-def _can_write(folder: Path) -> bool:
-    """Whether files can be made there, or the folder itself where it is not there yet."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)

@@ -5,23 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from typing import NamedTuple
 
 from cluster.actors.connect import check_node, cluster_address, target, ways_in
 from cluster.actors.local_ray import check_processes, make_directory
 from cluster.errors import UserError
+from cluster.health import Check
 
 
-class Finding(NamedTuple):
-    """status: ok or fail. fix: what to do; empty if all is well."""
-
-    name: str
-    status: str
-    detail: str
-    fix: str
-
-
-def check_ray(address: str | None, cpus: int) -> list[Finding]:
+def check_ray(address: str | None, cpus: int) -> list[Check]:
     """Whether a run with this --address gets its Ray; without one, on so many CPUs here.
 
     Takes some seconds at most, if a cluster does not answer.
@@ -35,12 +26,12 @@ def check_ray(address: str | None, cpus: int) -> list[Finding]:
     return [_finding(name, check) for name, check in checks.items()]
 
 
-def _finding(name: str, check: Callable[[], str]) -> Finding:
+def _finding(name: str, check: Callable[[], str]) -> Check:
     try:
-        return Finding(name, "ok", check(), "")
+        return Check(name=name, status="ok", detail=check())
     except UserError as error:
         detail, _, fix = str(error).partition("; ")
-        return Finding(name, "fail", detail, fix)
+        return Check(name=name, status="fail", detail=detail, fix=fix or None)
 
 
 def _cluster(address: str | None) -> str:

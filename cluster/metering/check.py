@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from cluster.health import Status
 from cluster.metering.choice import Choice, MachineMeters, Refusal
 from cluster.metering.select import choose_machine
 from cluster.types import EnergyQuality
@@ -21,7 +21,7 @@ class MeterCheck:
     device: str
     provider: str
     quality: EnergyQuality
-    status: Literal["ok", "warn", "fail"]
+    status: Status
     reason: str
     fix: str | None
 
@@ -45,7 +45,7 @@ def checks_of(meters: MachineMeters) -> list[MeterCheck]:
 
 def _chosen(choice: Choice) -> MeterCheck:
     quality = choice.source.read().quality
-    status: Literal["ok", "warn", "fail"] = "ok"
+    status: Status = "ok"
     if not quality.startswith("measured"):
         status = "fail" if quality == "missing" else "warn"
     refusals = choice.refusals
@@ -60,5 +60,5 @@ def _chosen(choice: Choice) -> MeterCheck:
 
 
 def _left_out(device: str, note: Refusal) -> MeterCheck:
-    status: Literal["ok", "warn"] = "ok" if note.harmless else "warn"
+    status: Status = "ok" if note.harmless else "warn"
     return MeterCheck(device, note.provider, "missing", status, note.reason, note.mend)

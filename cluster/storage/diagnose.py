@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
 
 from cluster.errors import ClusterError, Retryable
+from cluster.health import Check, Status
 from cluster.storage.exclusive import file_system_of
 from cluster.storage.local import LocalStore
 from cluster.storage.object_store import StoreConfig
@@ -20,20 +19,9 @@ from cluster.storage.s3 import S3Store
 from cluster.storage.s3_client import proxy_of
 from cluster.storage.s3_errors import clock_words
 
-Status = Literal["ok", "warn", "fail"]
 CLOCK_LIMIT = timedelta(seconds=30)  # S3 itself refuses requests that are 15 minutes off
 FREE_LIMIT_BYTES = 2**30
 _RIGHTS = {"write": "PUT", "read": "GET", "list": "LIST", "delete": "DELETE"}
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at. fix: empty where there is nothing to do."""
-
-    name: str
-    status: Status
-    detail: str
-    fix: str = ""
 
 
 def check_store(
@@ -65,7 +53,7 @@ def check_store(
     where = store.config.uri
     if store.config.endpoint_url:
         where += f" at {store.config.endpoint_url}"
-    checks = [Check("store address", "ok", where)]
+    checks = [_check("store address", "ok", where)]
     if isinstance(store, S3Store):
         return [*checks, *_proxy(store), *_tried(store)]
     place = store.directory
@@ -87,14 +75,14 @@ def _tried(store: LocalStore | S3Store) -> Iterator[Check]:
     except ClusterError as error:
         yield _failed("store reachable" if isinstance(error, Retryable) else "store write", error)
         return
-    yield Check("store write", "ok", "an object was written")
+    yield _check("store write", "ok", "an object was written")
     for name, step in steps.items():
         try:
             step()
         except ClusterError as error:
             yield _failed(f"store {name}", error)
         else:
-            yield Check(f"store {name}", *_worked(name, store))
+            yield _check(f"store {name}", *_worked(name, store))
     if isinstance(store, S3Store):
         yield from _writes(store)
         yield from _clock(probe.clock_offset)
@@ -113,18 +101,18 @@ def _worked(name: str, store: LocalStore | S3Store) -> tuple[Status, str]:
 def _writes(store: S3Store) -> Iterator[Check]:
     sent = {"crc32": "CRC-32 of each object", "md5": "Content-MD5 of each object"}
     checksum = store.config.checksum
-    yield Check("store checksums", "ok", sent[checksum] if checksum else "the server takes none")
+    yield _check("store checksums", "ok", sent[checksum] if checksum else "the server takes none")
     sse = store.config.sse
     asked = f"{sse}, as asked for" if sse else "none asked for; the bucket's default applies"
-    yield Check("store encryption", "ok", asked)
+    yield _check("store encryption", "ok", asked)
 
 
 def _proxy(store: S3Store) -> Iterator[Check]:
     proxy = proxy_of(store.endpoint_url)
     if proxy is None:
-        yield Check("store proxy", "ok", "none in between")
+        yield _check("store proxy", "ok", "none in between")
     else:
-        yield Check(
+        yield _check(
             "store proxy",
             "warn",
             f"requests go through the proxy {proxy}",
@@ -134,12 +122,12 @@ def _proxy(store: S3Store) -> Iterator[Check]:
 
 def _clock(offset: timedelta | None) -> Iterator[Check]:
     if offset is None:
-        yield Check("store clock", "warn", "the server does not say what time it has")
+        yield _check("store clock", "warn", "the server does not say what time it has")
     elif abs(offset) > CLOCK_LIMIT:
-        yield Check("store clock", "warn", f"this machine's clock is {clock_words(offset)}",
+        yield _check("store clock", "warn", f"this machine's clock is {clock_words(offset)}",
                     "set the clock (NTP): S3 refuses requests that are 15 minutes off")  # fmt: skip
     else:
-        yield Check("store clock", "ok", "agrees with the server's within 30 s")
+        yield _check("store clock", "ok", "agrees with the server's within 30 s")
 
 
 def _room(directory: Path) -> Iterator[Check]:
@@ -148,12 +136,16 @@ def _room(directory: Path) -> Iterator[Check]:
         free_bytes = found.f_bavail * found.f_frsize
         detail = f"{free_bytes / 2**30:,.1f} GiB free on {file_system_of(directory) or 'the disk'}"
         if found.f_files and not found.f_favail:
-            yield Check("store room", "fail", "no inodes are left", "delete small files")
+            yield _check("store room", "fail", "no inodes are left", "delete small files")
         elif free_bytes < FREE_LIMIT_BYTES:
-            yield Check("store room", "warn", detail, "free some space")
+            yield _check("store room", "warn", detail, "free some space")
         else:
-            yield Check("store room", "ok", detail)
+            yield _check("store room", "ok", detail)
 
 
 def _failed(name: str, error: ClusterError) -> Check:
-    return Check(name, "fail", str(error), error.fix or "see the detail")
+    return _check(name, "fail", str(error), error.fix or "see the detail")
+
+
+def _check(name: str, status: Status, detail: str, fix: str | None = None) -> Check:
+    return Check(name=name, status=status, detail=detail, fix=fix)

@@ -15,10 +15,12 @@ from support.nvml_stub import LOST, Gpu, NvmlStub, build_nvml_stub
 from typer.testing import CliRunner, Result
 
 from cluster.errors import UserError
+from cluster.health import Check
 from cluster.metering.reading import Refused
-from jobs import cli_doctor, doctor_checks, doctor_ray, doctor_store
+from jobs import cli_doctor, doctor_checks
 from jobs.cli import app
-from jobs.doctor import Check, Finding, Probe, Where, examine
+from jobs.doctor import Finding, Probe, Where, examine
+from un0.machine import Memory
 
 HERE = Where("./un0-data")
 FIXED = Probe("fixed", lambda _: ("ok", "all is well", None))
@@ -117,7 +119,8 @@ def test_a_check_that_hangs_does_not_keep_the_process() -> None:
 
 def test_this_machine_gets_an_answer_from_every_check() -> None:
     checks = examine(HERE, doctor_checks.PROBES)
-    assert [check.name for check in checks] == [probe.name for probe in doctor_checks.PROBES]
+    names = {check.name.split()[0] for check in checks}
+    assert names >= {"python", "cpus", "memory", "temp", "ray", "gpu", "meter", "store", "cache"}
     for check in checks:
         assert "the check failed" not in check.detail
         assert check.fix or check.status == "ok"
@@ -150,7 +153,7 @@ def test_packages_that_are_missing_or_too_old(monkeypatch: pytest.MonkeyPatch) -
     status, detail, fix = doctor_checks.check_python(HERE)
     assert status == "fail"
     assert "duckdb is not installed" in detail
-    assert "ray is 2.1.0, and >=2.50 is needed" in detail
+    assert "ray is 2.1.0, and >=2.60 is needed" in detail
     assert "pip install --upgrade un0-cluster" in str(fix)
 
 
@@ -166,21 +169,30 @@ def test_a_temporary_directory_that_cannot_be_used(
 
 def test_fewer_cpus_than_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 4096)
-    assert doctor_checks.check_cpus(HERE)[0] == "warn"
+    status, detail, fix = doctor_checks.check_cpus(HERE)
+    assert status == "warn"
+    assert "of 4096" in detail
+    assert "UN0_CPUS" in str(fix)
+
+
+def test_too_little_memory_for_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    little = Memory(600 * 10**6, 600 * 10**6, "that its cgroup allows")
+    monkeypatch.setattr(doctor_checks, "memory_here", lambda: little)
+    (check,) = examine(HERE, [Probe("memory", doctor_checks.check_memory)])
+    assert check.status == "fail"
+    assert "600 MB" in check.detail or "0.6 GB" in check.detail
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "numba"))
-    status, _, fix = doctor_checks.check_cache(HERE)
-    assert status == "warn"
-    assert "NUMBA_CACHE_DIR" in str(fix)
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert "XDG_CACHE_HOME" in str(doctor_checks.check_cache(HERE)[2])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert doctor_checks.check_cache(HERE)[0] == "ok"
-    assert list(tmp_path.iterdir()) == [tmp_path / "file"]  # nothing is made
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    status, detail, fix = doctor_checks.check_cache(HERE)
+    assert status == "warn"
+    assert str(tmp_path / "file") in detail
+    assert "XDG_CACHE_HOME" in str(fix)
 
 
 class TestGpus:
@@ -230,90 +242,3 @@ def test_a_driver_older_than_torch_wants(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "driver for CUDA 12.4, torch for 13.0" in detail
     monkeypatch.setattr("cluster.metering.nvml.list_gpus", lambda: [Refused("broken", "mend")])
     assert doctor_checks.check_gpu(HERE) == ("fail", "broken", "mend")
-
-
-# --- Ray ---
-
-
-def test_a_temporary_directory_too_long_for_rays_sockets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    monkeypatch.setenv("TMPDIR", str(tmp_path / ("x" * 60)))
-    status, detail, fix = doctor_ray.check_ray(HERE)
-    assert (status, "too long" in detail, "RAY_TMPDIR" in str(fix)) == ("fail", True, True)
-    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    assert doctor_ray.check_ray(HERE)[0] == "ok"
-
-
-@pytest.mark.parametrize(
-    ("address", "status", "says"),
-    [
-        ("ray://10.0.0.1:10001", "fail", "client protocol is not supported"),
-        ("127.0.0.1:1", "fail", "nobody answers at 127.0.0.1:1"),
-        ("127.0.0.1:99999", "fail", "nobody answers"),
-        ("head", "fail", "is no HOST:PORT"),
-        ("local", "ok", "of its own"),
-    ],
-)
-def test_rays_address(address: str, status: str, says: str) -> None:
-    found = doctor_ray.check_address(Where(".", address=address))
-    assert found[0] == status
-    assert says in found[1]
-    assert bool(found[2]) == (status != "ok")
-
-
-def test_tokens_are_named_and_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert doctor_ray.check_tokens(HERE)[0] == "ok"
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    assert doctor_ray.check_tokens(HERE)[0] == "fail"
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "SECRET")
-    assert doctor_ray.check_tokens(HERE)[0] == "ok"
-    monkeypatch.delenv("RAY_AUTH_MODE")
-    found = doctor_ray.check_tokens(Where(".", address="head:6379"))
-    assert found[0] == "warn"
-    assert "SECRET" not in str(found)
-
-
-# --- proxies ---
-
-
-@pytest.mark.parametrize(
-    ("environment", "endpoint", "status", "says"),
-    [
-        ({}, "http://10.0.0.1:8333", "ok", "none"),
-        (
-            {"http_proxy": "http://u:SECRET@p:1"},
-            "http://10.0.0.1:8333",
-            "warn",
-            "NO_PROXY=10.0.0.1",
-        ),
-        ({"http_proxy": "http://p:1"}, "https://s3.example.org", "ok", "none for https"),
-        ({"https_proxy": "http://p:1"}, "https://s3.example.org", "ok", "used for s3.example.org"),
-        (
-            {"http_proxy": "http://p:1", "no_proxy": "10.0.0.1"},
-            "http://10.0.0.1:8333",
-            "ok",
-            "not used for 10.0.0.1",
-        ),
-    ],
-)
-def test_proxies(
-    monkeypatch: pytest.MonkeyPatch,
-    environment: dict[str, str],
-    endpoint: str,
-    status: str,
-    says: str,
-) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    found = doctor_store.check_proxy(Where("s3://bucket", endpoint))
-    assert found[0] == status
-    assert says in " ".join(map(str, found))
-    assert "SECRET" not in str(found)
