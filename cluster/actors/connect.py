@@ -21,6 +21,7 @@ from ray.job_config import JobConfig
 
 from cluster.actors.local_ray import (
     OBJECT_STORE_BYTES,
+    RAY_FILES,
     StartFailed,
     check_processes,
     own_token,
@@ -229,7 +230,7 @@ def _local(cpus: int) -> Iterator[None]:
             num_cpus=cpus,
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
-            _temp_dir=str(directory),
+            _temp_dir=str(directory / RAY_FILES),
         ),
     ):
         yield
