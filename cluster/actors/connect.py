@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._common.utils import get_ray_address_file
 from ray._private import ray_constants, services, worker
 from ray.job_config import JobConfig
 
 from cluster.actors.local_ray import (
     OBJECT_STORE_BYTES,
+    RAY_FILES,
     StartFailed,
     check_processes,
     own_token,
@@ -187,14 +189,21 @@ def check_node(address: str, token: str | None) -> None:
 
 
 def cluster_address(address: str) -> str:
-    """host:port as Ray will use it; ``auto`` is the Ray on this machine. Raises UserError."""
+    """host:port as Ray will use it. Raises UserError.
+
+    ``auto`` is the cluster that `ray start` has noted. Where there is none, Ray would take whatever
+    Ray runs here, such as that of somebody's run, which ends with it.
+    """
+    if address == "auto":
+        noted = services.find_bootstrap_address(None)
+        if not noted:
+            raise UserError(
+                f"address 'auto' finds no cluster: `ray start` has noted none in "
+                f"{get_ray_address_file(None)!r}; give its host:port, or start one with `ray start`"
+            )
+        return str(noted)
     try:
         return str(services.canonicalize_bootstrap_address(address))
-    except ConnectionError:
-        raise UserError(
-            "address 'auto' finds no Ray on this machine; start one with `ray start`, or leave "
-            "--address and RAY_ADDRESS out for one of the run's own"
-        ) from None
     except (ValueError, OSError) as error:
         raise UserError(
             f"the Ray address {address!r} cannot be used: {_first_line(error)}; give host:port"
@@ -223,7 +232,7 @@ def _local(cpus: int) -> Iterator[None]:
             num_cpus=cpus,
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
-            _temp_dir=str(directory),
+            _temp_dir=str(directory / RAY_FILES),
         ),
     ):
         yield

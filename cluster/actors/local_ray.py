@@ -23,10 +23,11 @@ from cluster.errors import UserError
 OBJECT_STORE_BYTES = 128 * 2**20  # only control messages pass through it: images go to the store
 FREE_BYTES = 64 * 2**20  # of which Ray's logs need the most
 PREFIX, LOCK = "un0-", "in-use"  # the lock is held as long as the process lives
-# What Ray puts under the directory: session_<26 characters of time>_<pid>/sockets/plasma_store
-SOCKET_CHARS = len("session_2026-01-31_23-59-59_123456_4194304/sockets/plasma_store")
+RAY_FILES = "r"  # in the run's directory: Ray opens its own to everybody
+# What comes under the run's directory: Ray's, with 26 characters of time and a process id
+SOCKET_CHARS = len(f"{RAY_FILES}/session_2026-01-31_23-59-59_123456_4194304/sockets/plasma_store")
 SOCKET_PATH_MAX = 107 if sys.platform == "linux" else 103
-BASE_MAX = SOCKET_PATH_MAX - SOCKET_CHARS - len(f"/{PREFIX}12345678/")
+BASE_MAX = SOCKET_PATH_MAX - SOCKET_CHARS - len(f"/{PREFIX}12345678/")  # 28: docs/connecting.md
 THREADS_BASE, THREADS_PER_CPU = 260, 30  # measured: of Ray and this process; of its workers
 logger = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from support.netns import private_ray, why_not
 from support.rayfleet import bundled_rev
 
 import jobs
+from cluster.actors.connect import LOCAL, connected
+from cluster.actors.options import RunOptions
 from cluster.errors import UserError
 from cluster.storage.commit import ended_state, finalise
 from cluster.storage.open import open_store
@@ -129,6 +132,24 @@ def test_a_ray_that_is_up_in_the_process_is_used_and_left_up(
             jobs.generate(jobs.JobSpec(count=64), str(tmp_path), address="10.9.9.9:6379")
     finally:
         ray.shutdown()
+
+
+@pytest.mark.slow
+def test_a_ray_of_ones_own_is_closed_to_others_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_ADDRESS", "TMPDIR", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    with connected(RunOptions()) as cluster_id:
+        assert cluster_id == LOCAL
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        files = Path(ray.get_runtime_context().get_temp_dir())
+        assert stat.S_IMODE(files.parent.stat().st_mode) == 0o700
+    assert dict(os.environ) == before
+    assert not files.parent.exists()
+    assert not list(tmp_path.iterdir())
 
 
 CONNECT = """

@@ -81,3 +81,17 @@ def test_the_doctor_hears_what_is_wrong_and_the_fix(
 )
 def test_a_name_and_a_number_may_be_the_same_head(one: str, other: str, same: bool) -> None:
     assert connect._same_host_port(one, other) is same
+
+
+def test_auto_is_the_cluster_that_ray_start_noted_not_just_any_ray_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(
+        connect.services, "find_gcs_addresses", lambda: frozenset({"127.0.0.1:12345"})
+    )
+    with pytest.raises(UserError, match="`ray start` has noted none"):
+        connect.cluster_address("auto")
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:6379")
+    assert connect.cluster_address("auto") == "127.0.0.1:6379"
