@@ -159,8 +159,9 @@ def _widths(column: Column, console: Console) -> tuple[int, int]:
     """Characters of a column whose words are not cut, and of one whose cells are not broken."""
     options = console.options.update(width=_ENDLESS)
     sizes = [Measurement.get(console, options, cell) for cell in (column.header, *column.cells)]
-    most = max(size.maximum for size in sizes)
-    return (most if column.no_wrap else max(size.minimum for size in sizes)), most
+    given = column.min_width or 0  # so that tables below each other line up
+    most = max(given, *(size.maximum for size in sizes))
+    return (most if column.no_wrap else max(given, *(size.minimum for size in sizes))), most
 
 
 def _without(table: Table, name: str) -> Table:

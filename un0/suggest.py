@@ -24,9 +24,9 @@ def did_you_mean(word: str, known: Iterable[str], *, then: str = "", most: int =
 
 
 def choose(word: str, known: Iterable[str]) -> str:
-    """The near names, and ``choose a, b, c``: for a word from a short list."""
+    """The near names, and ``choose one of a, b, c``: for a word from a short list."""
     names = list(known)
-    return did_you_mean(word, names, then=f"choose {', '.join(names)}")
+    return did_you_mean(word, names, then=f"choose one of {', '.join(names)}")
 
 
 def _likeness(wanted: str, name: str) -> float:

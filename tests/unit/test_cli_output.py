@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 from support import jobfactory
 
 from cluster.storage.open import open_store
@@ -69,6 +70,18 @@ def test_less_important_columns_give_way_and_none_is_cut(
     assert "Too narrow for: where (--json has all)." in text
     assert "…" not in text
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.usefixtures("terminal")
+def test_tables_below_each_other_line_up(capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("short", "a-longer-word"):
+        table = Table(box=None, padding=(0, 2), show_header=False)
+        table.add_column("name", min_width=20)
+        table.add_column("value")
+        table.add_row(word, "here")
+        show_table(table)
+    first, second = printed(capsys)
+    assert first.index("here") == second.index("here")
 
 
 @pytest.mark.usefixtures("terminal")

@@ -123,7 +123,7 @@ def test_the_reference_has_every_field_and_its_forms_are_accepted() -> None:
         ("Energies", parse_energy_j),
     ):
         section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
-        forms = re.findall("`([^`]+)`", section.split("\n\n")[1].split(" Case matters")[0])
+        forms = re.findall("`([^`]+)`", section.split("\n\n")[0].split(" Case matters")[0])
         assert all(parse(form) for form in forms), heading
 
 
