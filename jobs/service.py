@@ -10,6 +10,7 @@ from pathlib import Path
 from cluster.actors.options import ModelWork, RunOptions
 from cluster.clock import utc_now
 from cluster.errors import UserError
+from cluster.stopping import STOP_S
 from cluster.storage.commit import reopen
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
@@ -34,6 +35,7 @@ def generate(
     single_writer: bool = False,
     replicas: int | None = None,
     address: str | None = None,
+    stop_within_s: float = STOP_S,
     on_job: OnJob | None = None,
     on_snapshot: OnSnapshot | None = None,
 ) -> JobResult:
@@ -41,6 +43,7 @@ def generate(
 
     single_writer: accept an S3 server without conditional writes; then see to it that a job is
         run by one process at a time.
+    stop_within_s: how long SIGINT, SIGTERM or SIGHUP may take to stop it (``jobs.running.run``).
     on_job hears of the job once it is in the store, on_snapshot of its progress.
     Raises UserError, or un0's InputError and ModelFormatError, for what the caller can mend.
     """
@@ -48,7 +51,7 @@ def generate(
     record, work = submit(spec, opened)
     if on_job is not None:
         on_job(record)
-    return run(record, opened, RunOptions(replicas, address), work, on_snapshot)
+    return run(record, opened, RunOptions(replicas, address, stop_within_s), work, on_snapshot)
 
 
 def resume(
@@ -60,6 +63,7 @@ def resume(
     single_writer: bool = False,
     replicas: int | None = None,
     address: str | None = None,
+    stop_within_s: float = STOP_S,
     on_job: OnJob | None = None,
     on_snapshot: OnSnapshot | None = None,
 ) -> JobResult:
@@ -75,7 +79,7 @@ def resume(
     if manifest is not None and manifest.state == "completed":
         return result_of_earlier(manifest, opened.config.uri, record)
     record, work = _with_model(record, model or record.workload.model)
-    return run(record, opened, RunOptions(replicas, address), work, on_snapshot)
+    return run(record, opened, RunOptions(replicas, address, stop_within_s), work, on_snapshot)
 
 
 def submit(spec: JobSpec, store: ObjectStore) -> tuple[JobRecord, ModelWork]:

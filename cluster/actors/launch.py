@@ -5,24 +5,29 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
+from cluster.actors import ray_thread
 from cluster.actors.coordinator import Coordinator
 from cluster.actors.options import FleetOptions, ReplicaOptions, RunOptions, RunPlan
 from cluster.actors.seats import THREADS_PER_REPLICA
 from cluster.errors import Fatal, UserError
 from cluster.progress import FleetView, Snapshot
+from cluster.stopping import REST, Stop, Stopped
 from cluster.storage.object_store import StoreConfig
 
 OBJECT_STORE_BYTES = 128 * 2**20  # only control messages pass through it: images go to the store
 KNOCK_S = 5.0
+LOOK_S = 0.1
 ANSWER_S = 10.0
 START_S = 60.0
 SHARED_TRIES = 10
@@ -32,17 +37,33 @@ logger = logging.getLogger(__name__)
 
 
 class JobRun:
-    """A job that runs. Iterate over it for snapshots; ``stop`` ends it early and resumably."""
+    """A job that runs. Iterate over it for snapshots, until it is over, or until the time for
+    a stop that was asked for is up.
 
-    def __init__(self, coordinator: Any, plan: RunPlan) -> None:
+    own: the run ends with this process; another goes on when its terminal is closed.
+    """
+
+    def __init__(self, coordinator: Any, plan: RunPlan, stop: Stop, *, own: bool) -> None:
         self._coordinator = coordinator
         self._job_id = plan.workload.job_id
+        self._stop, self._heeded, self._own = stop, 0, own
         self._snapshots = coordinator.run.options(num_returns="streaming").remote(plan)
 
     def __iter__(self) -> Iterator[Snapshot]:
+        heard = False
         try:
-            for reference in self._snapshots:
+            while not self._is_to_leave():
+                if self._stop.times and self._own and not heard:
+                    raise Stopped
+                self._heed()
+                if not ray.wait([self._snapshots], timeout=LOOK_S)[0]:
+                    continue
+                try:
+                    reference = next(self._snapshots)
+                except StopIteration:
+                    return
                 yield ray.get(reference)
+                heard = True
         except RayError as error:
             why = str(error).strip().splitlines()[-1]
             raise Fatal(
@@ -50,29 +71,45 @@ class JobRun:
                 "stays, `un0 resume` goes on"
             ) from None
 
-    def stop(self) -> None:
-        self._coordinator.stop.remote(self._job_id)
+    def _is_to_leave(self) -> bool:
+        """Whether to follow it no longer, though it is not over."""
+        stop = self._stop
+        detached = stop.first == signal.SIGHUP and not self._own
+        return detached or stop.left_s < (1 - REST) * stop.within_s / 2
+
+    def _heed(self) -> None:
+        """Pass on what was asked for since the last look."""
+        stop = self._stop
+        if self._heeded < min(stop.times, 2):
+            self._heeded = min(stop.times, 2)
+            self._coordinator.stop.remote(
+                self._job_id, within_s=max(0.0, stop.left_s), hurry=stop.times > 1
+            )
 
 
 @contextmanager
-def job_run(plan: RunPlan, store: StoreConfig, options: RunOptions) -> Iterator[JobRun]:
-    """Start the job's run; on exit every process this call started is gone.
+def job_run(
+    plan: RunPlan, store: StoreConfig, options: RunOptions, stop: Stop | None = None
+) -> Iterator[JobRun]:
+    """Start the job's run; on exit every process this call started is gone, or will be as soon as
+    a Ray that was still starting is up.
 
     On a cluster that was there before, the job is given to the coordinator that all runs with this
     store share, and runs on if this process dies; with ``replicas`` it gets one of its own. Raises
-    UserError when the cluster cannot be reached or has no room for the replicas.
+    UserError when the cluster cannot be reached or has no room for the replicas, and Stopped,
+    here or while iterating, when ``stop`` asks for it before the run has begun.
     """
-    cluster_id = _connect(options)
-    try:
+    stop = stop or Stop()
+    with _connected(options, stop) as cluster_id:
         if cluster_id == LOCAL or options.replicas is not None:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             replicas, share = fit(options, nodes)
             fleet = FleetOptions(store, cluster_id, share, replicas)
-            yield JobRun(Coordinator.remote(fleet), plan)  # type: ignore[attr-defined]
+            coordinator = Coordinator.remote(fleet)  # type: ignore[attr-defined]
+            yield JobRun(coordinator, plan, stop, own=True)
         else:
-            yield JobRun(_shared(FleetOptions(store, cluster_id, own=False)), plan)
-    finally:
-        ray.shutdown()
+            coordinator = _shared(FleetOptions(store, cluster_id, own=False))
+            yield JobRun(coordinator, plan, stop, own=False)
 
 
 def fleet_view(address: str | None, store: StoreConfig) -> FleetView | None:
@@ -82,15 +119,28 @@ def fleet_view(address: str | None, store: StoreConfig) -> FleetView | None:
     """
     if address is None and not os.environ.get("RAY_ADDRESS"):
         return None
-    _connect(RunOptions(address=address))
-    try:
-        coordinator = ray.get_actor(_name(store), namespace=NAMESPACE)
-        view: FleetView | None = ray.get(coordinator.view.remote(), timeout=ANSWER_S)
-    except (ValueError, RayError, TimeoutError):
-        return None
-    finally:
-        ray.shutdown()
+    with _connected(RunOptions(address=address), Stop()):
+        try:
+            coordinator = ray.get_actor(_name(store), namespace=NAMESPACE)
+            view: FleetView | None = ray.get(coordinator.view.remote(), timeout=ANSWER_S)
+        except (ValueError, RayError, TimeoutError):
+            return None
     return view
+
+
+@contextmanager
+def _connected(options: RunOptions, stop: Stop) -> Iterator[str]:
+    """Ray, connected to or started; the name by which the energy log knows the cluster."""
+    connecting = ray_thread.begin(lambda: _connect(options))
+    try:
+        while not wait([connecting], timeout=LOOK_S).done:
+            if stop.times:
+                raise Stopped
+        yield connecting.result()
+    finally:
+        ended = ray_thread.end()
+        if connecting.done():
+            ended.result()
 
 
 def _shared(fleet: FleetOptions) -> Any:
