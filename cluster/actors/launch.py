@@ -136,7 +136,9 @@ def _connected(options: RunOptions, stop: Stop) -> Iterator[str]:
         while not wait([connecting], timeout=LOOK_S).done:
             if stop.times:
                 raise Stopped
-        yield connecting.result()
+        cluster_id = connecting.result()
+        ray_thread.restore_handlers()
+        yield cluster_id
     finally:
         ended = ray_thread.end()
         if connecting.done():

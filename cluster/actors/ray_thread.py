@@ -9,8 +9,8 @@ them ends. It also puts starts and ends in line, when a run ends before its Ray 
 
 from __future__ import annotations
 
-import os
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -23,7 +23,6 @@ import ray
 from cluster.stopping import STOP_SIGNALS
 
 T = TypeVar("T")
-CRASH_HANDLER_OFF = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"
 
 
 def _block() -> None:
@@ -35,8 +34,16 @@ _THREAD = ThreadPoolExecutor(1, thread_name_prefix="ray", initializer=_block)
 
 def begin(connect: Callable[[], T]) -> Future[T]:
     """Have Ray started, or connected to, by that function."""
-    os.environ.setdefault(CRASH_HANDLER_OFF, "1")  # it takes SIGTERM for a crash, in all threads
     return _THREAD.submit(connect)
+
+
+def restore_handlers() -> None:
+    """Put the handlers of signals back in place that Ray, imported before this package, has put
+    its own before. To be called when Ray is up."""
+    if threading.current_thread() is threading.main_thread():
+        for number in STOP_SIGNALS:
+            if (handler := signal.getsignal(number)) is not None:  # else it is none of Python's
+                signal.signal(number, handler)
 
 
 def end() -> Future[None]:
