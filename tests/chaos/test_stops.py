@@ -27,6 +27,7 @@ from cluster.storage.open import open_store
 
 # One shard that takes many minutes: whatever the grace, it is not waited for
 ENDLESS = ("--count", "2000000", "--shard-images", "2000000", "--seed", "5", "--job-id", "job")
+WORK_S = 2.0  # CPU time
 SLOW_MACHINE = ("--stop-within", "40")
 
 
@@ -34,8 +35,13 @@ def generate(store: Path, *more: str, under: tuple[str, ...] = ()) -> Any:
     return running("generate", *ENDLESS, "--store", str(store), "--json", *more, under=under)
 
 
-def until_it_generates(command: Running) -> None:
+def until_it_generates(command: Running) -> psutil.Process:
+    """Wait until a replica has worked on the shard for a while; the replica."""
     command.until(lambda: bool(command.replicas(".run")))
+    replica = command.replicas("")[0]
+    begun_s = replica.cpu_times().user
+    command.until(lambda: replica.cpu_times().user > begun_s + WORK_S)
+    return replica
 
 
 def assert_quiet(stderr: str) -> None:
@@ -136,8 +142,7 @@ def test_a_signal_before_ray_is_up(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_replica_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
     with generate(tmp_path, "--stop-within", "20") as command:
-        until_it_generates(command)
-        command.replicas(".run")[0].send_signal(signal.SIGSTOP)
+        until_it_generates(command).send_signal(signal.SIGSTOP)
         command.process.send_signal(signal.SIGTERM)
         assert command.wait() == 143
         assert_in_order(tmp_path, command)
@@ -146,8 +151,7 @@ def test_a_replica_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_second_signal_does_not_wait_for_shards(tmp_path: Path) -> None:
     with generate(tmp_path, "--stop-within", "100000") as command:
-        until_it_generates(command)
-        command.replicas(".run")[0].send_signal(signal.SIGSTOP)  # it would be waited for
+        until_it_generates(command).send_signal(signal.SIGSTOP)  # it would be waited for
         command.process.send_signal(signal.SIGTERM)
         command.process.send_signal(signal.SIGTERM)
         assert command.wait() == 143
