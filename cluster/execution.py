@@ -8,6 +8,7 @@ storage.
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator
@@ -134,8 +135,8 @@ class ShardRunner:
         self._store = store
         self._commit_here = commit_here
         self._lane = lane or Lane()
-        self._given_up: set[str] = set()  # attempts
-        self._give_up_all = False
+        self._given_up: dict[str, float] = {}  # attempts, and by when they may still be done
+        self._all_by_s = math.inf
         self._asked = threading.Condition()  # to give something up
         self.clock = GenerateClock()
         self.trouble = ""  # what keeps the store from taking images, while something does
@@ -160,18 +161,22 @@ class ShardRunner:
         )
         return self._publish(shard, attempt_id, data, energy, generate_s)
 
-    def abandon(self, attempt_ids: Collection[str] | None = None) -> None:
-        """Give up what of these attempts, or of all, is not generated yet, at the next tile.
-        Attempts past that still commit, unless the store is away."""
+    def abandon(self, attempt_ids: Collection[str] | None = None, within_s: float = 0.0) -> None:
+        """Give up what of these attempts, or of all, is not generated yet, at the next tile; but
+        not what at its pace so far will be within so many seconds. Attempts past that still
+        commit, unless the store is away."""
+        by_s = monotonic_s() + within_s
         with self._asked:
             if attempt_ids is None:
-                self._give_up_all = True
+                self._all_by_s = by_s
             else:
-                self._given_up.update(attempt_ids)
+                self._given_up.update(dict.fromkeys(attempt_ids, by_s))
             self._asked.notify_all()
 
-    def _abandoned(self, attempt_id: str) -> bool:
-        return self._give_up_all or attempt_id in self._given_up
+    def _abandoned(self, attempt_id: str, needs_s: float = 0.0) -> bool:
+        """Whether the attempt, which needs so much longer, is given up."""
+        by_s = min(self._all_by_s, self._given_up.get(attempt_id, math.inf))
+        return by_s < math.inf and monotonic_s() + needs_s >= by_s
 
     def _generate(
         self,
@@ -181,7 +186,7 @@ class ShardRunner:
         on_images: Callable[[int], None],
     ) -> tuple[list[Future[list[bytes]]], Energy, float]:
         """The encoders' work, the energy and the seconds of generating the shard."""
-        if self._abandoned(attempt_id):
+        if self._abandoned(attempt_id, math.inf):
             raise Abandoned
         encoding: list[Future[list[bytes]]] = []
         made = 0
@@ -195,7 +200,8 @@ class ShardRunner:
                     encoding.append(submit(encode_images, images, self._workload.encoding))
                     made += len(images)
                     on_images(len(images))
-                    if self._abandoned(attempt_id):
+                    left = (shard.rows - made) / made
+                    if self._abandoned(attempt_id, left * (monotonic_s() - started_s)):
                         raise Abandoned
                 generate_s = monotonic_s() - started_s
         finally:

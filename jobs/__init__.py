@@ -1,7 +1,24 @@
-"""Bulk generation jobs: what users touch. ``from jobs import JobSpec, generate``."""
+"""Bulk generation jobs: what users touch. ``from jobs import JobSpec, generate``.
 
-from jobs.result import JobResult
-from jobs.service import generate, resume
-from jobs.spec import JobSpec
+Names are imported at first use: the command listens for signals before anything else.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jobs.result import JobResult
+    from jobs.service import generate, resume
+    from jobs.spec import JobSpec
 
 __all__ = ["JobResult", "JobSpec", "generate", "resume"]
+
+_HOME = {"JobResult": "result", "JobSpec": "spec", "generate": "service", "resume": "service"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'jobs' has no attribute {name!r}")
+    return getattr(import_module(f"jobs.{_HOME[name]}"), name)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster.errors import ClusterError, UserError
+from cluster.stopping import STOP_S
 from jobs import (
     cli_bench,
     cli_calibrate,
@@ -33,9 +34,11 @@ from jobs.cli_options import (
     SingleWriter,
     Sse,
     SseKmsKey,
+    StopWithin,
     Store,
 )
-from jobs.cli_run import EXIT_FAILED, EXIT_INTERRUPTED, run_and_report
+from jobs.cli_run import EXIT_FAILED, run_and_report
+from jobs.listening import finish, listening
 from jobs.output import with_output
 from jobs.service import DEFAULT_STORE, generate, resume
 from jobs.spec import load_spec, parse_spec
@@ -101,6 +104,7 @@ def generate_command(
     single_writer: SingleWriter = False,
     sse: Sse = None,
     sse_kms_key: SseKmsKey = None,
+    stop_within: StopWithin = STOP_S,
     as_json: Json = False,
 ) -> None:
     """Generate images and commit them, with their joules, to a store."""
@@ -126,7 +130,9 @@ def generate_command(
         raise UserError("how many images? give --count N, or a --spec file with a count")
     source = f"job spec {spec}" if spec else "job"
     parsed = parse_spec(data, source)
-    where = _where(store, endpoint_url, single_writer, sse, sse_kms_key, replicas, address)
+    where = _where(
+        store, endpoint_url, single_writer, sse, sse_kms_key, replicas, address, stop_within
+    )
     run_and_report(partial(generate, parsed), where, as_json)
 
 
@@ -143,10 +149,13 @@ def resume_command(
     single_writer: SingleWriter = False,
     sse: Sse = None,
     sse_kms_key: SseKmsKey = None,
+    stop_within: StopWithin = STOP_S,
     as_json: Json = False,
 ) -> None:
     """Go on with a job that was stopped, killed or failed: only what is not committed runs."""
-    where = _where(store, endpoint_url, single_writer, sse, sse_kms_key, replicas, address)
+    where = _where(
+        store, endpoint_url, single_writer, sse, sse_kms_key, replicas, address, stop_within
+    )
     run_and_report(partial(resume, job_id, model=model), where, as_json)
 
 
@@ -158,6 +167,7 @@ def _where(
     sse_kms_key: str | None,
     replicas: int | None,
     address: str | None,
+    stop_within_s: float,
 ) -> dict[str, Any]:
     """The options that say where a job runs and is kept, by the names of ``jobs.generate``."""
     return {
@@ -168,6 +178,7 @@ def _where(
         "sse_kms_key": sse_kms_key,
         "replicas": replicas,
         "address": address,
+        "stop_within_s": stop_within_s,
     }
 
 
@@ -199,24 +210,30 @@ cli_train.add_to(app)
 cli_simulate.add_to(app)
 
 
-def main() -> None:
-    """Entry point: user errors are one message and exit 2, other failures exit 1."""
-    with_output(_main)
+def command() -> int:
+    """Run the command line; its exit code. User errors are one message and 2, other failures 1."""
+    return with_output(_run)
 
 
-def _main() -> None:
+def _run() -> int:
     try:
         _check_working_directory()
         app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except (UserError, Un0Error) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
+        return EXIT_USAGE
     except ClusterError as error:
         print(f"failed: {error}", file=sys.stderr)
-        sys.exit(EXIT_FAILED)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        return EXIT_FAILED
+    return 0
+
+
+def main() -> None:
+    """Entry point of ``python -m jobs.cli``; that of ``un0`` is ``jobs.__main__``."""
+    with listening(ends=True) as listener:
+        finish(command(), listener.stop)
 
 
 def _check_working_directory() -> None:

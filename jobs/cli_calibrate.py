@@ -18,7 +18,7 @@ from cluster.storage.open import open_store
 from cluster.storage.profiles import save_profile
 from cluster.types import Precision
 from jobs.cli_options import EndpointUrl, Json, Sse, SseKmsKey, plain_table, show_json, show_table
-from jobs.cli_run import EXIT_INTERRUPTED
+from jobs.listening import EXIT_INTERRUPTED
 from jobs.render import bounded, duration, energy_per_image
 from un0.catalog import DEFAULT_MODEL
 from un0.suggest import choose

@@ -61,6 +61,14 @@ Replicas = Annotated[
 Address = Annotated[
     str | None, typer.Option(help="Existing Ray cluster. Default: RAY_ADDRESS, else start one.")
 ]
+StopWithin = Annotated[
+    float,
+    typer.Option(
+        min=2.0,
+        help="Seconds from Ctrl-C, SIGTERM or SIGHUP to the end of this process. A shard that "
+        "would not be done by half of it is given up.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 

@@ -14,11 +14,13 @@ from rich.console import Console
 from cluster.types import JobRecord
 from jobs.cli_options import show_json
 from jobs.display import Follower
+from jobs.listening import EXIT_INTERRUPTED, if_cut_short
 from jobs.render import summary
 from jobs.result import JobResult
 from jobs.service import DEFAULT_STORE
 
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+EXIT_FAILED = 1
+ON_REQUEST = ("stopped", "starting", "running")  # the last two: left to a shared cluster
 
 
 def run_and_report(
@@ -32,12 +34,15 @@ def run_and_report(
     jobs: list[JobRecord] = []
 
     def hint() -> str:
+        if not jobs:
+            return "Nothing was written yet: run the command again."
         return f"What is committed stays. Continue with: {resume_command(jobs[0], where)}"
 
     follower = Follower(Console(stderr=True, highlight=False), quiet=as_json)
 
     def on_job(record: JobRecord) -> None:
         jobs.append(record)
+        if_cut_short(hint())
         follower.on_job(record)
 
     try:
@@ -45,8 +50,7 @@ def run_and_report(
             result = start(**where, on_job=on_job, on_snapshot=follower.on_snapshot)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        if jobs:
-            print(hint(), file=sys.stderr)
+        print(hint(), file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if result.deadline_missed:
         print("The deadline was missed.", file=sys.stderr)
@@ -57,7 +61,7 @@ def run_and_report(
     else:
         print(summary(result))
     if result.state != "completed":
-        raise typer.Exit(EXIT_INTERRUPTED if result.state == "stopped" else EXIT_FAILED)
+        raise typer.Exit(EXIT_INTERRUPTED if result.state in ON_REQUEST else EXIT_FAILED)
     return result
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -232,7 +230,6 @@ def dev_s3_command(
     """Run a local S3 server (SeaweedFS, loopback only) until Ctrl-C; print what to export."""
     from cluster.storage.dev_s3 import DevS3
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the server goes too
     with DevS3(directory, port=port) as server:
         print("# In another shell:")
         for name, value in server.env().items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from types import TracebackType
 
@@ -37,7 +38,8 @@ class Follower:
         """It has come this far."""
         if self._live is not None:
             left_s = None if self._due is None else (self._due - utc_now()).total_seconds()
-            self._live.update(live_view(snapshot, left_s), refresh=True)
+            with suppress(OSError):  # a terminal that was closed must not break the run
+                self._live.update(live_view(snapshot, left_s), refresh=True)
 
     def __enter__(self) -> Follower:
         if self._live is not None:
@@ -51,4 +53,5 @@ class Follower:
         trace: TracebackType | None,
     ) -> None:
         if self._live is not None:
-            self._live.stop()
+            with suppress(OSError):
+                self._live.stop()

@@ -24,19 +24,20 @@ class _Watched(io.FileIO):
             raise
 
 
-def with_output(command: Callable[[], None]) -> None:
-    """Call ``command``; where its output cannot be written say so in a line, and exit with 1.
+def with_output(command: Callable[[], int]) -> int:
+    """The exit code of ``command``; 1, and a line, where its output cannot be written.
 
     A reader that has seen enough, such as ``head``, is no fault: then nothing is said. Letters
     that the encoding lacks are written as escapes.
     """
     output = _watch()
+    code = EXIT_NO_OUTPUT
     try:
         try:
-            command()
+            code = command()
         finally:
             sys.stdout.flush()
-    except (OSError, SystemExit):
+    except OSError:
         if output is None or output.failed is None:
             raise
     if output is not None and output.failed is not None:
@@ -44,7 +45,8 @@ def with_output(command: Callable[[], None]) -> None:
         if not isinstance(output.failed, BrokenPipeError):
             why = output.failed.strerror
             print(f"failed: cannot write to standard output: {why}", file=sys.stderr)
-        sys.exit(EXIT_NO_OUTPUT)
+        return EXIT_NO_OUTPUT
+    return code
 
 
 def _watch() -> _Watched | None:

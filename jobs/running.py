@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
 
 from cluster.actors.options import ModelWork, RunOptions, RunPlan
 from cluster.clock import utc_now
+from cluster.energy import sum_energy
 from cluster.progress import Snapshot
 from cluster.scheduler.terms import JobTerms
+from cluster.stopping import Stopped
+from cluster.storage.commit import read_commits
 from cluster.storage.object_store import ObjectStore
-from cluster.types import JobRecord
+from cluster.types import MISSING_ENERGY, JobRecord
+from jobs.listening import stop_requests
 from jobs.result import JobResult, result_of
 
 OnSnapshot = Callable[[Snapshot], None]
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(
@@ -33,23 +34,49 @@ def run(
     begin: called once Ray is up: what it writes to the store, a Ray that does not start leaves
         unwritten.
 
-    Ctrl-C (SIGINT) or SIGTERM stops it: what is generated is still committed, the rest given up,
-    and the result's state is ``stopped``. A second Ctrl-C raises KeyboardInterrupt at once.
+    SIGINT (Ctrl-C), SIGTERM or SIGHUP (the terminal is closed) stops it, and the result's state
+    is ``stopped``. It takes ``options.stop_within_s`` at most, however long a shard takes: shards
+    that would not be done in the first half of it are given up, and their energy is booked as
+    wasted. Then the energy log is written, then the decisions. A second signal gives up all
+    shards at once. On a shared coordinator the run goes on after a SIGHUP, and the state is the
+    job's at that moment. Signals are heard in the main thread only.
     """
-    with _stop_requests() as stop:  # before Ray: its start is no good moment for an exception
+    with stop_requests(options.stop_within_s) as stop:  # an exception could break Ray's start
         from cluster.actors.launch import job_run  # Ray takes a second to import
 
         last: Snapshot | None = None
-        with job_run(plan_of(record, facts), store.config, options) as job:
-            begin()
-            for last in job:
-                if on_snapshot is not None:
-                    on_snapshot(last)
-                if stop.is_set():
-                    job.stop()
-                    stop.clear()
-    assert last is not None  # the coordinator's first snapshot comes before its end
-    return result_of(last, store.config.uri, record, utc_now())
+        try:
+            with job_run(plan_of(record, facts), store.config, options, stop) as job:
+                begin()
+                for last in job:
+                    if on_snapshot is not None:
+                        on_snapshot(last)
+        except Stopped:
+            last = _not_begun(record, store)
+        assert last is not None  # the coordinator's first snapshot comes before its end
+        if last.state == "stopping":
+            last = replace(last, state="stopped", reason="its end was not waited for")
+        return result_of(last, store.config.uri, record, utc_now())
+
+
+def _not_begun(record: JobRecord, store: ObjectStore) -> Snapshot:
+    """The job, of which this run did nothing."""
+    commits = read_commits(store, record.workload.job_id).values()
+    return Snapshot(
+        job_id=record.workload.job_id,
+        state="stopped",
+        total_images=record.workload.count,
+        committed_images=sum(commit.rows for commit in commits),
+        run_images=0,
+        open_images=0,
+        startup_s=0.0,
+        run_s=0.0,
+        energy=sum_energy(commit.energy for commit in commits) if commits else MISSING_ENERGY,
+        overhead=MISSING_ENERGY,
+        generate_share=None,
+        replicas=(),
+        reason="stopped on request",
+    )
 
 
 def plan_of(record: JobRecord, facts: ModelWork) -> RunPlan:
@@ -70,31 +97,3 @@ def plan_of(record: JobRecord, facts: ModelWork) -> RunPlan:
         energy_budget_j=spec.get("energy_budget"),
     )
     return RunPlan(workload, terms, facts)
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; after it they act as without this.
-
-    Outside the main thread, which alone hears signals, the event is never set.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def note(*_: object) -> None:
-        restore()
-        stop.set()
-
-    for number in STOP_SIGNALS:
-        signal.signal(number, note)
-    try:
-        yield stop
-    finally:
-        restore()

@@ -13,6 +13,7 @@ from cluster.actors.options import ModelWork, RunOptions
 from cluster.clock import utc_now
 from cluster.errors import NotFound, UserError
 from cluster.metering.hardware import MOST_THREADS
+from cluster.stopping import STOP_S
 from cluster.storage.commit import find_manifest, reopen
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
@@ -40,6 +41,7 @@ def generate(
     sse_kms_key: str | None = None,
     replicas: int | None = None,
     address: str | None = None,
+    stop_within_s: float = STOP_S,
     on_job: OnJob | None = None,
     on_snapshot: OnSnapshot | None = None,
 ) -> JobResult:
@@ -48,6 +50,7 @@ def generate(
     single_writer: accept an S3 server without conditional writes; then see to it that a job is
         run by one process at a time.
     sse, sse_kms_key: server-side encryption on S3 (see ``open_store``).
+    stop_within_s: how long SIGINT, SIGTERM or SIGHUP may take to stop it (``jobs.running.run``).
     on_job hears of the job once it is in the store, on_snapshot of its progress.
     Raises UserError, or un0's InputError and ModelFormatError, for what the caller can mend.
     """
@@ -65,7 +68,9 @@ def generate(
         if on_job is not None:
             on_job(record)
 
-    return run(record, opened, RunOptions(replicas, address), work, begin, on_snapshot)
+    return run(
+        record, opened, RunOptions(replicas, address, stop_within_s), work, begin, on_snapshot
+    )
 
 
 def resume(
@@ -79,6 +84,7 @@ def resume(
     sse_kms_key: str | None = None,
     replicas: int | None = None,
     address: str | None = None,
+    stop_within_s: float = STOP_S,
     on_job: OnJob | None = None,
     on_snapshot: OnSnapshot | None = None,
 ) -> JobResult:
@@ -104,7 +110,9 @@ def resume(
     def begin() -> None:
         reopen(opened, job_id)
 
-    return run(record, opened, RunOptions(replicas, address), work, begin, on_snapshot)
+    return run(
+        record, opened, RunOptions(replicas, address, stop_within_s), work, begin, on_snapshot
+    )
 
 
 def prepare(spec: JobSpec, store: ObjectStore) -> tuple[JobRecord, ModelWork]:

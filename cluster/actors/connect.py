@@ -38,10 +38,11 @@ from cluster.actors.ray_door import (
     nodes_among,
     settings_for,
 )
-from cluster.actors.ray_thread import RayThread, Stuck
+from cluster.actors.ray_thread import RayThread, Stuck, restore_handlers, shut_down
 from cluster.actors.room import check_machine
 from cluster.clock import monotonic_s
 from cluster.errors import UserError
+from cluster.stopping import Stop, Stopped
 from un0.machine import usable_cpus
 
 LOCAL = "local"
@@ -65,21 +66,23 @@ class InstalledOnly(JobConfig):  # type: ignore[misc]
 
 
 @contextmanager
-def connected(options: RunOptions) -> Iterator[str]:
+def connected(options: RunOptions, stop: Stop | None = None) -> Iterator[str]:
     """A Ray for the time of the context; the name by which the energy log knows the cluster.
 
-    A Ray that this process is connected to already is used and left as it is. Raises UserError.
+    A Ray that this process is connected to already is used and left as it is. Raises UserError, and
+    Stopped when ``stop`` asks for it before Ray is up.
     """
+    stop = stop or Stop()
     if ray.is_initialized():
         yield joined(options.address)
         return
     address = target(options.address, os.environ)
     if address is None:
         check_machine()
-        with _local(max(usable_cpus(), options.replicas or 1)):
+        with _local(max(usable_cpus(), options.replicas or 1), stop):
             yield LOCAL
     else:
-        with _cluster(address):
+        with _cluster(address, stop):
             yield str(ray.get_runtime_context().gcs_address)
 
 
@@ -211,22 +214,23 @@ def cluster_address(address: str) -> str:
 
 
 @contextmanager
-def _cluster(address: str) -> Iterator[None]:
+def _cluster(address: str, stop: Stop) -> Iterator[None]:
     host_port = cluster_address(address)
     settings = ways_in(host_port, os.environ)
     check_node(host_port, settings.get("RAY_AUTH_TOKEN"))
-    with environment(settings), _ray(CONNECT_S, address=host_port):
+    with environment(settings), _ray(CONNECT_S, stop, address=host_port):
         yield
 
 
 @contextmanager
-def _local(cpus: int) -> Iterator[None]:
+def _local(cpus: int, stop: Stop) -> Iterator[None]:
     check_processes(cpus)
     with (
         temporary_directory(os.environ) as directory,
         environment(own_token(os.environ)),
         _ray(
             LOCAL_START_S,
+            stop,
             directory,
             address=LOCAL,
             num_cpus=cpus,
@@ -239,20 +243,26 @@ def _local(cpus: int) -> Iterator[None]:
 
 
 @contextmanager
-def _ray(limit_s: float, directory: Path | None = None, **arguments: Any) -> Iterator[None]:
+def _ray(
+    limit_s: float, stop: Stop, directory: Path | None = None, **arguments: Any
+) -> Iterator[None]:
     """``ray.init(**arguments)``, and its end. directory: of a Ray that is started."""
     thread = RayThread()
     try:
-        thread.call(lambda: _init(arguments), limit_s)
+        thread.call(lambda: _init(arguments), limit_s, stop)
     except Stuck:
-        thread.end(ray.shutdown)
+        thread.end(shut_down)
         raise StartFailed(_stuck(limit_s, directory, arguments["address"])) from None
+    except Stopped:
+        thread.end(shut_down)
+        raise
     except Exception as error:
         _shut_down(thread)
         raise StartFailed(_failed(error, directory, arguments["address"])) from None
     except BaseException:
-        thread.end(ray.shutdown)
+        thread.end(shut_down)
         raise
+    restore_handlers()
     try:
         yield
     finally:
@@ -261,7 +271,7 @@ def _ray(limit_s: float, directory: Path | None = None, **arguments: Any) -> Ite
 
 def _shut_down(thread: RayThread) -> None:
     try:
-        thread.call(ray.shutdown, SHUTDOWN_S)
+        thread.call(shut_down, SHUTDOWN_S)
     except Stuck:
         logger.warning("Ray did not end within %.0f s", SHUTDOWN_S)
     finally:

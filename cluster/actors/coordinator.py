@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,6 +16,7 @@ import ray
 from cluster.actors.fleet import Fleet
 from cluster.actors.options import FleetOptions, RunPlan
 from cluster.progress import FleetView, Snapshot
+from cluster.stopping import Grace
 
 logger = logging.getLogger(__name__)
 HEAD = "node:__internal_head__"  # elsewhere it would go, with all jobs, when its node goes
@@ -56,10 +58,20 @@ class Coordinator:
                 continue
         yield job.snapshot()
 
-    async def stop(self, job_id: str, cancel: bool = False) -> None:
-        """End the job soon; what is generated is still committed."""
+    async def stop(
+        self,
+        job_id: str,
+        cancel: bool = False,
+        within_s: float = math.inf,
+        hurry: bool = False,
+    ) -> None:
+        """End the job soon; what is generated is still committed.
+
+        within_s: how long a coordinator of a run's own may take. hurry: wait for no shard.
+        """
         if self._fleet is not None:
-            self._fleet.stop(job_id, cancel=cancel)
+            grace = Grace.of(within_s)
+            self._fleet.stop(job_id, grace.hurried() if hurry else grace, cancel=cancel)
 
     async def drain(self, node_id: str, within_s: float | None = None) -> None:
         """The node will go: it gets no more work."""

@@ -51,6 +51,7 @@ from cluster.scheduler.events import (
 )
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.state import SchedulerState
+from cluster.stopping import NO_HURRY, Grace, left_s
 from cluster.storage.open import open_store
 from cluster.types import model_key
 
@@ -114,13 +115,26 @@ class Fleet:
             terms = replace(terms, deadline_s=monotonic_s() + terms.deadline_s)
         self._put(JobSubmitted(monotonic_s(), replace(terms, model=key), done))
         if job.to_stop is not None:  # asked for before there was a job to stop
-            self.stop(job_id, cancel=job.to_stop == "cancelled")
+            self.stop(job_id, job.grace, cancel=job.to_stop == "cancelled")
         return job
 
-    def stop(self, job_id: str, *, cancel: bool) -> None:
-        if job_id in self._jobs:
-            self._jobs[job_id].stopping("cancelled" if cancel else "stopped")
+    def stop(self, job_id: str, grace: Grace = NO_HURRY, *, cancel: bool) -> None:
+        """End the job soon; a run's own fleet keeps to the grace whatever its replicas are at."""
+        job = self._jobs.get(job_id)
+        if job is not None:
+            job.stopping("cancelled" if cancel else "stopped", grace)
         self._put(StopRequested(monotonic_s(), job_id, cancel))
+        if job is not None and self._options.own and grace.shards_s < math.inf:
+            for meter in self._meters.values():
+                meter.write()  # should even the grace not be granted, most of the log is there
+            wait_s = max(0.0, grace.shards_s - monotonic_s())
+            asyncio.get_running_loop().call_later(wait_s, self._cut_short, job_id)
+
+    def _cut_short(self, job_id: str) -> None:
+        """The shards that the job still has under way would not be done in time."""
+        for seat in self._seats.values():
+            if any(lease.job_id == job_id for lease, _ in seat.running.values()):
+                self._lose(seat, "its shards would not have been done before the run had to end")
 
     def drain(self, node_id: str, within_s: float | None) -> None:
         until_s = None if within_s is None else monotonic_s() + within_s
@@ -174,7 +188,7 @@ class Fleet:
     async def close(self) -> None:
         """End every replica, leave the meters, and keep what was learned."""
         await asyncio.gather(*(self._close_seat(seat) for seat in self._seats.values()))
-        await self._leave_meters()
+        await self._leave_meters(math.inf)
         await asyncio.to_thread(self._knowledge.write_down)
 
     def _put(self, *events: Event) -> None:
@@ -335,9 +349,11 @@ class Fleet:
     async def _end_job_on(self, seat: Seat, job: JobRun) -> None:
         if seat.actor is None or seat.replica_id not in job.replicas:
             return
+        if job.view(seat.replica_id).state == "starting":  # it may not answer before it is up
+            return
         try:
             closed: Closed = await asyncio.wait_for(
-                seat.actor.end_job.remote(job.workload.job_id), CLOSE_S
+                seat.actor.end_job.remote(job.workload.job_id), left_s(job.grace.log_s, CLOSE_S)
             )
         except (RayError, TimeoutError) as error:
             logger.warning("a replica did not close: %s", reason_of(error, "no answer"))
@@ -372,7 +388,7 @@ class Fleet:
         for job_id, job in self._jobs.items():
             if seat.replica_id in job.replicas:
                 job.update(seat.replica_id, state="lost", note=reason)
-                job.retries += job_id in lost
+                job.retries += job_id in lost and job.to_stop is None
 
     async def _end(self, job: JobRun, finish: FinishJob) -> None:
         """The job is over for the scheduler: close its part of every replica, and write it down."""
@@ -380,19 +396,20 @@ class Fleet:
         seats = [self._seats[name] for name in job.replicas if name in self._seats]
         if self._options.own:
             await asyncio.gather(*(self._close_seat(seat) for seat in seats))
-            await self._leave_meters()
+            await self._leave_meters(job.grace.log_s)
         else:
             await asyncio.gather(*(self._end_job_on(seat, job) for seat in seats))
         explained = asyncio.wrap_future(self._knowledge.decisions.end(finish.job_id))
-        await asyncio.wait([explained], timeout=CLOSE_S)
-        await asyncio.to_thread(self._knowledge.write_down)
+        await asyncio.wait([explained], timeout=left_s(job.grace.rest_s, CLOSE_S))
+        learned = asyncio.create_task(asyncio.to_thread(self._knowledge.write_down))
+        await asyncio.wait([learned], timeout=left_s(job.grace.rest_s))
         await job.end(finish)
         self._jobs.pop(finish.job_id, None)
 
-    async def _leave_meters(self) -> None:
+    async def _leave_meters(self, until_s: float) -> None:
         for reply in [meter.leave() for meter in self._meters.values()]:
             try:
-                written = await asyncio.wait_for(reply, CLOSE_S)
+                written = await asyncio.wait_for(reply, left_s(until_s, CLOSE_S))
             except (RayError, TimeoutError) as error:
                 logger.warning("a node's meter did not close: %s", reason_of(error, "no answer"))
                 continue

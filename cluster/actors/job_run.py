@@ -13,6 +13,7 @@ from cluster.errors import ClusterError, Fatal, StoreGone
 from cluster.progress import ReplicaView, RunState, Snapshot
 from cluster.scheduler.commands import FinishJob
 from cluster.scheduler.terms import JobEnd, SetAside
+from cluster.stopping import NO_HURRY, Grace
 from cluster.storage.commit import (
     Outcome,
     commit,
@@ -44,6 +45,7 @@ class JobRun:
         self.workload = plan.workload
         self.over = asyncio.Event()  # nothing more will change
         self.to_stop: JobEnd | None = None  # how the user wants it to end before it is complete
+        self.grace = NO_HURRY  # until when, then
         self._store = store
         self.model = model_key(plan.workload.model_rev, plan.workload.precision)
         self.epoch = 0  # of this run among the job's
@@ -99,9 +101,9 @@ class JobRun:
         if self.view(replica_id).state != "live":
             self.ready(replica_id, ZERO_ENERGY, **facts)
 
-    def stopping(self, end: JobEnd) -> None:
-        """The user wants it to end like that."""
-        self._status, self.to_stop = "stopping", end
+    def stopping(self, end: JobEnd, grace: Grace) -> None:
+        """The user wants it to end like that, by then."""
+        self._status, self.to_stop, self.grace = "stopping", end, grace
 
     def closed(self, window_s: float, generate_s: float) -> None:
         """A replica's part in the job: seconds in all, and those generating."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +17,14 @@ from ray.exceptions import RayError
 from cluster.actors.connect import LOCAL, connected, target
 from cluster.actors.coordinator import Coordinator, end_coordinator
 from cluster.actors.options import FleetOptions, ReplicaOptions, RunOptions, RunPlan
+from cluster.actors.ray_thread import LOOK_S
 from cluster.actors.reasons import plain, reason_of
 from cluster.actors.room import RUN_BYTES, room_for
+from cluster.clock import monotonic_s
 from cluster.errors import Fatal, UserError
 from cluster.metering.hardware import MOST_THREADS
 from cluster.progress import FleetView, Snapshot
+from cluster.stopping import REST, Stop, Stopped
 from cluster.storage.object_store import StoreConfig
 from un0.machine import memory_here
 
@@ -33,61 +37,90 @@ logger = logging.getLogger(__name__)
 
 
 class JobRun:
-    """A job that runs once it is iterated over, for snapshots; ``stop`` ends it early and
-    resumably."""
+    """A job that runs once it is iterated over, for snapshots, until it is over, or until the
+    time for a stop that was asked for is up.
 
-    def __init__(self, coordinator: Any, plan: RunPlan) -> None:
+
+    own: the run ends with this process; another goes on when its terminal is closed.
+    """
+
+    def __init__(self, coordinator: Any, plan: RunPlan, stop: Stop, *, own: bool) -> None:
         self._coordinator = coordinator
         self._plan = plan
+        self._stop, self._heeded, self._own = stop, 0, own
 
     def __iter__(self) -> Iterator[Snapshot]:
         snapshots = self._coordinator.run.options(num_returns="streaming").remote(self._plan)
+        heard, heard_s = False, monotonic_s()
         try:
-            while True:
-                ready, _ = ray.wait([snapshots], timeout=SILENCE_S, fetch_local=False)
-                if not ready:
-                    raise Fatal(
-                        f"the coordinator has said nothing for {SILENCE_S:.0f} s; what is "
-                        "committed stays, `un0 resume` goes on"
-                    )
+            while not self._is_to_leave():
+                if self._stop.times and self._own and not heard:
+                    raise Stopped
+                self._heed()
+                if not ray.wait([snapshots], timeout=LOOK_S, fetch_local=False)[0]:
+                    if monotonic_s() - heard_s > SILENCE_S:
+                        raise Fatal(
+                            f"the coordinator has said nothing for {SILENCE_S:.0f} s; what is "
+                            "committed stays, `un0 resume` goes on"
+                        )
+                    continue
                 try:
                     reference = next(snapshots)
                 except StopIteration:
                     return
                 yield ray.get(reference)
+                heard = True
         except RayError as error:
             raise Fatal(
                 f"the coordinator was lost ({plain(error)}); what is committed stays, `un0 resume` "
                 "goes on"
             ) from None
 
-    def stop(self) -> None:
-        self._coordinator.stop.remote(self._plan.workload.job_id)
+    def _is_to_leave(self) -> bool:
+        """Whether to follow it no longer, though it is not over."""
+        stop = self._stop
+        detached = stop.first == signal.SIGHUP and not self._own
+        return detached or stop.left_s < (1 - REST) * stop.within_s / 2
+
+    def _heed(self) -> None:
+        """Pass on what was asked for since the last look."""
+        stop = self._stop
+        if self._heeded < min(stop.times, 2):
+            self._heeded = min(stop.times, 2)
+            self._coordinator.stop.remote(
+                self._plan.workload.job_id, within_s=max(0.0, stop.left_s), hurry=stop.times > 1
+            )
 
 
 @contextmanager
-def job_run(plan: RunPlan, store: StoreConfig, options: RunOptions) -> Iterator[JobRun]:
-    """All that the job's run needs, up and answering; on exit every process of this call is gone.
+def job_run(
+    plan: RunPlan, store: StoreConfig, options: RunOptions, stop: Stop | None = None
+) -> Iterator[JobRun]:
+    """All that the job's run needs, up and answering; on exit every process of this call is gone,
+    or will be as soon as a Ray that was still starting is up.
 
     Nothing is in the store yet, and nothing runs before the JobRun is iterated over. On a cluster
     that was there before, the job is given to the coordinator that all runs with this store share,
     and runs on if this process dies; with ``replicas`` it gets one of its own. Raises UserError
-    when there is no Ray to run on or it has no room for the replicas.
+    when there is no Ray to run on or it has no room for the replicas, and Stopped, here or while
+    iterating, when ``stop`` asks for it before the run has begun.
     """
-    with connected(options) as cluster_id:
+    stop = stop or Stop()
+    with connected(options, stop) as cluster_id:
         if cluster_id == LOCAL or options.replicas is not None:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             most = None
             if cluster_id == LOCAL:
                 most = room_for(memory_here(), plan.facts.cpu_bytes, run_bytes=RUN_BYTES)
             replicas, share = fit(options, nodes, most)
-            coordinator = _own(FleetOptions(store, cluster_id, share, replicas))
+            coordinator = _own(FleetOptions(store, cluster_id, share, replicas), stop)
             try:
-                yield JobRun(coordinator, plan)
+                yield JobRun(coordinator, plan, stop, own=True)
             finally:
                 end_coordinator(coordinator)
         else:
-            yield JobRun(_shared(FleetOptions(store, cluster_id, own=False)), plan)
+            coordinator = _shared(FleetOptions(store, cluster_id, own=False), stop)
+            yield JobRun(coordinator, plan, stop, own=False)
 
 
 def fleet_view(address: str | None, store: StoreConfig) -> FleetView | None:
@@ -106,18 +139,28 @@ def fleet_view(address: str | None, store: StoreConfig) -> FleetView | None:
     return view
 
 
-def _own(fleet: FleetOptions) -> Any:
+def _own(fleet: FleetOptions, stop: Stop) -> Any:
     """A coordinator of this run alone, that answers."""
     coordinator = Coordinator.remote(fleet)  # type: ignore[attr-defined]
     try:
-        ray.get(coordinator.welcome.remote(), timeout=START_S)
+        _answer(coordinator.welcome.remote(), stop)
     except (RayError, TimeoutError) as error:
-        why = str(error).strip().splitlines()[-1]
-        raise Fatal(f"no coordinator could be started on Ray: {why}") from None
+        raise Fatal(f"no coordinator could be started on Ray: {plain(error)}") from None
     return coordinator
 
 
-def _shared(fleet: FleetOptions) -> Any:
+def _answer(reference: Any, stop: Stop) -> Any:
+    """What is referred to; TimeoutError after ``START_S``, Stopped when ``stop`` asks for it."""
+    until_s = monotonic_s() + START_S
+    while not ray.wait([reference], timeout=LOOK_S)[0]:
+        if stop.times:
+            raise Stopped
+        if monotonic_s() > until_s:
+            raise TimeoutError(f"no answer within {START_S:.0f} s")
+    return ray.get(reference)
+
+
+def _shared(fleet: FleetOptions, stop: Stop) -> Any:
     """The coordinator that runs with this store share on this cluster, started if need be."""
     options = Coordinator.options(  # type: ignore[attr-defined]
         name=_name(fleet.store), namespace=NAMESPACE, lifetime="detached", get_if_exists=True
@@ -125,7 +168,7 @@ def _shared(fleet: FleetOptions) -> Any:
     for _ in range(SHARED_TRIES):
         coordinator = options.remote(fleet)
         try:
-            if ray.get(coordinator.welcome.remote(), timeout=START_S):
+            if _answer(coordinator.welcome.remote(), stop):
                 return coordinator
         except (RayError, TimeoutError) as error:
             logger.warning("the coordinator does not answer: %s", reason_of(error, "it is silent"))

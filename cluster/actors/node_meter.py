@@ -83,6 +83,10 @@ class NodeMeterActor:
     def lose(self, replica_id: str) -> None:
         self._meter.lose(replica_id)
 
+    def write(self) -> bool:
+        """Write what is final now; False if the store did not take it."""
+        return self._meter.flush()
+
     def leave(self, run_id: str) -> bool:
         """The run is over: write what is final, and everything if it was the last one here.
 
@@ -159,6 +163,10 @@ class RunMeter:
     def lose(self, replica_id: str) -> None:
         """Say that the replica is gone."""
         self.actor.lose.remote(self._name(replica_id))
+
+    def write(self) -> None:
+        """Have the log written as far as it is final."""
+        self.actor.write.remote()
 
     def leave(self) -> Any:
         """Say that the run is over; a reference to whether the store took what was to write."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster.scheduler.terms import JobTerms
+from cluster.stopping import STOP_S
 from cluster.storage.object_store import StoreConfig
 from cluster.types import Workload
 
@@ -32,10 +33,12 @@ class RunOptions:
     """replicas: None takes one per GPU, or as many CPU replicas as the cluster has room for; a
     number makes the run one with replicas of its own, that shares no coordinator.
     address: of an existing Ray cluster; None takes RAY_ADDRESS, else starts a local one.
+    stop_within_s: how long a stop may take that the user asks for.
     """
 
     replicas: int | None = None
     address: str | None = None
+    stop_within_s: float = STOP_S
 
 
 @dataclass(frozen=True)

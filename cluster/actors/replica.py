@@ -154,12 +154,12 @@ class Replica:
             yield Heartbeat(generated, runner.trouble)
         yield _outcome(attempt)
 
-    def abandon(self, job_id: str, attempt_ids: list[str]) -> None:
-        """Give up what of these attempts is not generated yet."""
+    def abandon(self, job_id: str, attempt_ids: list[str], within_s: float = 0.0) -> None:
+        """Give up what of these attempts will not be generated within so many seconds."""
         with self._lock:
             runner = self._runners.get(job_id)
         if runner is not None:
-            runner.abandon(attempt_ids)
+            runner.abandon(attempt_ids, within_s)
 
     def end_job(self, job_id: str) -> Closed:
         """The job is over; how long it ran here."""

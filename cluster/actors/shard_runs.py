@@ -54,13 +54,17 @@ class ShardRuns:
             self._do(self._run(seat, job, lease, shard, attempt_id), seat)
 
     def revoke(self, seat: Seat, lease_id: int, job_id: str) -> None:
-        """Take a lease back: shards that have begun are abandoned where they are."""
+        """Take a lease back: shards that have begun are abandoned where they are, but for those
+        that are done within the grace of a job that stops."""
         shards, attempts = seat.revoke(lease_id)
         for shard in shards:
             self._put(ShardFailed(monotonic_s(), seat.replica_id, lease_id, job_id, shard,
                                   "given up on request", revoked=True))  # fmt: skip
         if attempts and seat.actor is not None:
-            seat.actor.abandon.remote(job_id, attempts)
+            job = self._jobs.get(job_id)
+            stops = job is not None and job.to_stop is not None
+            within_s = max(0.0, job.grace.shards_s - monotonic_s()) if job and stops else 0.0
+            seat.actor.abandon.remote(job_id, attempts, within_s)
         self.pump(seat)
 
     async def _run(

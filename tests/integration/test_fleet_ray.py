@@ -244,3 +244,21 @@ def test_a_coordinator_that_dies_is_told_of_and_resume_starts_another(world: Wor
     assert newest(world.store, "orphan") == 2
     assert not psutil.pid_exists(coordinator.pid)
     world.assert_whole("orphan")
+
+
+@pytest.mark.slow
+def test_a_closed_terminal_leaves_a_job_to_the_cluster_and_sigterm_stops_it(world: World) -> None:
+    with running(*world.job("hung-up", world.images_in(600))) as left:
+        left.until(lambda: world.committed("hung-up") > 0)
+        left.process.send_signal(signal.SIGHUP)
+        assert left.wait() == 129
+        assert "Traceback" not in left.stderr
+    seen = world.committed("hung-up")
+    with running("resume", "hung-up", *world.here, "--json") as resumed:
+        resumed.until(lambda: world.committed("hung-up") > seen)
+        resumed.until(lambda: is_connected(resumed, world.fleet.address))
+        resumed.process.send_signal(signal.SIGTERM)
+        assert resumed.wait() == 143
+        assert "Traceback" not in resumed.stderr
+        assert json.loads(resumed.stdout)["state"] == "stopped"
+    assert newest(world.store, "hung-up") == 1  # nobody had to take it over

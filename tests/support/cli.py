@@ -21,7 +21,7 @@ WAIT_S = 240.0
 def un0(*args: str, timeout_s: float = 240.0) -> subprocess.CompletedProcess[str]:
     """Run ``un0 ARGS`` to its end; whatever its exit code."""
     return subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *args],
+        [sys.executable, "-m", "jobs", *args],
         capture_output=True,
         text=True,
         timeout=timeout_s,
@@ -45,7 +45,7 @@ class Running:
         self._err = Path(self._directory.name, "err")
         with self._out.open("w") as out, self._err.open("w") as err:
             self.process = subprocess.Popen(
-                [*under, sys.executable, "-m", "jobs.cli", *args],
+                [*under, sys.executable, "-m", "jobs", *args],
                 stdout=out,
                 stderr=err,
                 stdin=subprocess.DEVNULL,

@@ -162,6 +162,20 @@ def test_abandoned_work_leaves_nothing(workload: Workload, store: ObjectStore) -
     assert list(store.list("jobs/")) == []
 
 
+def test_a_shard_is_given_up_unless_it_will_be_done_in_time(
+    workload: Workload, store: ObjectStore
+) -> None:
+    body = runner(workload, store)
+    in_time = body.run(workload.shard(0), "a", lambda _: body.abandon(["a"], within_s=3600.0))
+    assert in_time.outcome == "won"
+    with pytest.raises(Abandoned):
+        body.run(workload.shard(1), "b", lambda _: body.abandon(["b"], within_s=0.0))
+    body.abandon(["c"], within_s=3600.0)
+    with pytest.raises(Abandoned):  # it has not begun: nothing of it would be wasted
+        body.run(workload.shard(1), "c")
+    assert sorted(read_commits(store, "job")) == [0]
+
+
 def test_asked_to_give_up_nobody_waits_for_a_store_that_is_away(
     workload: Workload, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

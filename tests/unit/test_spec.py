@@ -12,7 +12,7 @@ import pytest
 from cluster.clock import utc_now
 from cluster.errors import UserError
 from cluster.storage.open import open_store
-from jobs.service import submit
+from jobs.service import prepare
 from jobs.spec import JobSpec, load_spec, parse_spec
 from un0.quantities import parse_count, parse_deadline, parse_duration_s, parse_energy_j
 
@@ -106,7 +106,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 def test_a_deadline_in_the_store_is_seconds_from_submission(tmp_path: Path) -> None:
     due = utc_now() + timedelta(hours=2)
-    record, _ = submit(JobSpec(count=1, deadline=due.isoformat()), open_store(str(tmp_path)))
+    record, _ = prepare(JobSpec(count=1, deadline=due.isoformat()), open_store(str(tmp_path)))
     assert record.submitted_at + timedelta(seconds=record.spec["deadline"]) == pytest.approx(
         due, abs=timedelta(milliseconds=1)
     )

@@ -1,0 +1,21 @@
+"""The command ``un0``: from its first moment on it can be interrupted without a traceback."""
+
+from __future__ import annotations
+
+from jobs.listening import EXIT_INTERRUPTED, finish, listening
+
+
+def main() -> None:
+    """Entry point."""
+    with listening(ends=True) as listener:
+        try:
+            from jobs.cli import command  # takes a second to import
+
+            code = command()
+        except KeyboardInterrupt:
+            code = EXIT_INTERRUPTED
+        finish(code, listener.stop)
+
+
+if __name__ == "__main__":
+    main()
