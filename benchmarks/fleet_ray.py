@@ -41,14 +41,14 @@ from cluster.actors.launch import fleet_view
 from cluster.actors.node_meter import ReplicaMeter, RunMeter, meter_on
 from cluster.actors.options import RunOptions
 from cluster.clock import utc_now
-from cluster.metering.usage import Work
-from cluster.storage.energy_reader import closure_error_mj, energy_dataset, energy_files
+from cluster.ledger.reader import closure_error_mj, energy_dataset, energy_files
+from cluster.ledger.usage import Work
 from cluster.storage.images import encode_images
 from cluster.storage.object_store import ObjectStore, StoreConfig
 from cluster.storage.open import open_store
 from cluster.storage.profiles import load_profiles
 from jobs import JobSpec
-from jobs.running import run
+from jobs.follow import run
 from jobs.service import prepare, submit
 from un0 import DEFAULT_MODEL, Sampler, load_model
 

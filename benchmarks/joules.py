@@ -15,10 +15,10 @@ import torch
 
 from cluster.clock import monotonic_s
 from cluster.energy import sum_energy
+from cluster.ledger.reading import Source
+from cluster.ledger.timeline import Timeline
 from cluster.metering.node import gpu_source, host_sources
-from cluster.metering.reading import Source
 from cluster.metering.seat import take_seat
-from cluster.metering.timeline import Timeline
 from cluster.types import MISSING_ENERGY, Energy
 
 MIN_WINDOW_S = 2.0

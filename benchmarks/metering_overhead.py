@@ -33,9 +33,9 @@ import numpy as np
 import ray
 
 from cluster.actors.node_meter import ReplicaMeter, meter_on
-from cluster.execution import Meter, ShardRunner
+from cluster.ledger.usage import NO_WORK, Work
 from cluster.metering.seat import device_of
-from cluster.metering.usage import NO_WORK, Work
+from cluster.pipeline.shard_runner import Meter, ShardRunner
 from cluster.storage.open import open_store
 from cluster.types import MISSING_ENERGY, Energy, Workload
 from un0 import Sampler, load_model

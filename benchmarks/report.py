@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.storage.compaction import compact
-from cluster.storage.energy_log import SETTLED
-from cluster.storage.energy_rows import energy_parquet
+from cluster.ledger.compaction import compact
+from cluster.ledger.rows import energy_parquet
+from cluster.ledger.writer import SETTLED
 from cluster.storage.layout import EnergyKey
 from cluster.storage.open import open_store
 from cluster.storage.schemas import ENERGY_SCHEMA
@@ -48,8 +48,8 @@ WRITER = "0123456789abcdef0123456789abcdef"
 # Runs the command, then tells what it took
 _CHILD = """
 import json, pathlib, resource, sys
-from jobs.cli import app
-import jobs.report_output
+from jobs.cli.main import app
+import jobs.cli.report_output
 count = lambda: int(pathlib.Path("/proc/self/io").read_text().split()[1])
 before = count()
 app(sys.argv[1:], standalone_mode=False)

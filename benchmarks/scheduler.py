@@ -25,10 +25,10 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
+from cluster.scenario.faults import Faults
+from cluster.scenario.fleet import load_fleet
+from cluster.scenario.workload import load_workload
 from cluster.simulation.compare import GAP_PARTS, SCHEDULERS, Day, gap_j, make_day
-from cluster.simulation.faults import Faults
-from cluster.simulation.fleet import load_fleet
-from cluster.simulation.workload import load_workload
 
 HELD_OUT = 10_000
 

@@ -19,6 +19,8 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 
+from cluster.scenario.fleet import FleetSpec, load_fleet
+from cluster.scenario.workload import SyntheticSpec, WorkloadSpec
 from cluster.scheduler.commands import Command
 from cluster.scheduler.events import Event
 from cluster.scheduler.policy import Policy
@@ -26,9 +28,7 @@ from cluster.scheduler.profiles import ProfileBook
 from cluster.scheduler.state import SchedulerState
 from cluster.simulation.baselines import BASELINES
 from cluster.simulation.books import Scheduler
-from cluster.simulation.fleet import FleetSpec, load_fleet
 from cluster.simulation.simulator import simulate
-from cluster.simulation.workload import SyntheticSpec, WorkloadSpec
 
 MODEL, GFLOP = "heavy", 19_895.0
 IMAGES_PER_NODE = 100_000

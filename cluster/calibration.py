@@ -21,8 +21,8 @@ import torch
 from cluster.clock import monotonic_s
 from cluster.energy import sum_energy
 from cluster.errors import UserError
+from cluster.hardware.identify import hardware_class, replica_threads
 from cluster.metering.bench import BenchMeter, Idle, bench_meter
-from cluster.metering.hardware import hardware_class, replica_threads
 from cluster.scheduler.priors import prior_profile
 from cluster.scheduler.profiles import Profile
 from cluster.scheduler.terms import OperatingPoint, Performance, Standing

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from cluster.clock import monotonic_ns, monotonic_s
+from cluster.ledger.usage import Use
+from cluster.ledger.writer import EnergyLog
 from cluster.metering.node import NodeMeter
 from cluster.metering.seat import Seat, take_seat
-from cluster.metering.usage import Use
-from cluster.storage.energy_log import EnergyLog
 from cluster.storage.open import open_store
 from cluster.types import EnergyQuality, Precision
 from un0 import Sampler, Un0Model

@@ -12,7 +12,7 @@ from pathlib import Path
 from cluster.actors.options import ModelWork, RunOptions
 from cluster.clock import utc_now
 from cluster.errors import NotFound, UserError
-from cluster.metering.hardware import MOST_THREADS
+from cluster.hardware.identify import MOST_THREADS
 from cluster.stopping import STOP_S
 from cluster.storage.commit import find_manifest, reopen
 from cluster.storage.layout import JobLayout
@@ -20,9 +20,9 @@ from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
 from cluster.storage.reader import load_job
 from cluster.types import JobRecord
+from jobs.follow import OnSnapshot, run
+from jobs.resolve import ModelFacts, plan
 from jobs.result import JobResult, result_of_earlier
-from jobs.running import OnSnapshot, run
-from jobs.sharding import ModelFacts, plan
 from jobs.spec import JobSpec
 from un0.catalog import DEFAULT_MODEL, list_models
 
@@ -50,7 +50,7 @@ def generate(
     single_writer: accept an S3 server without conditional writes; then see to it that a job is
         run by one process at a time.
     sse, sse_kms_key: server-side encryption on S3 (see ``open_store``).
-    stop_within_s: how long SIGINT, SIGTERM or SIGHUP may take to stop it (``jobs.running.run``).
+    stop_within_s: how long SIGINT, SIGTERM or SIGHUP may take to stop it (``jobs.follow.run``).
     on_job hears of the job once it is in the store, on_snapshot of its progress.
     Raises UserError, or un0's InputError and ModelFormatError, for what the caller can mend.
     """

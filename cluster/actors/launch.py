@@ -22,7 +22,7 @@ from cluster.actors.reasons import plain, reason_of
 from cluster.actors.room import RUN_BYTES, room_for
 from cluster.clock import monotonic_s
 from cluster.errors import Fatal, UserError
-from cluster.metering.hardware import MOST_THREADS
+from cluster.hardware.identify import MOST_THREADS
 from cluster.progress import FleetView, Snapshot
 from cluster.stopping import REST, Stop, Stopped
 from cluster.storage.object_store import StoreConfig

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from ray.util.metrics import Counter, Gauge
 
-from cluster.metering.usage import EnergyRow
+from cluster.ledger.usage import EnergyRow
 
 _LABELS = ("bucket", "zone", "hw_type", "quality")
 

@@ -19,13 +19,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.actors.metrics import EnergyMetrics
 from cluster.clock import monotonic_ns, monotonic_s, utc_now
 from cluster.errors import ClusterError
-from cluster.metering.hardware import host_name
+from cluster.hardware.identify import host_name
+from cluster.ledger.reader import open_ends
+from cluster.ledger.reading import Device
+from cluster.ledger.usage import NO_WORK, Outcome, Use, Work
+from cluster.ledger.writer import EnergyLog
 from cluster.metering.node import NodeMeter
-from cluster.metering.reading import Device
 from cluster.metering.seat import Seat
-from cluster.metering.usage import NO_WORK, Outcome, Use, Work
-from cluster.storage.energy_log import EnergyLog
-from cluster.storage.energy_reader import open_ends
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
 from cluster.types import MISSING_ENERGY, Energy

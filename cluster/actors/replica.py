@@ -16,9 +16,9 @@ from cluster.actors.options import ReplicaOptions
 from cluster.actors.reasons import plain
 from cluster.clock import monotonic_s
 from cluster.errors import Fatal, Retryable, UserError
-from cluster.execution import PATIENCE_S, Abandoned, Attempt, Lane, ShardRunner
-from cluster.metering.hardware import host_name
+from cluster.hardware.identify import host_name
 from cluster.metering.seat import device_of
+from cluster.pipeline.shard_runner import PATIENCE_S, Abandoned, Attempt, Lane, ShardRunner
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
 from cluster.types import Energy, Precision, Workload

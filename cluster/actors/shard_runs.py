@@ -15,7 +15,7 @@ from cluster.actors.replica import Failure, Heartbeat
 from cluster.actors.seat import Seat, usage_of
 from cluster.clock import monotonic_s
 from cluster.errors import ClusterError
-from cluster.execution import Attempt
+from cluster.pipeline.shard_runner import Attempt
 from cluster.scheduler.commands import RunLease
 from cluster.scheduler.events import Event, ShardFailed, ShardsCommitted
 from cluster.types import CommitRecord

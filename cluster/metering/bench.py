@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 
 from cluster.clock import monotonic_ns
 from cluster.errors import UserError
-from cluster.metering.hardware import cpu_times
+from cluster.hardware.identify import cpu_times
+from cluster.ledger.reading import Source
+from cluster.ledger.usage import Use
+from cluster.ledger.writer import EnergyLog
 from cluster.metering.node import NodeMeter
-from cluster.metering.reading import Source
 from cluster.metering.seat import Seat, gpu_source, host_sources
 from cluster.metering.ticker import Ticker
-from cluster.metering.usage import Use
-from cluster.storage.energy_log import EnergyLog
 from cluster.storage.open import open_store
 from cluster.types import MISSING_ENERGY, Energy, EnergyQuality
 from un0.machine import machine_cpus

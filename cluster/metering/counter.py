@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.metering.reading import Reading, missing
+from cluster.ledger.reading import Reading, missing
 
 MAX_POWER_W = 1_000  # no CPU zone draws more: what implies more is a reset, not a wrap
 SLACK_NS = 1_000_000_000  # a counter's values are older than the moment they are read

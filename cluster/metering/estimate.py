@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cluster.clock import monotonic_ns
-from cluster.metering.hardware import cpu_name, machine_cpu_s
-from cluster.metering.reading import ClockNs, Device, Reading, Refused, missing
+from cluster.hardware.identify import cpu_name, machine_cpu_s
+from cluster.ledger.reading import ClockNs, Device, Reading, Refused, missing
 
 CpuSeconds = Callable[[], tuple[float, float]]
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
+from cluster.ledger.foreign import Watcher
+from cluster.ledger.reading import Device, Reading, Refused, Source, missing
 from cluster.metering.missing import MissingSource
 from cluster.metering.plausibility import PATIENCE_S, Limits, Plausibility
-from cluster.metering.reading import Device, Reading, Refused, Source, missing
-from cluster.metering.strangers import Watcher
 
 logger = logging.getLogger(__name__)
 BusySeconds = Callable[[], float | None]

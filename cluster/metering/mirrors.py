@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.metering.reading import Reading
+from cluster.ledger.reading import Reading
 
 LEAST_S = 0.25
 TICK_S = 0.003  # RAPL counters are updated each millisecond

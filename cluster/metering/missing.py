@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.clock import monotonic_ns
-from cluster.metering.reading import ClockNs, Device, Reading, missing
+from cluster.ledger.reading import ClockNs, Device, Reading, missing
 
 
 class MissingSource:

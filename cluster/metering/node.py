@@ -16,15 +16,15 @@ from datetime import datetime
 
 from cluster.clock import monotonic_ns
 from cluster.energy import sum_energy
-from cluster.metering.hardware import CpuTimes
-from cluster.metering.hardware import cpu_times as machine_cpu_times
-from cluster.metering.ledger import Ledger
-from cluster.metering.reading import ClockNs, Device, Source, missing
+from cluster.hardware.identify import CpuTimes
+from cluster.hardware.identify import cpu_times as machine_cpu_times
+from cluster.ledger.foreign import Strangers, Watcher
+from cluster.ledger.ledger import Ledger
+from cluster.ledger.reading import ClockNs, Device, Source, missing
+from cluster.ledger.usage import EnergyRow, Outcome, Use
+from cluster.ledger.writer import EnergyLog
 from cluster.metering.replay_node import ReplayNode
 from cluster.metering.seat import Seat, Taken, gpu_source, host_sources
-from cluster.metering.strangers import Strangers, Watcher
-from cluster.metering.usage import EnergyRow, Outcome, Use
-from cluster.storage.energy_log import EnergyLog
 from cluster.types import MISSING_ENERGY, Energy
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pynvml
 
-from cluster.metering.reading import Device, Refused, Zone
+from cluster.ledger.reading import Device, Refused, Zone
 
 _NO_SAMPLES = (pynvml.NVML_SUCCESS, pynvml.NVML_ERROR_NOT_FOUND)  # the former raised for none
 

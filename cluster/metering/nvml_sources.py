@@ -9,10 +9,10 @@ from collections.abc import Collection
 import pynvml
 
 from cluster.clock import monotonic_ns
+from cluster.ledger.foreign import strangers_among
+from cluster.ledger.reading import ClockNs, Reading, missing
 from cluster.metering.counter import CounterTrack
 from cluster.metering.nvml import NvmlDevice, nvml_refusals
-from cluster.metering.reading import ClockNs, Reading, missing
-from cluster.metering.strangers import strangers_among
 from cluster.metering.ticker import Ticker
 
 SAMPLE_S = 0.1

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 
-from cluster.metering.reading import Source
+from cluster.ledger.reading import Source
 
 WATCH_S = 1.0
 LOOK_EVERY_S = 0.001

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.metering.reading import Device, Reading
+from cluster.ledger.reading import Device, Reading
 
 SLACK_S = 0.5  # a counter's values are older than the moment they are read
 WITHHOLD_S = 0.25  # the slowest counter known is updated every 0.1 s

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 from cluster.clock import monotonic_ns
+from cluster.hardware.identify import cpu_name
+from cluster.ledger.reading import ClockNs, Device, Reading, Refused
 from cluster.metering.counter import CounterTrack
-from cluster.metering.hardware import cpu_name
-from cluster.metering.reading import ClockNs, Device, Reading, Refused
 from cluster.metering.ticker import Ticker
 
 POWERCAP = Path("/sys/class/powercap")

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import UserError
+from cluster.ledger.reading import ClockNs, Device, HwType, Reading
 from cluster.metering.counter import CounterTrack
-from cluster.metering.reading import ClockNs, Device, HwType, Reading
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cluster.clock import monotonic_ns
-from cluster.metering.hardware import CpuTimes, process_tree
-from cluster.metering.reading import ClockNs, Device, Reading, Refused, missing
+from cluster.hardware.identify import CpuTimes, process_tree
+from cluster.ledger.reading import ClockNs, Device, Reading, Refused, missing
 
 REPLAY_ENV = "UN0_METER_REPLAY"
 Watts = tuple[float, float, float]

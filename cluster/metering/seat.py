@@ -6,7 +6,7 @@ import logging
 import os
 from dataclasses import dataclass
 
-from cluster.metering.reading import Source
+from cluster.ledger.reading import Source
 from cluster.metering.select import choose_gpu, choose_machine
 from cluster.metering.zeus import PREFIX
 

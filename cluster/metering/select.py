@@ -14,17 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from cluster.hardware.identify import cpu_name
+from cluster.ledger.reading import Device, Refused, Source
 from cluster.metering.choice import Choice, MachineMeters, Refusal
 from cluster.metering.estimate import CpuEstimate, GpuEstimate, design_power_mw
 from cluster.metering.guarded import Guarded, prove
-from cluster.metering.hardware import cpu_name
 from cluster.metering.missing import MissingSource
 from cluster.metering.nvml import NvmlDevice, list_gpus
 from cluster.metering.nvml_sources import NvmlCounter, NvmlPower
 from cluster.metering.plausibility import limits_of
 from cluster.metering.rapl import POWERCAP
 from cluster.metering.rapl_choice import Machine, choose_rapl
-from cluster.metering.reading import Device, Refused, Source
 from cluster.metering.replay_node import REPLAY_ENV, ReplayNode
 from cluster.metering.zeus import PREFIX, ZeusSource, open_zeus, open_zeus_gpu, zeus_hardware
 

@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cluster.errors import UserError
+from cluster.optimise.unit_commitment import Bound, lower_bound
+from cluster.scenario.faults import believed
+from cluster.scenario.fleet import FleetSpec
+from cluster.scenario.workload import WorkloadSpec
 from cluster.scheduler.forecast import Forecast
 from cluster.scheduler.profiles import ProfileBook
 from cluster.scheduler.state import SchedulerState
 from cluster.simulation.baselines import BASELINES
 from cluster.simulation.baselines.base import Baseline
 from cluster.simulation.books import Arrival, Scheduler, SimulationResult
-from cluster.simulation.bound import Bound, lower_bound
-from cluster.simulation.faults import believed
-from cluster.simulation.fleet import FleetSpec
 from cluster.simulation.simulator import simulate
-from cluster.simulation.workload import WorkloadSpec
 from un0.suggest import choose
 
 GAP_PARTS = ("dispatch", "idle", "load", "retry", "exploration")

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from cluster.scenario.faults import DAY_S, Faults
+from cluster.scenario.fleet import FleetSpec
 from cluster.scheduler import commands, events
 from cluster.simulation.books import (
     Arrival,
@@ -19,8 +21,6 @@ from cluster.simulation.books import (
     SimulationResult,
     SimulationStuck,
 )
-from cluster.simulation.faults import DAY_S, Faults
-from cluster.simulation.fleet import FleetSpec
 from cluster.simulation.world import World
 
 NO_FAULTS = Faults()

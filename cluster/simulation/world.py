@@ -6,6 +6,8 @@ import random
 from collections.abc import Callable, Mapping
 from itertools import count
 
+from cluster.scenario.faults import FaultKind, Faults
+from cluster.scenario.fleet import FleetSpec
 from cluster.scheduler import events
 from cluster.scheduler.commands import RunLease
 from cluster.scheduler.terms import Usage
@@ -13,8 +15,6 @@ from cluster.simulation.books import InvalidCommand, JobBook
 from cluster.simulation.calendar import Calendar
 from cluster.simulation.device import Device, Running, Truth
 from cluster.simulation.energy import Bucket, Buckets, PowerTimeline
-from cluster.simulation.faults import FaultKind, Faults
-from cluster.simulation.fleet import FleetSpec
 
 Tell = Callable[[events.Event], None]
 

@@ -15,7 +15,7 @@ from PIL import Image
 from simplejpeg import encode_jpeg
 
 from cluster.errors import UserError
-from cluster.storage.png import encode_png
+from cluster.pipeline.png import encode_png
 from cluster.storage.schemas import IMAGE_SCHEMA
 from cluster.types import Energy, ImageEncoding, Shard, Workload
 

@@ -13,7 +13,7 @@ from support.netns import net_fleet, why_not
 from support.rayfleet import Kind, images_by_host
 
 from cluster.clock import utc_now
-from cluster.metering.hardware import hardware_class
+from cluster.hardware.identify import hardware_class
 from cluster.storage.layout import JobLayout
 from cluster.storage.open import open_store
 from cluster.storage.profiles import save_profile

@@ -20,9 +20,9 @@ from support import terminal
 from support.cli import Running, running, un0_json
 
 from cluster.actors.launch import LOCAL
-from cluster.metering.hardware import host_name
+from cluster.hardware.identify import host_name
+from cluster.ledger.reader import open_ends
 from cluster.storage.decisions import read_decisions
-from cluster.storage.energy_reader import open_ends
 from cluster.storage.open import open_store
 
 # One shard that takes many minutes: whatever the grace, it is not waited for

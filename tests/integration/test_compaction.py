@@ -15,14 +15,14 @@ from support.ledgers import row, write_log
 
 from cluster.clock import Anchor
 from cluster.errors import Fatal, Retryable
-from cluster.storage.compaction import compact
-from cluster.storage.energy_log import EnergyLog
-from cluster.storage.energy_reader import closure_error_mj, energy_dataset, energy_files
+from cluster.ledger.compaction import compact
+from cluster.ledger.reader import closure_error_mj, energy_dataset, energy_files
+from cluster.ledger.writer import EnergyLog
 from cluster.storage.faults import FaultRates, FaultyStore
 from cluster.storage.layout import ENERGY, parse_energy_key
 from cluster.storage.object_store import ObjectStore
 from cluster.types import Compaction
-from jobs.report import build_report
+from jobs.report.build import build_report
 
 DAY = START.date()
 LATER = DAY + timedelta(days=30)

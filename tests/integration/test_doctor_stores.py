@@ -14,7 +14,7 @@ from cluster.health import Check
 from cluster.storage.dev_s3 import DevS3
 from cluster.storage.open import open_store
 from jobs import doctor_checks
-from jobs.cli import app
+from jobs.cli.main import app
 from jobs.doctor import Probe
 
 STORE = [Probe("store", doctor_checks.check_store, "fail", limit_s=60.0)]
@@ -23,7 +23,7 @@ STORE = [Probe("store", doctor_checks.check_store, "fail", limit_s=60.0)]
 @pytest.fixture(autouse=True)
 def probes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only those of the store, with time for a busy machine."""
-    monkeypatch.setattr("jobs.cli_doctor.PROBES", STORE)
+    monkeypatch.setattr("jobs.cli.doctor.PROBES", STORE)
 
 
 def doctor(store: str, *args: str) -> tuple[int, dict[str, Check]]:

@@ -15,22 +15,22 @@ from support.energyfactory import ANCHOR, GPU, START, S
 
 from cluster.clock import Anchor
 from cluster.errors import Retryable
-from cluster.metering.ledger import Ledger
-from cluster.metering.merge import condensed
-from cluster.metering.reading import Device, Reading
-from cluster.metering.usage import Use
-from cluster.storage.energy_reader import (
+from cluster.ledger.ledger import Ledger
+from cluster.ledger.merge import condensed
+from cluster.ledger.reader import (
     EnergyFile,
     closure_error_mj,
     energy_dataset,
     energy_files,
     open_ends,
 )
-from cluster.storage.energy_rows import energy_parquet, energy_table, metered_mj
+from cluster.ledger.reading import Device, Reading
+from cluster.ledger.rows import energy_parquet, energy_table, metered_mj
+from cluster.ledger.sql import query
+from cluster.ledger.usage import Use
 from cluster.storage.faults import FaultRates, FaultyStore
 from cluster.storage.layout import ENERGY, EnergyKey, parse_energy_key
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.query import query
 from cluster.storage.schemas import ENERGY_SCHEMA
 
 DAY_S = 24 * 3600

@@ -5,11 +5,11 @@ from __future__ import annotations
 from support import energyfactory as factory
 from support.energyfactory import GPU, S
 
-from cluster.metering.ledger import Ledger
-from cluster.metering.reading import Reading
-from cluster.metering.usage import Use
+from cluster.ledger.ledger import Ledger
+from cluster.ledger.reading import Reading
+from cluster.ledger.sql import connect, query, run
+from cluster.ledger.usage import Use
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.query import connect, query, run
 from cluster.storage.schemas import ENERGY_SCHEMA
 
 

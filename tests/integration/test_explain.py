@@ -17,7 +17,7 @@ from cluster.storage.decisions import DecisionLog
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
 from cluster.types import Energy, model_key
-from jobs.cli import main
+from jobs.cli.main import main
 
 JOB = workload("job", count=24)  # four shards of six
 KEY = model_key(JOB.model_rev, JOB.precision)

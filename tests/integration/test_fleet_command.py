@@ -18,7 +18,7 @@ from cluster.scheduler.profiles import Profile
 from cluster.scheduler.terms import OperatingPoint, Performance, Standing
 from cluster.storage.open import open_store
 from cluster.storage.profiles import save_profile
-from jobs.cli import main
+from jobs.cli.main import main
 
 SEAT = SeatView(
     "r-1",

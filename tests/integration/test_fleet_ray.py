@@ -19,8 +19,8 @@ from support.rayfleet import HUNGRY, THRIFTY, RayFleet, images_by_host, ray_flee
 
 from cluster.actors.launch import fleet_view
 from cluster.clock import utc_now
+from cluster.ledger.reader import closure_error_mj, energy_dataset, energy_files
 from cluster.storage.commit import read_commits
-from cluster.storage.energy_reader import closure_error_mj, energy_dataset, energy_files
 from cluster.storage.epoch import newest
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store

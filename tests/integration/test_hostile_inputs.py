@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.cli import main
+from jobs.cli.main import main
 from un0 import DEFAULT_MODEL, load_model, save_model
 
 GENERATE = ("generate", "--count", "10")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.cli import un0_json
 
-from cluster.metering.hardware import hardware_class
+from cluster.hardware.identify import hardware_class
 from cluster.storage.open import open_store
 from cluster.storage.profiles import load_profiles
 

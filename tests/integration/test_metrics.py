@@ -19,7 +19,7 @@ from support.nvml_stub import Gpu, build_nvml_stub
 from support.stub_node import play
 
 from cluster.actors.node_meter import ReplicaMeter, meter_on
-from cluster.metering.usage import Work
+from cluster.ledger.usage import Work
 from cluster.storage.object_store import StoreConfig
 
 pytestmark = pytest.mark.slow  # a row is final half a minute after the energy was spent

@@ -9,9 +9,9 @@ import pytest
 from support import jobfactory
 
 from cluster.errors import UserError
+from cluster.ledger.sql import connect, query, run
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.query import connect, query, run
 from cluster.storage.schemas import COMMIT_SCHEMA, IMAGE_SCHEMA, JOB_SCHEMA
 from cluster.types import MISSING_ENERGY
 

@@ -17,7 +17,7 @@ from support.ledgers import fleet, row, write_log
 
 from cluster.errors import UserError
 from cluster.storage.open import open_store
-from jobs.cli import app
+from jobs.cli.main import app
 
 RATES = ("--carbon", "DE", "--pue", "1.2", "--price", "0.3", "--currency", "EUR")
 

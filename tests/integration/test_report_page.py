@@ -16,8 +16,8 @@ from support.cli import un0, un0_json
 from support.ledgers import fleet, row, write_log
 
 from cluster.storage.open import open_store
-from jobs.report import build_report
-from jobs.report_html import page
+from jobs.report.build import build_report
+from jobs.report.html import page
 
 RATES = ("--carbon", "FR", "--pue", "1.1", "--price", "0.2", "--currency", "EUR")
 needs_chromium = pytest.mark.skipif(

@@ -10,12 +10,12 @@ import pytest
 from support.ledgers import START, fleet, row, write_log
 
 from cluster.errors import Fatal
-from cluster.storage.energy_reader import EnergyFile
+from cluster.ledger.reader import EnergyFile
 from cluster.storage.layout import EnergyKey
 from cluster.storage.object_store import ObjectStore
 from jobs import report as report_module
-from jobs.report import DIMENSIONS, build_report
-from jobs.report_rows import Period, log_files
+from jobs.report.build import DIMENSIONS, build_report
+from jobs.report.rows import Period, log_files
 
 DAYS = 4
 SECOND_DAY = Period(START + timedelta(days=1), START + timedelta(days=2))

@@ -20,10 +20,10 @@ from support.nvml_stub import Gpu, NvmlStub, build_nvml_stub
 from support.stub_node import play
 
 from cluster.actors.node_meter import ReplicaMeter, RunMeter, meter_on
-from cluster.execution import Attempt, ShardRunner
+from cluster.ledger.reader import closure_error_mj, energy_dataset, energy_files
 from cluster.metering.nvml_sources import NvmlCounter
+from cluster.pipeline.shard_runner import Attempt, ShardRunner
 from cluster.storage.commit import read_commits
-from cluster.storage.energy_reader import closure_error_mj, energy_dataset, energy_files
 from cluster.storage.object_store import ObjectStore, StoreConfig
 from cluster.storage.open import open_store
 from cluster.types import Workload

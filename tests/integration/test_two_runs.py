@@ -15,8 +15,8 @@ import ray
 from support.cli import running, un0_json
 
 from cluster.actors.node_meter import meter_on
+from cluster.ledger.reader import closure_error_mj, energy_dataset, energy_files
 from cluster.storage.commit import read_commits
-from cluster.storage.energy_reader import closure_error_mj, energy_dataset, energy_files
 from cluster.storage.layout import parse_energy_key
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store

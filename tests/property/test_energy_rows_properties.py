@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.energyfactory import ANCHOR, START
 
-from cluster.metering.reading import Device
-from cluster.metering.usage import EnergyRow, Interval, Work
-from cluster.storage.energy_rows import (
+from cluster.ledger.reading import Device
+from cluster.ledger.rows import (
     Origin,
     energy_parquet,
     energy_table,
     footer_of,
     metered_mj,
 )
+from cluster.ledger.usage import EnergyRow, Interval, Work
 from cluster.storage.schemas import ENERGY_SCHEMA
 
 ORIGIN = Origin("cluster", "host", ANCHOR)

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.ledger_world import GPU, LIVES, MS, WORK, World, check_rows, sums
 
+from cluster.ledger.ledger import Ledger
+from cluster.ledger.reading import Device, Reading
+from cluster.ledger.split import largest_remainder
+from cluster.ledger.usage import EnergyRow, Outcome, Use
 from cluster.metering.counter import CounterTrack
-from cluster.metering.ledger import Ledger
-from cluster.metering.reading import Device, Reading
-from cluster.metering.split import largest_remainder
-from cluster.metering.usage import EnergyRow, Outcome, Use
 
 
 @settings(max_examples=200, deadline=None)

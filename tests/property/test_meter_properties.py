@@ -7,9 +7,9 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.ledger.reading import Device, Reading
+from cluster.ledger.timeline import Timeline
 from cluster.metering.counter import CounterTrack
-from cluster.metering.reading import Device, Reading
-from cluster.metering.timeline import Timeline
 
 SECOND_NS = 1_000_000_000
 RANGE = 65_532_610_987  # uJ, of a desktop CPU

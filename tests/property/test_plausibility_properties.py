@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from support.meter_worlds import TestClock
 from support.rapl_world import Counter, RaplWorld
 
+from cluster.ledger.reading import Device, Reading, Refused
 from cluster.metering.counter import CounterTrack
 from cluster.metering.estimate import CpuEstimate
 from cluster.metering.guarded import Guarded
 from cluster.metering.plausibility import SLACK_S, WITHHOLD_S, limits_of
 from cluster.metering.rapl_choice import choose_rapl
-from cluster.metering.reading import Device, Reading, Refused
 
 PACKAGE = Device("package-0", "cpu", "a CPU", "package")
 LIMITS = limits_of(PACKAGE, 200_000, units=8)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from support.ledgers import row, write_log
 
 from cluster.storage.open import open_store
-from jobs.report import Report, build_report
-from jobs.report_sums import BUCKETS
+from jobs.report.build import Report, build_report
+from jobs.report.sums import BUCKETS
 
 ENERGY = st.one_of(st.none(), st.integers(0, 2**40))
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.types import Workload
-from jobs.sharding import ALIGN, MIN_SHARDS, SHARD_BYTES, default_shard_images
+from jobs.resolve import ALIGN, MIN_SHARDS, SHARD_BYTES, default_shard_images
 
 
 def workload(**changes: Any) -> Workload:

@@ -7,11 +7,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.simulated import baseline, fleet, hardware, job
 
+from cluster.optimise.unit_commitment import lower_bound
+from cluster.scenario.fleet import FleetSpec
 from cluster.simulation.baselines import BASELINES
 from cluster.simulation.books import Arrival
-from cluster.simulation.bound import lower_bound
 from cluster.simulation.compare import gap_j
-from cluster.simulation.fleet import FleetSpec
 from cluster.simulation.simulator import simulate
 
 FREE = {"idle_w": 0.0, "load_s": 0.0}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from support.simulated import Recorder, baseline, fleet, hardware, job
 
+from cluster.scenario.faults import Faults, believed
+from cluster.scenario.fleet import load_fleet
 from cluster.scheduler import events
-from cluster.simulation.faults import Faults, believed
-from cluster.simulation.fleet import load_fleet
 from cluster.simulation.simulator import simulate
 
 ONE = fleet(hardware("one"))

@@ -11,9 +11,9 @@ import pytest
 from support.simulated import MODEL, SOURCE, fleet, hardware
 
 from cluster.errors import UserError
-from cluster.simulation.fleet import load_fleet
-from cluster.simulation.traces import Request, TraceSpec, in_windows, read_trace
-from cluster.simulation.workload import SyntheticSpec, WorkloadSpec, load_workload
+from cluster.scenario.fleet import load_fleet
+from cluster.scenario.traces import Request, TraceSpec, in_windows, read_trace
+from cluster.scenario.workload import SyntheticSpec, WorkloadSpec, load_workload
 
 FLEET = {"name": "mine", "hardware": [hardware("one")]}
 

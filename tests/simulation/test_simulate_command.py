@@ -12,8 +12,8 @@ from support.benchmarks import benchmark
 from support.simulated import MODEL, hardware
 
 from cluster.simulation.energy import BUCKETS
-from jobs.cli import main
-from jobs.cli_simulate import power_chart
+from jobs.cli.main import main
+from jobs.cli.simulate import power_chart
 
 
 @pytest.fixture

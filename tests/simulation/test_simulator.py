@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.simulated import MODEL, Recorder, Scripted, baseline, fleet, hardware, job
 
+from cluster.scenario.faults import Faults
 from cluster.scheduler import commands, events
 from cluster.scheduler.commands import Command
 from cluster.scheduler.events import Event
 from cluster.scheduler.terms import OperatingPoint
 from cluster.simulation.baselines import BASELINES
 from cluster.simulation.books import InvalidCommand, SimulationStuck
-from cluster.simulation.faults import Faults
 from cluster.simulation.simulator import simulate
 
 POINT = OperatingPoint(64)

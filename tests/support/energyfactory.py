@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cluster.clock import Anchor
-from cluster.metering.ledger import Ledger
-from cluster.metering.reading import Device, Reading
-from cluster.metering.usage import EnergyRow, Use, Work
-from cluster.storage.energy_log import EnergyLog
+from cluster.ledger.ledger import Ledger
+from cluster.ledger.reading import Device, Reading
+from cluster.ledger.usage import EnergyRow, Use, Work
+from cluster.ledger.writer import EnergyLog
 from cluster.storage.object_store import ObjectStore
 
 S = 1_000_000_000

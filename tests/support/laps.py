@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from cluster.metering.reading import Reading, Source
+from cluster.ledger.reading import Reading, Source
 from cluster.types import MISSING_ENERGY, Energy
 
 

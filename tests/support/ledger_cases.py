@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.metering.ledger import Ledger
-from cluster.metering.reading import Device, Reading
-from cluster.metering.usage import EnergyRow, Use, Work
+from cluster.ledger.ledger import Ledger
+from cluster.ledger.reading import Device, Reading
+from cluster.ledger.usage import EnergyRow, Use, Work
 from cluster.types import Energy
 
 S = 1_000_000_000

@@ -13,10 +13,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from cluster.metering.ledger import Ledger
-from cluster.metering.merge import condensed, merged
-from cluster.metering.reading import Device, Reading
-from cluster.metering.usage import EnergyRow, Interval, Outcome, Use, Work
+from cluster.ledger.ledger import Ledger
+from cluster.ledger.merge import condensed, merged
+from cluster.ledger.reading import Device, Reading
+from cluster.ledger.usage import EnergyRow, Interval, Outcome, Use, Work
 from cluster.types import Energy
 
 MS = 1_000_000

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.storage.energy_rows import MeterTotals, energy_parquet
+from cluster.ledger.rows import MeterTotals, energy_parquet
 from cluster.storage.layout import EnergyKey, JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.schemas import ENERGY_SCHEMA

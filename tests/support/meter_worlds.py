@@ -10,11 +10,11 @@ from typing import Any
 
 from support.nvml_stub import UNKNOWN_ERROR, Gpu, NvmlStub
 
+from cluster.ledger.reading import Device, Source
 from cluster.metering.estimate import CpuEstimate, GpuEstimate
 from cluster.metering.missing import MissingSource
 from cluster.metering.nvml_sources import NvmlCounter, NvmlPower
 from cluster.metering.rapl import RaplSource, find_zones
-from cluster.metering.reading import Device, Source
 from cluster.metering.replay import ReplaySource, load_traces
 from cluster.metering.zeus import ZeusSource
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cluster.scenario.fleet import FleetSpec
 from cluster.scheduler.commands import Command
 from cluster.scheduler.events import Event
 from cluster.scheduler.profiles import ProfileBook
@@ -12,7 +13,6 @@ from cluster.scheduler.terms import JobTerms
 from cluster.simulation.baselines import BASELINES
 from cluster.simulation.baselines.base import Baseline
 from cluster.simulation.books import Arrival
-from cluster.simulation.fleet import FleetSpec
 
 MODEL = "m"
 SOURCE = {"text": "made up", "year": 2026}

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from cluster.calibration import Calibration, Load, Point, Window, calibrate
+from cluster.hardware.identify import hardware_class, replica_threads
 from cluster.metering.bench import Idle
-from cluster.metering.hardware import hardware_class, replica_threads
 from cluster.storage.open import open_store
 from cluster.storage.profiles import load_profiles
 from cluster.types import MISSING_ENERGY, Energy, model_key
-from jobs.cli import main
+from jobs.cli.main import main
 from un0 import DEFAULT_MODEL
 from un0.engine.tuning import CANDIDATES
 

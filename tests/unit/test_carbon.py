@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import UserError
-from jobs.carbon import Span, parse_carbon
-from jobs.carbon_regions import REGIONS
+from jobs.report.carbon import Span, parse_carbon
+from jobs.report.carbon_regions import REGIONS
 
 HOUR_US = 3_600_000_000
 NEW_YEAR_US = 1_767_225_600_000_000  # 2026-01-01T00:00Z

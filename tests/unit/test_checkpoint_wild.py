@@ -21,7 +21,7 @@ from support.checkpoints import (
 from torch import nn
 from typer.testing import CliRunner
 
-from jobs.cli import app
+from jobs.cli.main import app
 from un0 import Un0Model, from_pretrained, load_model
 from un0.errors import ModelFormatError
 from un0.testing import random_model

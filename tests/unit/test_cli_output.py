@@ -12,8 +12,8 @@ from rich.table import Table
 from support import jobfactory
 
 from cluster.storage.open import open_store
-from jobs.cli import main
-from jobs.cli_options import plain_table, show_table
+from jobs.cli.main import main
+from jobs.cli.options import plain_table, show_table
 from un0 import list_models
 
 PRINT = "from jobs.output import with_output; with_output(lambda: print('é\\udcff', 'x' * 100_000))"
@@ -155,8 +155,8 @@ def test_a_working_directory_that_is_gone_is_said(
 
 
 def test_a_day_is_drawn_in_letters_that_the_terminal_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs.cli_simulate import power_chart
+    from jobs.cli.simulate import power_chart
 
     assert "█" in "".join(power_chart([1.0, 2.0], 60.0))
-    monkeypatch.setattr("jobs.cli_simulate.can_show", lambda _: False)
+    monkeypatch.setattr("jobs.cli.simulate.can_show", lambda _: False)
     assert "".join(power_chart([1.0, 2.0], 60.0)).isascii()

@@ -16,9 +16,10 @@ from typer.testing import CliRunner, Result
 
 from cluster.errors import UserError
 from cluster.health import Check
-from cluster.metering.reading import Refused
-from jobs import cli_doctor, doctor_checks
-from jobs.cli import app
+from cluster.ledger.reading import Refused
+from jobs import doctor_checks
+from jobs.cli import doctor as cli_doctor
+from jobs.cli.main import app
 from jobs.doctor import Finding, Probe, Where, examine
 from un0.machine import Memory
 
@@ -107,7 +108,7 @@ def test_a_check_that_hangs_is_left_behind(silent: Any) -> None:
 
 def test_a_check_that_hangs_does_not_keep_the_process() -> None:
     code = (
-        "import threading; from jobs import cli_doctor; from jobs.cli import app\n"
+        "import threading; from jobs.cli import doctor as cli_doctor; from jobs.cli.main import app\n"
         "from jobs.doctor import Probe\n"
         "cli_doctor.PROBES = [Probe('h', lambda _: threading.Event().wait(), limit_s=0.1)]\n"
         "app(['doctor'])"
@@ -129,7 +130,7 @@ def test_this_machine_gets_an_answer_from_every_check() -> None:
 def test_the_checks_import_nothing_slow_to_begin_with() -> None:
     code = (
         "import sys, jobs; there = set(sys.modules)\n"
-        "import jobs.cli_doctor\n"
+        "import jobs.cli.doctor\n"
         "new = {name.split('.')[0] for name in set(sys.modules) - there}\n"
         "print(sorted(new & {'torch', 'ray', 'pyarrow', 'boto3', 'numba', 'pynvml'}))"
     )

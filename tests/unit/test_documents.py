@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from cluster.documents import read_mapping
 from cluster.errors import UserError
+from cluster.scenario.fleet import load_fleet
 from cluster.simulation.compare import scheduler_named
-from cluster.simulation.fleet import load_fleet
 from jobs.spec import JobSpec, load_spec, parse_spec
 from un0.documents import MAX_BYTES
 from un0.errors import InputError

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cluster import execution
 from cluster.errors import Retryable
-from cluster.execution import Abandoned, Meter, ShardRunner
-from cluster.metering.usage import Work
+from cluster.ledger.usage import Work
+from cluster.pipeline import shard_runner
+from cluster.pipeline.shard_runner import Abandoned, Meter, ShardRunner
 from cluster.storage.commit import commit, read_commits
 from cluster.storage.faults import FaultRates, FaultyStore
 from cluster.storage.images import decode_image
@@ -68,7 +68,7 @@ def workload() -> Workload:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "RETRY_S", 0.0)
+    monkeypatch.setattr(shard_runner, "RETRY_S", 0.0)
 
 
 def runner(workload: Workload, store: ObjectStore, meter: Meter | None = None) -> ShardRunner:
@@ -139,7 +139,7 @@ def test_an_unreliable_store_costs_retries_not_images(
 def test_a_store_that_stays_away_ends_the_attempt(
     workload: Workload, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(shard_runner, "PATIENCE_S", 0.0)
     body = runner(workload, FaultyStore(store, 0, FaultRates(before=1.0)))
     with pytest.raises(Retryable):
         body.run(workload.shard(0), "a")
@@ -179,7 +179,7 @@ def test_a_shard_is_given_up_unless_it_will_be_done_in_time(
 def test_asked_to_give_up_nobody_waits_for_a_store_that_is_away(
     workload: Workload, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "RETRY_S", 600.0)
+    monkeypatch.setattr(shard_runner, "RETRY_S", 600.0)
     body = runner(workload, FaultyStore(store, 0, FaultRates(before=1.0)))
     with ThreadPoolExecutor(1) as pool:
         attempt = pool.submit(body.run, workload.shard(0), "a")

@@ -20,12 +20,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.clock import Anchor
-from cluster.execution import ShardRunner
-from cluster.metering.ledger import Ledger
-from cluster.metering.reading import Device, Reading
-from cluster.metering.usage import EnergyRow, Use, Work
+from cluster.ledger.ledger import Ledger
+from cluster.ledger.reading import Device, Reading
+from cluster.ledger.rows import Origin, energy_parquet, energy_table, metered_mj
+from cluster.ledger.usage import EnergyRow, Use, Work
+from cluster.pipeline.shard_runner import ShardRunner
 from cluster.storage.commit import read_commits
-from cluster.storage.energy_rows import Origin, energy_parquet, energy_table, metered_mj
 from cluster.storage.images import decode_image
 from cluster.storage.open import open_store
 from cluster.types import Energy, ImageEncoding, Workload

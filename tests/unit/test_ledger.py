@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from support.ledger_cases import GPU, WORK, S, measured, read, shown, use
 
-from cluster.metering.ledger import Ledger
-from cluster.metering.merge import merged
+from cluster.ledger.ledger import Ledger
+from cluster.ledger.merge import merged
 from cluster.types import MISSING_ENERGY
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from support.ledger_cases import GPU, S, measured, read, shown, use
 
-from cluster.metering.ledger import Ledger
-from cluster.metering.reading import Reading
+from cluster.ledger.ledger import Ledger
+from cluster.ledger.reading import Reading
 from cluster.types import MISSING_ENERGY
 
 

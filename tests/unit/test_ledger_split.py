@@ -8,8 +8,8 @@ from fractions import Fraction
 import pytest
 from support.ledger_cases import GPU, S, measured, read, shown, use
 
-from cluster.metering.ledger import Ledger
-from cluster.metering.reading import Device, Reading
+from cluster.ledger.ledger import Ledger
+from cluster.ledger.reading import Device, Reading
 from cluster.types import Energy
 
 

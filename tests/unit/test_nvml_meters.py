@@ -25,11 +25,11 @@ from support.nvml_stub import (
 )
 
 from cluster.energy import sum_energy
+from cluster.ledger.reading import Refused
 from cluster.metering.check import checks_of
 from cluster.metering.nvml import list_gpus
 from cluster.metering.nvml_sources import NvmlCounter, NvmlPower
 from cluster.metering.period import update_period_s
-from cluster.metering.reading import Refused
 from cluster.metering.select import choose_gpu, choose_machine
 
 H100, L4 = "NVIDIA H100 80GB HBM3", "NVIDIA L4"

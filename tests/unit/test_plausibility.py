@@ -9,12 +9,12 @@ from itertools import groupby
 import pytest
 from support.meter_worlds import TestClock
 
+from cluster.ledger.ledger import Ledger
+from cluster.ledger.reading import Device, Reading, Refused
 from cluster.metering.counter import CounterTrack
 from cluster.metering.estimate import GPU_METHOD, GpuEstimate
 from cluster.metering.guarded import Guarded, prove
-from cluster.metering.ledger import Ledger
 from cluster.metering.plausibility import limits_of
-from cluster.metering.reading import Device, Reading, Refused
 
 GPU = Device("GPU-1", "gpu", "a GPU", "gpu", power_limit_mw=700_000)
 Joules = Callable[[float], float]

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
-from cluster.storage.png import encode_png
+from cluster.pipeline.png import encode_png
 
 BATCHES = hnp.arrays(
     np.uint8, st.tuples(st.integers(0, 3), st.integers(1, 9), st.integers(1, 9), st.just(3))

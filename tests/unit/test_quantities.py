@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.render import duration, joules
+from jobs.format import duration, joules
 from un0.quantities import (
     parse_count,
     parse_deadline,

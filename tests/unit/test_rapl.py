@@ -14,8 +14,8 @@ from support.laps import Laps, between
 from support.meter_worlds import TestClock, powercap
 from support.rapl_world import RaplWorld, steady
 
+from cluster.ledger.reading import Refused
 from cluster.metering.rapl import RaplSource, RaplZone, find_zones
-from cluster.metering.reading import Refused
 from cluster.metering.select import choose_cpu
 
 RANGE_UJ = 262_143_328_850

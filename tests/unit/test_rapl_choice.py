@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from support.rapl_world import Counter, RaplWorld, steady
 
+from cluster.ledger.reading import Refused
 from cluster.metering.choice import Choice, Refusal
 from cluster.metering.rapl_choice import choose_rapl
-from cluster.metering.reading import Refused
 
 Chosen = tuple[RaplWorld, dict[str, Choice], list[Refusal]]
 Choose = Callable[..., Chosen]

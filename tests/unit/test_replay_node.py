@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from support.meter_worlds import TestClock
 
-from cluster.metering.hardware import process_tree
+from cluster.hardware.identify import process_tree
+from cluster.ledger.reader import energy_dataset
+from cluster.ledger.reading import Refused
+from cluster.ledger.usage import Use, Work
+from cluster.ledger.writer import EnergyLog
 from cluster.metering.node import NodeMeter
-from cluster.metering.reading import Refused
 from cluster.metering.replay_node import REPLAY_ENV, ReplayNode
 from cluster.metering.seat import Seat, host_sources
 from cluster.metering.select import choose_cpu
-from cluster.metering.usage import Use, Work
-from cluster.storage.energy_log import EnergyLog
-from cluster.storage.energy_reader import energy_dataset
 from cluster.storage.open import open_store
 
 POWER = '{"hw_name": "edge box", "idle_w": [1, 2, 3], "busy_w": [2, 4, 8]}'

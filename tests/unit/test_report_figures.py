@@ -13,10 +13,10 @@ from support.ledgers import EPYC, H100, START, row, write_log, write_spec
 from cluster.errors import UserError
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
-from jobs.carbon import constant, parse_carbon
-from jobs.report import NO_JOB_FILE, UNLABELLED, Report, build_report
-from jobs.report_figures import Rates
-from jobs.report_rows import Period
+from jobs.report.build import NO_JOB_FILE, UNLABELLED, Report, build_report
+from jobs.report.carbon import constant, parse_carbon
+from jobs.report.figures import Rates
+from jobs.report.rows import Period
 
 # A minute each of one H100: 12 J in all, for 4 images
 NODE_1 = [

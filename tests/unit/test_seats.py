@@ -10,7 +10,7 @@ from cluster.actors.options import FleetOptions, ReplicaOptions
 from cluster.actors.room import REPLICA_BYTES, RUN_BYTES, check_memory, room_for
 from cluster.actors.seats import NodeFacts, Place, places_on
 from cluster.errors import UserError
-from cluster.metering.hardware import hardware_class
+from cluster.hardware.identify import hardware_class
 from cluster.scheduler.priors import prior_profile
 from cluster.storage.object_store import StoreConfig
 from un0.machine import Cpus, Memory

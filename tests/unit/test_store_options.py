@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from cluster.errors import UserError
 from cluster.types import JobRecord
-from jobs.cli import app
-from jobs.cli_run import resume_command
+from jobs.cli.main import app
+from jobs.cli.run import resume_command
 
 WRITING = [["generate", "--count", "1"], ["resume", "j"], ["compact"], ["calibrate"]]
 

@@ -1,0 +1,161 @@
+"""``un0 calibrate``: what this machine does with a model by batch and precision, in joules too."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
+
+from cluster.clock import utc_now
+from cluster.errors import UserError
+from cluster.storage.open import open_store
+from cluster.storage.profiles import save_profile
+from cluster.types import Precision
+from jobs.cli.options import EndpointUrl, Json, Sse, SseKmsKey, plain_table, show_json, show_table
+from jobs.format import bounded, duration, energy_per_image
+from jobs.listening import EXIT_INTERRUPTED
+from un0.catalog import DEFAULT_MODEL
+from un0.suggest import choose
+
+if TYPE_CHECKING:
+    from cluster.calibration import Calibration, Point
+
+_WHY = (
+    "* the batch that every machine of this kind uses: an image's bytes belong to it. The profile\n"
+    "  holds this one; the others show what they would do (docs/adr/0002-tiles.md)."
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this module's commands."""
+    app.command("calibrate")(calibrate_command)
+
+
+def calibrate_command(
+    model: Annotated[
+        str, typer.Argument(help="Name from `un0 models`, or a file.")
+    ] = DEFAULT_MODEL,
+    precision: Annotated[
+        str, typer.Option(help="Comma-separated: fp32, bf16, fp16.")
+    ] = "fp32,bf16",
+    seconds: Annotated[float, typer.Option(help="Of each window of work, from 2.")] = 2.0,
+    store: Annotated[
+        str | None, typer.Option(help="Save what is measured there, for the fleet.")
+    ] = None,
+    endpoint_url: EndpointUrl = None,
+    sse: Sse = None,
+    sse_kms_key: SseKmsKey = None,
+    as_json: Json = False,
+) -> None:
+    """Measure this machine: images/s and joules by batch and precision, loading, idling."""
+    precisions = _precisions(precision)
+    opened = (
+        open_store(store, endpoint_url=endpoint_url, sse=sse, sse_kms_key=sse_kms_key)
+        if store
+        else None
+    )
+    from cluster.calibration import calibrate  # PyTorch takes a second to import
+
+    with Progress(console=Console(stderr=True), transient=True, disable=as_json) as progress:
+        task = progress.add_task("loading", total=None)
+        try:
+            found = calibrate(
+                model,
+                precisions=precisions,
+                seconds=seconds,
+                on_step=lambda done, total, what: progress.update(
+                    task, completed=done, total=total, description=what
+                ),
+            )
+        except KeyboardInterrupt:
+            print("interrupted; nothing was saved", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    profiles = found.profiles()
+    if opened is not None:
+        for profile in profiles:
+            save_profile(opened, profile, utc_now())
+    if as_json:
+        show_json({**_facts(found), "saved": [asdict(p) for p in profiles] if store else []})
+        return
+    _show(found)
+    if len(profiles) < len(found.loads):
+        print("A precision whose joules are unknown has no profile.", file=sys.stderr)
+    if store and profiles:
+        print(f"Saved in {store}: {', '.join(p.model.rpartition('/')[2] for p in profiles)}.")
+
+
+def _precisions(text: str) -> list[Precision]:
+    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    known = get_args(Precision)
+    for name in names or [text]:
+        if name not in known:
+            raise UserError(f"--precision {name!r} is not known; {choose(name, known)}")
+    return cast(list[Precision], names)
+
+
+def _facts(found: Calibration) -> dict[str, Any]:
+    return {
+        "host_name": socket.gethostname(),
+        "hardware": found.hardware,
+        "provider": found.provider,
+        "model": found.model,
+        "model_rev": found.model_rev,
+        "threads": found.threads,
+        "idle": asdict(found.idle),
+        "loads": [
+            {
+                "precision": load.precision,
+                "duration_s": load.duration_s,
+                "energy": load.energy.model_dump(),
+            }
+            for load in found.loads
+        ],
+        "points": [_point(point, found.share_of_best(point)) for point in found.points],
+    }
+
+
+def _point(point: Point, share: float) -> dict[str, Any]:
+    low_j, high_j = point.bounds_j
+    return {
+        "precision": point.precision,
+        "batch_size": point.batch_size,
+        "used": point.used,
+        "windows": len(point.windows),
+        "images": sum(window.images for window in point.windows),
+        "images_per_s": point.images_per_s,
+        "share_of_best": share,
+        "energy_per_image_j": point.energy_per_image_j,
+        "low_j": low_j,
+        "high_j": high_j,
+        "quality": point.quality,
+    }
+
+
+def _show(found: Calibration) -> None:
+    print(f"{found.model} on {found.hardware}, metered by {found.provider}")
+    for load in found.loads:
+        energy = energy_per_image(load.energy, 1)
+        print(f"  loading in {load.precision}: {duration(load.duration_s)}, {energy}")
+    idle = found.idle
+    if idle.power_w is None:
+        print("  idling, loaded: unknown; others keep this machine busy, or nothing meters it\n")
+    else:
+        print(f"  idling, loaded: {idle.power_w:.3g} W {idle.quality.replace('_', ' ')}\n")
+    table = plain_table("precision", "batch", "images/s", "of the best", "an image", "quality")
+    for point in found.points:
+        table.add_row(
+            point.precision,
+            Text(f"{point.batch_size}{' *' * point.used}"),
+            f"{point.images_per_s:,.0f}",
+            f"{found.share_of_best(point):.0%}",
+            bounded(point.energy_per_image_j, *point.bounds_j),
+            point.quality.replace("_", " "),
+        )
+    show_table(table)
+    print(_WHY)

@@ -1,0 +1,78 @@
+"""What ``generate``, ``resume`` and ``demo`` share: run with a display, and end as the job did."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from cluster.types import JobRecord
+from jobs.cli.live import Follower
+from jobs.cli.options import show_json
+from jobs.format import summary
+from jobs.listening import EXIT_INTERRUPTED, if_cut_short
+from jobs.result import JobResult
+from jobs.service import DEFAULT_STORE
+
+EXIT_FAILED = 1
+ON_REQUEST = ("stopped", "starting", "running")  # the last two: left to a shared cluster
+
+
+def run_and_report(
+    start: Callable[..., JobResult], where: dict[str, Any], as_json: bool
+) -> JobResult:
+    """Call ``start(**where, on_job=, on_snapshot=)`` and tell how it goes.
+
+    where: store, endpoint_url, single_writer, sse, sse_kms_key, replicas and address. Raises
+    typer.Exit, with the way to go on, unless the job is complete.
+    """
+    jobs: list[JobRecord] = []
+
+    def hint() -> str:
+        if not jobs:
+            return "Nothing was written yet: run the command again."
+        return f"What is committed stays. Continue with: {resume_command(jobs[0], where)}"
+
+    follower = Follower(Console(stderr=True, highlight=False), quiet=as_json)
+
+    def on_job(record: JobRecord) -> None:
+        jobs.append(record)
+        if_cut_short(hint())
+        follower.on_job(record)
+
+    try:
+        with redirect_stdout(sys.stderr), follower:  # Ray may print there; our output is one thing
+            result = start(**where, on_job=on_job, on_snapshot=follower.on_snapshot)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        print(hint(), file=sys.stderr)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if result.deadline_missed:
+        print("The deadline was missed.", file=sys.stderr)
+    if result.state != "completed":
+        print(hint(), file=sys.stderr)
+    if as_json:
+        show_json(result.as_dict())
+    else:
+        print(summary(result))
+    if result.state != "completed":
+        raise typer.Exit(EXIT_INTERRUPTED if result.state in ON_REQUEST else EXIT_FAILED)
+    return result
+
+
+def resume_command(record: JobRecord, where: dict[str, Any]) -> str:
+    """The command that goes on with the job, ready to paste."""
+    words = ["un0", "resume", record.workload.job_id]
+    if where["store"] != DEFAULT_STORE:
+        words += ["--store", where["store"]]
+    for name in ("endpoint_url", "sse", "sse_kms_key", "address"):
+        if where.get(name):
+            words += [f"--{name.replace('_', '-')}", where[name]]
+    if where.get("single_writer"):
+        words.append("--single-writer")
+    return shlex.join(words)

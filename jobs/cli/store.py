@@ -1,0 +1,238 @@
+"""Commands of a store alone: jobs, verify, grid, query, compact; and a server to try S3 with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
+
+from cluster.clock import utc_now
+from cluster.errors import UserError
+from cluster.storage.open import open_store
+from cluster.storage.reader import JobSummary, list_jobs
+from jobs.cli.options import (
+    EndpointUrl,
+    JobArgument,
+    Json,
+    Sse,
+    SseKmsKey,
+    Store,
+    plain_table,
+    show_json,
+    show_table,
+    whole,
+)
+from jobs.format import energy_per_image
+from jobs.service import DEFAULT_STORE
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this module's commands."""
+    app.command("jobs")(jobs_command)
+    app.command("verify")(verify_command)
+    app.command("grid")(grid_command)
+    app.command("query")(query_command)
+    app.command("compact")(compact_command)
+    dev = typer.Typer(help="Helpers for trying things out on one machine.", no_args_is_help=True)
+    dev.command("s3")(dev_s3_command)
+    app.add_typer(dev, name="dev")
+
+
+def jobs_command(
+    store: Store = DEFAULT_STORE, endpoint_url: EndpointUrl = None, as_json: Json = False
+) -> None:
+    """List the jobs of a store: state, progress, joules."""
+    jobs = list_jobs(open_store(store, endpoint_url=endpoint_url, probe=False))
+    if as_json:
+        show_json([_job_row(job) for job in jobs])
+        return
+    if not jobs:
+        print(f"no jobs in {store}; `un0 generate --count 1000` makes one")
+        return
+    table = plain_table(
+        "job", "state", "images", "model", "J/image", "owner", "submitted (UTC)",
+        typed=("job", "model"), right=("images",), indent=2,
+    )  # fmt: skip
+    for job in jobs:
+        table.add_row(
+            job.job_id,
+            job.state,
+            f"{job.images:,} / {job.count:,}",
+            Text(job.model),
+            energy_per_image(job.energy, job.images),
+            Text(job.owner),
+            f"{job.submitted_at:%Y-%m-%d %H:%M:%S}",
+        )
+    show_table(table, give_way=("submitted (UTC)", "owner", "J/image", "images", "model", "state"))
+
+
+def _job_row(job: JobSummary) -> dict[str, object]:
+    return {
+        "job_id": job.job_id,
+        "state": job.state,
+        "images": job.images,
+        "count": job.count,
+        "model": job.model,
+        "owner": job.owner,
+        "submitted_at": job.submitted_at.isoformat(),
+        "energy": job.energy.model_dump(),
+    }
+
+
+def verify_command(
+    job_id: JobArgument,
+    store: Store = DEFAULT_STORE,
+    endpoint_url: EndpointUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Check that every image of a job is there once, intact and decodable. Exit 1 if not."""
+    from cluster.storage.verify import verify
+
+    opened = open_store(store, endpoint_url=endpoint_url, probe=False)
+    with Progress(console=Console(stderr=True), transient=True, disable=as_json) as progress:
+        task = progress.add_task("verifying", total=None)
+        report = verify(
+            opened,
+            job_id,
+            on_shard=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    if as_json:
+        show_json(
+            {
+                "ok": report.ok,
+                "job_id": report.job_id,
+                "images": report.images,
+                "problems": list(report.problems),
+                "pixel_sha256": report.pixel_sha256,
+                "energy": report.energy.model_dump(),
+            }
+        )
+    else:
+        verdict = "ok" if report.ok else f"{len(report.problems)} problems"
+        print(f"{report.job_id}: {verdict}, {report.images:,} images are right")
+        if report.pixel_sha256:
+            print(f"  pixels    sha256 {report.pixel_sha256}")
+        for problem in report.problems:
+            print(f"  problem   {problem}")
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def grid_command(
+    job_id: JobArgument,
+    out: Annotated[Path, typer.Option(help="PNG file to write.")],
+    per_class: Annotated[
+        int, typer.Option(parser=whole(1, 100), metavar="N", help="Images a row, 1 to 100.")
+    ] = 10,
+    store: Store = DEFAULT_STORE,
+    endpoint_url: EndpointUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Write a contact sheet: one row per class."""
+    from cluster.storage.grid import grid
+
+    sheet = grid(
+        open_store(store, endpoint_url=endpoint_url, probe=False), job_id, per_class=per_class
+    )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(out, format="PNG")
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+    if as_json:
+        show_json(
+            {"job_id": job_id, "path": str(out), "width": sheet.width, "height": sheet.height}
+        )
+    else:
+        print(out)
+
+
+def query_command(
+    sql: Annotated[str, typer.Argument(help="DuckDB SQL over images, commits, jobs.")],
+    store: Store = DEFAULT_STORE,
+    endpoint_url: EndpointUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a store in SQL, for example: select label, count(*) from images group by all."""
+    from cluster.ledger.sql import query
+
+    rows = query(open_store(store, endpoint_url=endpoint_url, probe=False), sql)
+    if as_json:
+        show_json(rows.to_pylist())
+        return
+    table = plain_table(*rows.column_names, typed=("job_id",), indent=2)
+    for row in rows.to_pylist():
+        table.add_row(*(Text(_cell(value)) for value in row.values()))
+    show_table(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bytes):
+        return f"<{len(value):,} bytes>"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_cell(part)}" for name, part in value.items())
+    return str(value)
+
+
+def compact_command(
+    store: Store = DEFAULT_STORE,
+    endpoint_url: EndpointUrl = None,
+    single_writer: Annotated[
+        bool,
+        typer.Option(
+            "--single-writer",
+            help="Accept a server without conditional writes: one compaction at a time.",
+        ),
+    ] = False,
+    sse: Sse = None,
+    sse_kms_key: SseKmsKey = None,
+    as_json: Json = False,
+) -> None:
+    """Merge the small files of the energy log's past days, so that reports stay quick."""
+    from cluster.ledger.compaction import compact
+
+    opened = open_store(
+        store,
+        endpoint_url=endpoint_url,
+        single_writer=single_writer,
+        sse=sse,
+        sse_kms_key=sse_kms_key,
+    )
+    made = []
+    for day, one in compact(opened, utc_now().date()):
+        made.append({
+            "day": day.isoformat(),
+            "key": one.key,
+            "files": len(one.sources),
+            "rows": one.rows,
+            "size_bytes": one.size_bytes,
+        })  # fmt: skip
+        if not as_json:
+            print(f"{day}: {len(one.sources):,} files, {one.rows:,} rows -> {one.key}", flush=True)
+    if as_json:
+        show_json(made)
+    elif not made:
+        print("nothing to compact: days are merged once they are two days old")
+
+
+def dev_s3_command(
+    directory: Annotated[
+        Path, typer.Option("--dir", help="Where its data and credentials stay.")
+    ] = Path("un0-data/s3"),
+    port: Annotated[int | None, typer.Option(help="First of ten ports. Default: any free.")] = None,
+) -> None:
+    """Run a local S3 server (SeaweedFS, loopback only) until Ctrl-C; print what to export."""
+    from cluster.storage.dev_s3 import DevS3
+
+    with DevS3(directory, port=port) as server:
+        print("# In another shell:")
+        for name, value in server.env().items():
+            print(f"export {name}={value}")
+        print(f"un0 generate --count 20000 --store {server.uri}/try", flush=True)
+        server.wait()

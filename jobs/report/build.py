@@ -1,0 +1,244 @@
+"""The energy report: what a store's images took, by whatever one asks for. Reads only the store.
+
+rows (report_rows.py) -> sums by key (report_sums.py) -> figures (report_figures.py) -> Report
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import duckdb
+
+from cluster.clock import utc_now
+from cluster.errors import Fatal, NotFound, UserError
+from cluster.storage.commit import parse_record
+from cluster.storage.layout import JobLayout
+from cluster.storage.object_store import ObjectStore
+from cluster.types import JobRecord
+from jobs.report.figures import Rates, figures
+from jobs.report.panels import Panels, panel_keys, panels_of
+from jobs.report.rows import Period, Rows, log_files, open_rows
+from jobs.report.sums import BUCKETS, Part, Parts, merged, sums_by, total
+from un0.suggest import choose
+
+# What --by can name, and the SQL of it; owners, labels and models are those of the jobs
+_JOB = "job_id"
+DIMENSIONS = {
+    "job": _JOB,
+    "owner": _JOB,
+    "label": _JOB,
+    "node": "host_name",
+    "hardware": "hw_name",
+    "model": _JOB,
+    "day": "make_timestamp(epoch_us(ts_start))::date",
+}
+NO_JOB_FILE = "(not in this store)"
+UNLABELLED = "(no label)"
+_TRIES = 5
+_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``un0 report`` prints.
+
+    totals, rows: see ``figures``; a row has its ``key`` besides, None for what belongs to no job.
+    boundary: what the figures that name none include. closure_error_mj: rows against meters.
+    """
+
+    store: str
+    source: str
+    boundary: str
+    period: Period
+    days: tuple[str | None, str | None]
+    files: int
+    size_bytes: int
+    by: str | None
+    rates: Rates
+    totals: dict[str, Any]
+    closure_error_mj: int | None
+    rows: list[dict[str, Any]]
+    notes: list[str]
+    made_at: datetime
+    panels: Panels | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON has it."""
+        intensity = self.rates.intensity
+        return {
+            "store": self.store,
+            "source": self.source,
+            "boundary": self.boundary,
+            "since": _iso(self.period.since),
+            "until": _iso(self.period.until),
+            "first_day": self.days[0],
+            "last_day": self.days[1],
+            "log_files": self.files,
+            "log_bytes": self.size_bytes,
+            **self.totals,
+            "closure_error_mj": self.closure_error_mj,
+            "pue": self.rates.pue,
+            "carbon_intensity": intensity
+            and {
+                "g_per_kwh": intensity.constant_g_per_kwh,
+                "source": intensity.source,
+                "year": intensity.year,
+            },
+            "embodied_g": self.rates.embodied_g,
+            "price_per_kwh": self.rates.price_per_kwh,
+            "currency": self.rates.currency,
+            "notes": self.notes,
+            "by": self.by,
+            "rows": self.rows,
+        }
+
+
+def build_report(
+    store: ObjectStore,
+    *,
+    period: Period | None = None,
+    by: str | None = None,
+    rates: Rates | None = None,
+    panels: bool = False,
+) -> Report:
+    """The report of a period, by default of all there is.
+
+    by: one of ``DIMENSIONS``. panels: with what the HTML page shows besides. Raises UserError for
+    an unknown ``by``; Fatal if the log cannot be read.
+    """
+    period, rates = period or Period(), rates or Rates()
+    if by is not None and by not in DIMENSIONS:
+        raise UserError(f"--by {by!r} is not known; {choose(by, DIMENSIONS)}")
+    for _ in range(_TRIES):
+        files = log_files(store, period)
+        try:
+            with open_rows(store, period, files) as rows:
+                return _report(store, rows, period, by, rates, panels)
+        except (duckdb.Error, OSError) as error:
+            failed: Exception = error
+            # A node at work replaces its newest file with every flush: then look again
+            if log_files(store, period) == files:
+                break
+    raise Fatal(f"the energy log of {store.config.uri} cannot be read: {failed}") from failed
+
+
+def _report(
+    store: ObjectStore,
+    rows: Rows,
+    period: Period,
+    by: str | None,
+    rates: Rates,
+    panels: bool,
+) -> Report:
+    boundary = "whole_node" if rows.source == "ledger" else "job"
+    keys = {"by": DIMENSIONS[by] if by else "null"}
+    keys |= panel_keys(rows) if panels else {}
+    with ThreadPoolExecutor(1) as pool:  # it waits for files while the sums keep the CPUs busy
+        metered_mj = pool.submit(rows.metered_mj)
+        sums = sums_by(rows, keys, rates.intensity)
+    everything = merged(sums["by"].values())
+    groups = _groups(store, by, sums["by"]) if by else {}
+    return Report(
+        store=store.config.uri,
+        source=rows.source,
+        boundary=boundary,
+        period=period,
+        days=(_iso(rows.first_day), _iso(rows.last_day)),
+        files=len(rows.log),
+        size_bytes=sum(file.size_bytes for file in rows.log),
+        by=by,
+        rates=rates,
+        totals=figures(everything, rates, boundary),
+        closure_error_mj=_closure_error_mj(rows, metered_mj.result(), everything),
+        rows=rows_of(groups, rates, boundary, by_key=by == "day"),
+        notes=list(_notes(rows.source, everything, rates, by)),
+        made_at=utc_now(),
+        panels=panels_of(rows, sums, rates, boundary) if panels else None,
+    )
+
+
+def rows_of(
+    groups: Mapping[str | None, Parts], rates: Rates, boundary: str, *, by_key: bool = False
+) -> list[dict[str, Any]]:
+    """Figures by key: the most energy first, or in order of the keys; without a key last."""
+
+    def order(key: str | None) -> tuple[bool, float, str]:
+        known_mj = 0 if by_key else total(groups[key].values()).known_mj
+        return key is None, -known_mj, key or ""
+
+    return [
+        {"key": key, **figures(groups[key], rates, boundary)} for key in sorted(groups, key=order)
+    ]
+
+
+def _closure_error_mj(rows: Rows, metered_mj: int | None, parts: Parts) -> int | None:
+    """By how much meters and buckets differ. Rows in no known bucket are part of it."""
+    if metered_mj is None:
+        return None
+    reported = total(parts[bucket] for bucket in BUCKETS if bucket in parts)
+    return abs(metered_mj - rows.logged_mj(reported.known_mj))
+
+
+def _groups(
+    store: ObjectStore, by: str, sums: Mapping[str | None, Parts]
+) -> Mapping[str | None, Parts]:
+    """The sums by what was asked for, where that is something of the jobs."""
+    if DIMENSIONS[by] != _JOB or by == "job":
+        return sums
+    records = _records(store, [job_id for job_id in sums if job_id is not None])
+    found: defaultdict[str | None, list[Parts]] = defaultdict(list)
+    for job_id, parts in sums.items():
+        for key in [None] if job_id is None else _keys_of_job(by, records[job_id]):
+            found[key].append(parts)
+    return {key: merged(parts) for key, parts in found.items()}
+
+
+def _keys_of_job(by: str, record: JobRecord | None) -> list[str]:
+    if record is None:
+        return [NO_JOB_FILE]
+    if by == "label":
+        labels = record.spec.get("labels") or {}
+        return [f"{name}={value}" for name, value in sorted(labels.items())] or [UNLABELLED]
+    return [record.owner if by == "owner" else record.workload.model]
+
+
+def _records(store: ObjectStore, job_ids: list[str]) -> dict[str, JobRecord | None]:
+    def read(job_id: str) -> JobRecord | None:
+        key = JobLayout(job_id).spec
+        try:
+            return parse_record(JobRecord, key, store.get(key))
+        except (NotFound, Fatal):
+            return None  # deleted, or damaged: its energy was spent all the same
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return dict(zip(job_ids, pool.map(read, job_ids), strict=True))
+
+
+def _notes(source: str, parts: Mapping[str, Part], rates: Rates, by: str | None) -> Iterator[str]:
+    """What a reader must know so as not to misread the figures."""
+    everything = total(parts.values())
+    if source == "commits":
+        yield "From commits: no idle, overhead or wasted figures. The store has no energy log."
+    if not everything.rows:
+        yield "Nothing was recorded in this period."
+    if everything.missing_rows:
+        yield "Some energy is missing: totals with it are unknown, and more than what is known."
+    if everything.estimated_rows:
+        yield "Estimates have a low and a high bound; the truth is somewhere between."
+    if rates.intensity is not None and everything.uncovered_rows:
+        yield "The carbon file does not cover the whole period: carbon is unknown."
+    if rates.pue is None and (rates.intensity or rates.price_per_kwh is not None):
+        yield "No --pue: carbon and cost are of the metered devices alone, without the facility."
+    if rates.intensity is not None and rates.embodied_g is None:
+        yield "SCI without embodied carbon: give --embodied for the whole of it."
+    if by == "label":
+        yield "A job counts for each of its labels: rows may add up to more than the total."
+
+
+def _iso(moment: Any) -> str | None:
+    return None if moment is None else str(moment.isoformat())

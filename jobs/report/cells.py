@@ -1,0 +1,82 @@
+"""Pieces of the HTML report: figures, cells, tables, sections.
+
+Every figure stands in a ``<data value=… data-figure=…>`` whose value is the report's own, so that
+the page can be checked against ``--format json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from jobs.format import UNKNOWN
+from jobs.report.text import watt_hours
+
+Show = Callable[[Any], str]
+Figures = Mapping[str, Any]
+
+
+def figure(path: str, value: Any, show: Show) -> str:
+    """A figure for people and for programs. Unknown: ``path`` without a value."""
+    known = "" if value is None else f' value="{value!r}"'
+    return f'<data{known} data-figure="{escape(path)}">{escape(show(value))}</data>'
+
+
+def bounded(figures: Figures, name: str, show: Show, at: str = "") -> str:
+    """A figure such as ``energy{}_j``, below it its bounds if an estimate is in it.
+
+    One that is unknown because part of it is missing shows its lower bound.
+    """
+    names = [name.format(bound) for bound in ("", "_low", "_high")]
+    return _bounded([(at + name, figures[name]) for name in names], show)
+
+
+def bucket_energy(figures: Figures, bucket: str, at: str = "") -> str:
+    """The same for one of the buckets."""
+    names = ("buckets", "buckets_low", "buckets_high")
+    return _bounded([(f"{at}{name}.{bucket}", figures[name][bucket]) for name in names], watt_hours)
+
+
+def _bounded(named: Sequence[tuple[str, Any]], show: Show) -> str:
+    value, low, high = (figure(path, value, show) for path, value in named)
+    known = [value is not None for _, value in named]
+    if not known[0] and known[1]:
+        return f"≥&nbsp;{low}"
+    return f'{value}<span class="bounds">{low} to {high}</span>' if all(known) else value
+
+
+def table(
+    name: str, columns: Sequence[tuple[str, str]], rows: Iterable[tuple[str | None, Sequence[str]]]
+) -> str:
+    """A table of (title, CSS classes) and (key, HTML of the cells)."""
+    head = "".join(f"<th{_css(css)}>{title}</th>" for title, css in columns)
+    lines = []
+    for key, cells in rows:
+        inner = "".join(
+            f"<td{_css(css)}>{html}</td>" for (_, css), html in zip(columns, cells, strict=True)
+        )
+        lines.append(f'<tr data-key="{escape(key or "")}">{inner}</tr>')
+    return (
+        f'<table data-table="{name}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def section(title: str, lead: str, content: str) -> str:
+    return f'<section><h2>{title}</h2><p class="lead">{lead}</p>{content}</section>'
+
+
+def tile(name: str, value: str, more: str, css: str = "") -> str:
+    return (
+        f'<div{_css(css)}><p class="name">{name}</p><p class="value">{value}</p>'
+        f'<p class="more">{more}</p></div>'
+    )
+
+
+def count(value: int | None) -> str:
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+def _css(css: str) -> str:
+    return f' class="{css}"' if css else ""
