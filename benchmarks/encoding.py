@@ -1,7 +1,7 @@
 """What encoding costs: ours against the libraries that write PNG, by CPU time and size.
 
 Pictures: of the bundled model, and of natural (1/f) statistics with a little noise, which compress
-badly. One thread; rounds interleaved, medians. Ours are ``cluster.storage.images.encode_images``;
+badly. One thread; rounds interleaved, medians. Ours are ``cluster.pipeline.encode.encode_images``;
 ``parquet`` adds writing the shard (for raw, with zstd). Peers that are not installed are left out:
 ``pip install opencv-python-headless imagecodecs simplejpeg``.
 
@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from cluster.storage.images import encode_images
+from cluster.pipeline.encode import encode_images
 from un0 import DEFAULT_MODEL, Sampler, load_model
 
 Pictures = NDArray[np.uint8]

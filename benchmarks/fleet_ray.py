@@ -43,7 +43,7 @@ from cluster.actors.options import RunOptions
 from cluster.clock import utc_now
 from cluster.ledger.reader import closure_error_mj, energy_dataset, energy_files
 from cluster.ledger.usage import Work
-from cluster.storage.images import encode_images
+from cluster.pipeline.encode import encode_images
 from cluster.storage.object_store import ObjectStore, StoreConfig
 from cluster.storage.open import open_store
 from cluster.storage.profiles import load_profiles

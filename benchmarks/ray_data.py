@@ -25,7 +25,7 @@ import ray
 from cluster.actors.launch import fit
 from cluster.actors.options import RunOptions
 from cluster.clock import monotonic_s
-from cluster.storage.images import encode_images
+from cluster.pipeline.encode import encode_images
 from jobs import JobSpec, generate
 from un0 import DEFAULT_MODEL, Sampler, load_model
 from un0.machine import usable_cpus

@@ -19,11 +19,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cluster.optimise.unit_commitment import lower_bound
+from cluster.scenario.arrivals import Arrival
 from cluster.scenario.fleet import FleetSpec
 from cluster.scheduler.profiles import ProfileBook
 from cluster.scheduler.state import SchedulerState
 from cluster.scheduler.terms import JobTerms
-from cluster.simulation.books import Arrival
 from cluster.simulation.simulator import simulate
 
 SLOT_S, SLOTS, MODEL = 600.0, 6, "m"

@@ -1,22 +1,19 @@
-"""Estimates with bounds, for devices that expose no counter.
-
-CPU: watts per hardware thread, idle and busy, that Cloud Carbon Footprint (CCF, coefficients of
-2023) derives from SPECpower_ssj2008 results. These are wall power of whole servers, memory and
-fans included. Nominal is its average over AWS; low and high are the extremes of its list.
-
-GPU: a share of the power limit. Teads measured servers from idle (12 % of the design power) over
-half load (75 %) to full load (102 %) for its dataset of EC2 instances (2021); CCF applies idle and
-full load to GPUs as well, and so do we, with half load as the nominal value.
-"""
+"""Estimates with bounds, for devices that expose no counter; watts by ``hardware.datasheets``."""
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from cluster.clock import monotonic_ns
+from cluster.hardware.datasheets import (
+    CPU_HIGH,
+    CPU_LOW,
+    CPU_NOMINAL,
+    GPU_HIGH,
+    GPU_LOW,
+    GPU_NOMINAL,
+)
 from cluster.hardware.identify import cpu_name, machine_cpu_s
 from cluster.ledger.reading import ClockNs, Device, Reading, Refused, missing
 
@@ -24,27 +21,6 @@ CpuSeconds = Callable[[], tuple[float, float]]
 
 CPU_METHOD = "cpu time x watts per hardware thread (CCF 2023)"
 GPU_METHOD = "power limit x time x load profile (Teads 2021)"
-GPU_LOW, GPU_NOMINAL, GPU_HIGH = 0.12, 0.75, 1.02
-# Design power in watts by NVIDIA's data sheets, for where no driver tells the limit.
-DESIGN_POWER_W = {
-    r"B200": 1000, r"H200 NVL": 600, r"H200": 700, r"H100.*(PCIe|NVL)": 350, r"H100": 700,
-    r"A100.*PCI": 300, r"A100": 400, r"L40S": 350, r"L4\b": 72, r"A10G?\b": 150,
-    r"V100.*PCI": 250, r"V100": 300, r"T4\b": 70,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class CpuWatts:
-    """Power of one hardware thread."""
-
-    busy: float
-    idle: float
-
-    def energy_mj(self, busy_s: float, idle_s: float) -> int:
-        return int(1e3 * (self.busy * busy_s + self.idle * idle_s))
-
-
-CPU_LOW, CPU_NOMINAL, CPU_HIGH = CpuWatts(1.69, 0.45), CpuWatts(3.5, 0.74), CpuWatts(8.58, 3.04)
 
 
 class CpuEstimate:
@@ -129,11 +105,3 @@ class GpuEstimate:
 
     def close(self) -> None:
         self._closed = True
-
-
-def design_power_mw(gpu_name: str) -> int | None:
-    """The design power of a GPU of that name, if it is in the table."""
-    for pattern, watts in DESIGN_POWER_W.items():
-        if re.search(pattern, gpu_name):
-            return 1000 * watts
-    return None

@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from cluster.hardware.datasheets import design_power_mw
 from cluster.hardware.identify import cpu_name
 from cluster.ledger.reading import Device, Refused, Source
 from cluster.metering.choice import Choice, MachineMeters, Refusal
-from cluster.metering.estimate import CpuEstimate, GpuEstimate, design_power_mw
+from cluster.metering.estimate import CpuEstimate, GpuEstimate
 from cluster.metering.guarded import Guarded, prove
 from cluster.metering.missing import MissingSource
 from cluster.metering.nvml import NvmlDevice, list_gpus

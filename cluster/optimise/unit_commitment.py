@@ -36,9 +36,9 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
 from cluster.errors import Fatal
+from cluster.scenario.arrivals import Arrival
 from cluster.scenario.fleet import FleetSpec
 from cluster.scheduler.profiles import Profile
-from cluster.simulation.books import Arrival
 
 Floats = NDArray[np.float64]
 LATE = 100.0  # times the dearest way to make an image: being late is never the cheaper one

@@ -24,9 +24,10 @@ from cluster.clock import monotonic_s, utc_now
 from cluster.errors import Retryable
 from cluster.hardware.identify import host_name
 from cluster.ledger.usage import Work
+from cluster.pipeline.encode import encode_images
+from cluster.pipeline.parquet import shard_parquet
 from cluster.storage.backoff import Backoff
 from cluster.storage.commit import Outcome, commit
-from cluster.storage.images import encode_images, shard_parquet
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.types import CommitRecord, DataObject, Energy, Shard, Workload

@@ -13,11 +13,11 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat
 
 from cluster.documents import parse, read_mapping
 from cluster.errors import UserError
+from cluster.scenario.arrivals import Arrival
 from cluster.scenario.faults import DAY_S, Faults
 from cluster.scenario.fleet import FleetSpec
 from cluster.scenario.traces import Request, TraceSpec, in_windows, read_trace
 from cluster.scheduler.terms import JobTerms
-from cluster.simulation.books import Arrival
 from cluster.types import Record
 from un0.quantities import parse_count
 from un0.suggest import did_you_mean

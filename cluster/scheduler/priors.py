@@ -1,7 +1,7 @@
 """What is believed of hardware on which nothing was measured: arithmetic from data sheets. Pure.
 
-images/s = utilisation x TFLOP/s / GFLOP per image, and watts as estimates have them
-(cluster/metering/estimate.py). All of it is ``estimated`` with wide bounds: enough to put hardware
+images/s = utilisation x TFLOP/s / GFLOP per image, and watts as estimates have them, both from
+``cluster.hardware.datasheets``. All of it is ``estimated`` with wide bounds: enough to put hardware
 in line and to decide what is worth a probe; the first measured windows replace it.
 """
 
@@ -9,75 +9,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
 
-from cluster.metering.estimate import (
+from cluster.hardware.datasheets import (
+    ANY_GPU,
     CPU_HIGH,
     CPU_LOW,
     CPU_NOMINAL,
     GPU_HIGH,
     GPU_LOW,
     GPU_NOMINAL,
-    design_power_mw,
+    cpu_named,
+    gpu_named,
 )
 from cluster.scheduler.profiles import Profile
 from cluster.scheduler.terms import OperatingPoint, Performance, Standing
 from cluster.types import Precision
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU's peak without sparsity. half: fp16 and bf16 on tensor cores; bf16: False where the
-    hardware has none, and runs it no faster than fp32. Design powers are in the estimates' table.
-    """
-
-    name: str  # a regular expression
-    fp32_tflops: float
-    half_tflops: float
-    memory: Literal["hbm", "gddr"]
-    source: str
-    year: int
-    bf16: bool = True
-
-
-@dataclass(frozen=True)
-class Cpu:
-    """A processor's peak per hardware thread: fp32 operations a cycle of a core by its vector
-    units, times its usual clock, over the threads that share the core."""
-
-    name: str  # a regular expression
-    fp32_gflops: float
-    half_gflops: float
-    source: str
-    year: int
-
-
-GPUS = (
-    Gpu(r"B200", 75, 2250, "hbm", "NVIDIA Blackwell data sheet", 2024),
-    Gpu(r"H200 NVL", 60, 835, "hbm", "NVIDIA H200 data sheet", 2024),
-    Gpu(r"H200", 67, 989, "hbm", "NVIDIA H200 data sheet", 2023),
-    Gpu(r"H100.*NVL", 60, 835, "hbm", "NVIDIA H100 data sheet", 2023),
-    Gpu(r"H100.*PCIe", 51, 756, "hbm", "NVIDIA H100 data sheet", 2022),
-    Gpu(r"H100", 67, 989, "hbm", "NVIDIA H100 data sheet", 2022),
-    Gpu(r"A100.*PCI", 19.5, 312, "hbm", "NVIDIA A100 data sheet", 2021),
-    Gpu(r"A100", 19.5, 312, "hbm", "NVIDIA A100 data sheet", 2021),
-    Gpu(r"L40S", 91.6, 362, "gddr", "NVIDIA L40S data sheet", 2023),
-    Gpu(r"L4\b", 30.3, 121, "gddr", "NVIDIA L4 data sheet", 2023),
-    Gpu(r"A10G", 35, 70, "gddr", "NVIDIA A10G data sheet", 2021),
-    Gpu(r"A10\b", 31.2, 125, "gddr", "NVIDIA A10 data sheet", 2021),
-    Gpu(r"V100.*PCI", 14, 112, "hbm", "NVIDIA V100 data sheet", 2020, bf16=False),
-    Gpu(r"V100", 15.7, 125, "hbm", "NVIDIA V100 data sheet", 2020, bf16=False),
-    Gpu(r"T4\b", 8.1, 65, "gddr", "NVIDIA T4 data sheet", 2019, bf16=False),
-)
-CPUS = (
-    Cpu(r"EPYC 9\w\w5", 96, 192, "AMD Zen 5 optimization guide: 64 a cycle", 2024),
-    Cpu(r"EPYC 9", 48, 96, "AMD Zen 4 optimization guide: 32 a cycle", 2023),
-    Cpu(r"EPYC", 42, 42, "AMD Zen 2 and 3 optimization guides: 32 a cycle", 2020),
-    Cpu(r"Xeon", 70, 70, "Intel optimization manual: 64 a cycle with AVX-512", 2023),
-    Cpu(r"Neoverse|Graviton|aarch64", 50, 50, "Arm optimization guides: 16 to 32 a cycle", 2022),
-)
-ANY_CPU = Cpu("", 40, 40, "a cautious guess: 32 a cycle", 2024)
-ANY_GPU = Gpu("", 10, 20, "hbm", "a cautious guess", 2024)
 
 # (low, nominal, high) shares of the peak that this project's engines get to. On a CPU more than
 # all of it: clocks rise, and a thread may have its core to itself.
@@ -86,7 +32,6 @@ GPU_USE = (0.1, 0.3, 0.7)
 FP8_GAIN = {"fp8": 1.2, "fp8-full": 1.55}  # over halves, of the same H100 at n = 4096
 CPU_USE = (0.15, 0.5, 2.0)
 GUESS_USE = (0.02, 0.3, 3.0)  # of hardware that is in no table
-GUESS_POWER_W = 250.0
 GPU_BUSY = (0.4, GPU_NOMINAL, GPU_HIGH)  # shares of the design power while it generates
 
 # What a CUDA context adds to bare idle: 26 to 50 W on boards with HBM, 66 W on an L40S (Vadari,
@@ -141,7 +86,7 @@ def prior_profile(
 
 
 def _gpu_prior(hardware: str, precision: Precision) -> _Prior:
-    gpu = next((gpu for gpu in GPUS if re.search(gpu.name, hardware)), ANY_GPU)
+    gpu = gpu_named(hardware) or ANY_GPU
     peak = 1e3 * gpu.fp32_tflops
     if precision == "fp32" and gpu.bf16:  # three products of halves (``un0.engine.precisions``)
         peak = max(peak, 1e3 * gpu.half_tflops / 3)
@@ -150,8 +95,7 @@ def _gpu_prior(hardware: str, precision: Precision) -> _Prior:
     elif precision in FP8_GAIN:
         peak = 1e3 * gpu.half_tflops * FP8_GAIN[precision]
     slow, usual, fast = GUESS_USE if gpu is ANY_GPU else GPU_USE
-    design_mw = design_power_mw(hardware)
-    design_w = GUESS_POWER_W if design_mw is None else design_mw / 1e3
+    design_w = gpu.design_power_w
     low, nominal, high = GPU_BUSY
     context_w = CONTEXT_HBM_W if gpu.memory == "hbm" else CONTEXT_GDDR_SHARE * design_w
     idle_w = GPU_LOW * design_w + context_w
@@ -163,7 +107,7 @@ def _gpu_prior(hardware: str, precision: Precision) -> _Prior:
 
 
 def _cpu_prior(name: str, threads: int, precision: Precision) -> _Prior:
-    cpu = next((cpu for cpu in CPUS if re.search(cpu.name, name)), ANY_CPU)
+    cpu = cpu_named(name)
     peak = threads * (cpu.fp32_gflops if precision == "fp32" else cpu.half_gflops)
     slow, usual, fast = CPU_USE
     return _Prior(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cluster.errors import Fatal
+from cluster.scenario.arrivals import Arrival
 from cluster.scheduler.commands import Command, FinishJob, RunLease
 from cluster.scheduler.events import Event
 from cluster.scheduler.ranges import Ranges
@@ -26,14 +27,6 @@ class InvalidCommand(Fatal):
 
 class SimulationStuck(Fatal):
     """Jobs are unfinished, and nothing will ever happen again."""
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """A job, and when it is submitted. Its deadline is on the same clock."""
-
-    at_s: float
-    job: JobTerms
 
 
 @dataclass

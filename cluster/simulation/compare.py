@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cluster.errors import UserError
 from cluster.optimise.unit_commitment import Bound, lower_bound
+from cluster.scenario.arrivals import Arrival
 from cluster.scenario.faults import believed
 from cluster.scenario.fleet import FleetSpec
 from cluster.scenario.workload import WorkloadSpec
@@ -15,7 +16,7 @@ from cluster.scheduler.profiles import ProfileBook
 from cluster.scheduler.state import SchedulerState
 from cluster.simulation.baselines import BASELINES
 from cluster.simulation.baselines.base import Baseline
-from cluster.simulation.books import Arrival, Scheduler, SimulationResult
+from cluster.simulation.books import Scheduler, SimulationResult
 from cluster.simulation.simulator import simulate
 from un0.suggest import choose
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from cluster.scenario.arrivals import Arrival
 from cluster.scenario.faults import DAY_S, Faults
 from cluster.scenario.fleet import FleetSpec
 from cluster.scheduler import commands, events
 from cluster.simulation.books import (
-    Arrival,
     InvalidCommand,
     JobBook,
     Scheduler,

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cluster.energy import sum_energy
-from cluster.storage.images import decode_image, row_columns
+from cluster.storage.image_rows import decode_image, row_columns
 from cluster.storage.layout import JobLayout, holds_images
 from cluster.storage.schemas import IMAGE_SCHEMA
 from cluster.types import CommitRecord, DataObject, Energy, Manifest, Shard, Workload

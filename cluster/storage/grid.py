@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cluster.errors import Fatal, UserError
-from cluster.storage.images import decode_image
+from cluster.storage.image_rows import decode_image
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.reader import JobSummary, read_rows, summarise
 

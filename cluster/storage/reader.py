@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cluster.energy import sum_energy
 from cluster.errors import Fatal, NotFound, UserError
 from cluster.storage.commit import ended_state, parse_record, read_commits
-from cluster.storage.images import decode_image
+from cluster.storage.image_rows import decode_image
 from cluster.storage.layout import JOBS, JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.schemas import IMAGE_SCHEMA

@@ -6,13 +6,16 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from cluster.clock import utc_now
 from cluster.progress import Snapshot
 from cluster.types import JobRecord
-from jobs.format import live_view
+from jobs.format import duration, energy_per_image
 
 
 class Follower:
@@ -55,3 +58,55 @@ class Follower:
         if self._live is not None:
             with suppress(OSError):
                 self._live.stop()
+
+
+def live_view(snapshot: Snapshot, deadline_s: float | None = None) -> RenderableType:
+    """The display of a running job: progress, rate, joules, one row per replica."""
+    made = snapshot.committed_images + snapshot.open_images
+    rate = (snapshot.run_images + snapshot.open_images) / snapshot.run_s if snapshot.run_s else 0.0
+    eta_s = (snapshot.total_images - made) / rate if rate else None
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("job", Text(snapshot.job_id, "bold"), snapshot.state)
+    facts.add_row(
+        "images",
+        f"{snapshot.committed_images:,} of {snapshot.total_images:,} committed",
+        f"{made - snapshot.committed_images:,} more in hand",
+    )
+    facts.add_row(
+        "rate", f"{rate:,.0f} images/s", f"ETA {duration(eta_s) if eta_s is not None else '-'}"
+    )
+    facts.add_row(
+        "energy", energy_per_image(snapshot.energy, snapshot.committed_images), "per image"
+    )
+    if deadline_s is not None:
+        late = eta_s is not None and eta_s > deadline_s
+        facts.add_row(
+            "deadline",
+            f"in {duration(max(deadline_s, 0))}",
+            Text("will be missed", "red") if late else "",
+        )
+    if snapshot.note:
+        facts.add_row("waiting", snapshot.note, "")
+    if snapshot.retries:
+        facts.add_row("retries", f"{snapshot.retries}", "")
+    bar = Table.grid()
+    bar.add_row(ProgressBar(total=snapshot.total_images, completed=made, width=60))
+    return Group(bar, facts, _replica_table(snapshot))
+
+
+def _replica_table(snapshot: Snapshot) -> Table:
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for column in ("replica", "state", "node", "hardware", "meter", "committed", "in hand", ""):
+        table.add_column(column, justify="right" if column in ("committed", "in hand") else "left")
+    for view in snapshot.replicas:
+        table.add_row(
+            view.replica_id,
+            Text(view.state, {"live": "green", "lost": "red"}.get(view.state, "yellow")),
+            Text(view.host_name),
+            Text(view.hardware),
+            Text(view.provider),
+            f"{view.committed_images:,}",
+            f"{view.open_images:,}",
+            Text(view.note[:60]),
+        )
+    return table

@@ -14,12 +14,13 @@ from rich.console import Console
 from cluster.types import JobRecord
 from jobs.cli.live import Follower
 from jobs.cli.options import show_json
-from jobs.format import summary
+from jobs.format import UNKNOWN, bounded, duration, quality_words
 from jobs.listening import EXIT_INTERRUPTED, if_cut_short
 from jobs.result import JobResult
 from jobs.service import DEFAULT_STORE
 
 EXIT_FAILED = 1
+MOST_LACKING = 5  # shards that are named
 ON_REQUEST = ("stopped", "starting", "running")  # the last two: left to a shared cluster
 
 
@@ -76,3 +77,37 @@ def resume_command(record: JobRecord, where: dict[str, Any]) -> str:
     if where.get("single_writer"):
         words.append("--single-writer")
     return shlex.join(words)
+
+
+def summary(result: JobResult) -> str:
+    """The last words of a run, for people."""
+    figures = (result.energy_j, result.energy_low_j, result.energy_high_j)
+    per_image = [None if value is None else value / max(result.images, 1) for value in figures]
+    overhead = (result.overhead_j, result.overhead_low_j, result.overhead_high_j)
+    lines = [f"Job {result.job_id} {result.state}: {result.images:,} images in the store"]
+    if result.images_per_s is not None:
+        share = result.generate_share
+        generating = "" if share is None else f"; generating {share:.1%} of that time"
+        lines.append(
+            f"  rate      {result.images_per_s:,.0f} images/s over {duration(result.seconds)}, "
+            f"after {duration(result.startup_s)} of start-up{generating}"
+        )
+    if result.energy_j is None:
+        lines.append(f"  energy    {UNKNOWN}")
+    else:
+        lines += [
+            f"  energy    {bounded(*per_image)} per image, {bounded(*figures)} in all",
+            f"            {quality_words(result.energy_quality)} by {result.energy_method}",
+        ]
+    if result.overhead_j:  # a run whose replicas were up already has none
+        lines.append(
+            f"  overhead  {bounded(*overhead)} for loading and warm-up, "
+            f"{quality_words(result.overhead_quality)}"
+        )
+    lines.append(f"  store     {result.store}")
+    if result.reason:
+        lines.append(f"  reason    {result.reason}")
+    lines += [f"  lacking   shard {s.shard}: {s.reason}" for s in result.set_aside[:MOST_LACKING]]
+    if len(result.set_aside) > MOST_LACKING:
+        lines.append(f"            and {len(result.set_aside) - MOST_LACKING} more")
+    return "\n".join(lines)

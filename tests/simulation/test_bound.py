@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from support.simulated import baseline, fleet, hardware, job
 
 from cluster.optimise.unit_commitment import lower_bound
+from cluster.scenario.arrivals import Arrival
 from cluster.scenario.fleet import FleetSpec
 from cluster.simulation.baselines import BASELINES
-from cluster.simulation.books import Arrival
 from cluster.simulation.compare import gap_j
 from cluster.simulation.simulator import simulate
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from support.simulated import fleet, hardware, job
 
+from cluster.scenario.arrivals import Arrival
 from cluster.scheduler.forecast import DAY_S, Forecast
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import ProfileBook
 from cluster.scheduler.state import SchedulerState
-from cluster.simulation.books import Arrival, SimulationResult
+from cluster.simulation.books import SimulationResult
 from cluster.simulation.simulator import simulate
 
 

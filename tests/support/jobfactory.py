@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.pipeline.encode import encode_images
+from cluster.pipeline.parquet import shard_parquet
 from cluster.storage.commit import commit, finalise
-from cluster.storage.images import encode_images, shard_parquet
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.types import CommitRecord, DataObject, Energy, JobRecord, Shard, Workload

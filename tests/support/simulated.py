@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cluster.scenario.arrivals import Arrival
 from cluster.scenario.fleet import FleetSpec
 from cluster.scheduler.commands import Command
 from cluster.scheduler.events import Event
@@ -12,7 +13,6 @@ from cluster.scheduler.profiles import ProfileBook
 from cluster.scheduler.terms import JobTerms
 from cluster.simulation.baselines import BASELINES
 from cluster.simulation.baselines.base import Baseline
-from cluster.simulation.books import Arrival
 
 MODEL = "m"
 SOURCE = {"text": "made up", "year": 2026}

@@ -108,7 +108,8 @@ def test_a_check_that_hangs_is_left_behind(silent: Any) -> None:
 
 def test_a_check_that_hangs_does_not_keep_the_process() -> None:
     code = (
-        "import threading; from jobs.cli import doctor as cli_doctor; from jobs.cli.main import app\n"
+        "import threading\nfrom jobs.cli import doctor as cli_doctor\n"
+        "from jobs.cli.main import app\n"
         "from jobs.doctor import Probe\n"
         "cli_doctor.PROBES = [Probe('h', lambda _: threading.Event().wait(), limit_s=0.1)]\n"
         "app(['doctor'])"

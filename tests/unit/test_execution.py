@@ -19,7 +19,7 @@ from cluster.pipeline import shard_runner
 from cluster.pipeline.shard_runner import Abandoned, Meter, ShardRunner
 from cluster.storage.commit import commit, read_commits
 from cluster.storage.faults import FaultRates, FaultyStore
-from cluster.storage.images import decode_image
+from cluster.storage.image_rows import decode_image
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
 from cluster.types import MISSING_ENERGY, Energy, Workload

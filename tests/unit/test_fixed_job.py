@@ -26,7 +26,7 @@ from cluster.ledger.rows import Origin, energy_parquet, energy_table, metered_mj
 from cluster.ledger.usage import EnergyRow, Use, Work
 from cluster.pipeline.shard_runner import ShardRunner
 from cluster.storage.commit import read_commits
-from cluster.storage.images import decode_image
+from cluster.storage.image_rows import decode_image
 from cluster.storage.open import open_store
 from cluster.types import Energy, ImageEncoding, Workload
 from un0 import Sampler, load_model

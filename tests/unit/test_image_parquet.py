@@ -15,7 +15,9 @@ from PIL import Image
 from support import jobfactory
 
 from cluster.errors import UserError
-from cluster.storage.images import decode_image, encode_images, shard_parquet
+from cluster.pipeline.encode import encode_images
+from cluster.pipeline.parquet import shard_parquet
+from cluster.storage.image_rows import decode_image
 from cluster.storage.schemas import IMAGE_SCHEMA
 from cluster.types import MISSING_ENERGY, Energy, ImageEncoding
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.hardware.datasheets import design_power_mw
 from cluster.hardware.identify import hardware_class
-from cluster.metering.estimate import design_power_mw
 from cluster.scheduler.merit import Demand, Offer, make_plan
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.priors import prior_profile

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from cluster.progress import ReplicaView, Snapshot
 from cluster.types import MISSING_ENERGY, Energy
-from jobs.format import bounded, duration, energy_per_image, joules, live_view
+from jobs.cli.live import live_view
+from jobs.format import bounded, duration, energy_per_image, joules
 
 ESTIMATE = Energy(energy_mj=3000, low_mj=1000, high_mj=9000, quality="estimated", method="test")
 MEASURED = Energy(energy_mj=412_000, quality="measured_counter", method="test")

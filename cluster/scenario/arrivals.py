@@ -1,0 +1,15 @@
+"""What a scenario submits, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cluster.scheduler.terms import JobTerms
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A job, and when it is submitted. Its deadline is on the same clock."""
+
+    at_s: float
+    job: JobTerms
