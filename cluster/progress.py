@@ -3,23 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from cluster.scheduler.terms import SetAside
+from cluster.states import JobState, ReplicaState
 from cluster.types import Energy
-
-ReplicaState = Literal["starting", "live", "parked", "lost"]
-RunState = Literal[
-    "starting",
-    "running",
-    "stopping",
-    "completed",
-    "completed_with_errors",
-    "stopped",
-    "cancelled",
-    "paused",
-    "failed",
-]
 
 
 @dataclass(frozen=True)
@@ -27,7 +14,7 @@ class ReplicaView:
     """One replica: where it runs, what it has committed and what it has in hand."""
 
     replica_id: str
-    state: ReplicaState = "starting"
+    state: ReplicaState = ReplicaState.WAKING
     host_name: str = ""
     hardware: str = ""
     provider: str = ""
@@ -49,7 +36,7 @@ class Snapshot:
     """
 
     job_id: str
-    state: RunState
+    state: JobState
     total_images: int
     committed_images: int
     run_images: int
@@ -74,14 +61,14 @@ class Snapshot:
 class SeatView:
     """Room for one replica on a node: what it is doing and why.
 
-    state: parked, waking, awake or parking. since_s: seconds in it, or idle.
+    since_s: seconds in it, or idle.
     """
 
     replica_id: str
     node_id: str
     host_name: str
     hardware: str
-    state: str
+    state: ReplicaState
     model: str
     why: str
     since_s: float

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
+from cluster.states import JobState
+
 EnergyQuality = Literal["measured_counter", "measured_power", "estimated", "missing"]
 Precision = Literal["fp32", "bf16", "fp16", "int8", "fp8", "fp8-full"]
 ImageEncoding = Literal["png", "webp", "jpeg", "raw"]
-JobState = Literal["running", "completed", "completed_with_errors", "cancelled", "failed"]
 
 SCHEMA_VERSION: Literal[1] = 1
 

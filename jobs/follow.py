@@ -10,6 +10,7 @@ from cluster.clock import utc_now
 from cluster.energy import sum_energy
 from cluster.progress import Snapshot
 from cluster.scheduler.terms import JobTerms
+from cluster.states import JobState
 from cluster.stopping import Stopped
 from cluster.storage.commit import read_commits
 from cluster.storage.object_store import ObjectStore
@@ -54,8 +55,8 @@ def run(
         except Stopped:
             last = _not_begun(record, store)
         assert last is not None  # the coordinator's first snapshot comes before its end
-        if last.state == "stopping":
-            last = replace(last, state="stopped", reason="its end was not waited for")
+        if last.state == JobState.STOPPING:
+            last = replace(last, state=JobState.STOPPED, reason="its end was not waited for")
         return result_of(last, store.config.uri, record, utc_now())
 
 
@@ -64,7 +65,7 @@ def _not_begun(record: JobRecord, store: ObjectStore) -> Snapshot:
     commits = read_commits(store, record.workload.job_id).values()
     return Snapshot(
         job_id=record.workload.job_id,
-        state="stopped",
+        state=JobState.STOPPED,
         total_images=record.workload.count,
         committed_images=sum(commit.rows for commit in commits),
         run_images=0,

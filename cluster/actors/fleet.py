@@ -51,6 +51,7 @@ from cluster.scheduler.events import (
 )
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.state import SchedulerState
+from cluster.states import JobState, ReplicaState
 from cluster.stopping import NO_HURRY, Grace, left_s
 from cluster.storage.open import open_store
 from cluster.types import model_key
@@ -101,7 +102,7 @@ class Fleet:
         try:
             done = await asyncio.to_thread(job.open)
         except ClusterError as error:
-            await self._end(job, FinishJob(job_id, "failed", str(error)))
+            await self._end(job, FinishJob(job_id, JobState.FAILED, str(error)))
             return job
         self._knowledge.decisions.begin(job_id)
         workload = plan.workload
@@ -115,14 +116,14 @@ class Fleet:
             terms = replace(terms, deadline_s=monotonic_s() + terms.deadline_s)
         self._put(JobSubmitted(monotonic_s(), replace(terms, model=key), done))
         if job.to_stop is not None:  # asked for before there was a job to stop
-            self.stop(job_id, job.grace, cancel=job.to_stop == "cancelled")
+            self.stop(job_id, job.grace, cancel=job.to_stop == JobState.CANCELLED)
         return job
 
     def stop(self, job_id: str, grace: Grace = NO_HURRY, *, cancel: bool) -> None:
         """End the job soon; a run's own fleet keeps to the grace whatever its replicas are at."""
         job = self._jobs.get(job_id)
         if job is not None:
-            job.stopping("cancelled" if cancel else "stopped", grace)
+            job.stopping(JobState.CANCELLED if cancel else JobState.STOPPED, grace)
         self._put(StopRequested(monotonic_s(), job_id, cancel))
         if job is not None and self._options.own and grace.shards_s < math.inf:
             for meter in self._meters.values():
@@ -292,7 +293,7 @@ class Fleet:
         life, name = seat.life, seat.name
         load, _ = self._knowledge.models[model]
         for job in self._jobs_of(model):
-            job.update(seat.replica_id, state="starting")
+            job.update(seat.replica_id, state=ReplicaState.WAKING)
         pinned = NodeAffinitySchedulingStrategy(seat.place.node_id, soft=False)
         actor = Replica.options(  # type: ignore[attr-defined]
             scheduling_strategy=pinned, **seat.place.options.resources()
@@ -340,7 +341,7 @@ class Fleet:
         for job in self._jobs.values():
             await self._end_job_on(seat, job)
             if seat.replica_id in job.replicas:
-                job.update(seat.replica_id, state="parked")
+                job.update(seat.replica_id, state=ReplicaState.PARKED)
         if seat.meter is not None:
             seat.meter.lose(seat.name)
         seat.vacate()
@@ -387,7 +388,7 @@ class Fleet:
         lost = {lease.job_id for lease, _ in seat.running.values()}
         for job_id, job in self._jobs.items():
             if seat.replica_id in job.replicas:
-                job.update(seat.replica_id, state="lost", note=reason)
+                job.update(seat.replica_id, state=ReplicaState.LOST, note=reason)
                 job.retries += job_id in lost and job.to_stop is None
 
     async def _end(self, job: JobRun, finish: FinishJob) -> None:

@@ -10,9 +10,10 @@ from cluster.actors.options import RunPlan
 from cluster.clock import monotonic_s
 from cluster.energy import ZERO_ENERGY, sum_energy
 from cluster.errors import ClusterError, Fatal, StoreGone
-from cluster.progress import ReplicaView, RunState, Snapshot
+from cluster.progress import ReplicaView, Snapshot
 from cluster.scheduler.commands import FinishJob
-from cluster.scheduler.terms import JobEnd, SetAside
+from cluster.scheduler.terms import SetAside
+from cluster.states import NEXT_JOB_STATES, JobEnd, JobState, ReplicaState
 from cluster.stopping import NO_HURRY, Grace
 from cluster.storage.commit import (
     Outcome,
@@ -28,7 +29,6 @@ from cluster.types import (
     MISSING_ENERGY,
     CommitRecord,
     Energy,
-    JobState,
     Manifest,
     model_key,
 )
@@ -58,7 +58,7 @@ class JobRun:
         self._attempted: set[int] = set()  # shards of which an attempt failed or was lost
         self.retries = 0
         self.note = ""
-        self._status: RunState = "starting"
+        self._state = JobState.STARTING
         self._reason = ""
         self._set_aside: tuple[SetAside, ...] = ()
         self._began_s = monotonic_s()
@@ -92,18 +92,20 @@ class JobRun:
         """A replica takes work; what its start took is this job's overhead."""
         self._overhead = sum_energy([self._overhead, startup])
         self._first_ready_s = self._first_ready_s or monotonic_s()
-        if self._status == "starting":
-            self._status = "running"
-        self.update(replica_id, state="live", **facts)
+        if self._state == JobState.STARTING:
+            self._move(JobState.RUNNING)
+        self.update(replica_id, state=ReplicaState.AWAKE, **facts)
 
     def joined(self, replica_id: str, **facts: str) -> None:
         """A replica that was up already works for the job too."""
-        if self.view(replica_id).state != "live":
+        if self.view(replica_id).state != ReplicaState.AWAKE:
             self.ready(replica_id, ZERO_ENERGY, **facts)
 
     def stopping(self, end: JobEnd, grace: Grace) -> None:
         """The user wants it to end like that, by then."""
-        self._status, self.to_stop, self.grace = "stopping", end, grace
+        self.to_stop, self.grace = end, grace
+        if self._state in (JobState.STARTING, JobState.RUNNING):
+            self._move(JobState.STOPPING)
 
     def closed(self, window_s: float, generate_s: float) -> None:
         """A replica's part in the job: seconds in all, and those generating."""
@@ -128,34 +130,33 @@ class JobRun:
     async def end(self, finish: FinishJob) -> None:
         """Write down how it ended, unless it may go on or others are to say."""
         self.stop_clock()
-        state: JobEnd = finish.state
+        state: JobState = finish.state
         reason = finish.reason
         # A run that never had a replica may fail for reasons of its own, while another goes on.
-        if state in ("completed", "completed_with_errors", "cancelled") or (
-            state == "failed" and self._first_ready_s
-        ):
+        if state.is_terminal and (state != JobState.FAILED or self._first_ready_s):
             try:
                 manifest = await asyncio.to_thread(self._finalise, finish)
             except ClusterError as error:
                 parts = [reason] if str(error) in reason else [reason, str(error)]
-                state, reason = "failed", "; ".join(filter(None, parts))
+                state, reason = JobState.FAILED, "; ".join(filter(None, parts))
                 await asyncio.to_thread(self._recount)
             else:  # attempts that lost to another run's, say, were not counted here
                 self._committed_images, self._energy = manifest.images, manifest.energy
         else:
             await asyncio.to_thread(self._recount)
-        self._status, self._reason, self._set_aside = state, reason, finish.set_aside
+        self._move(state)
+        self._reason, self._set_aside = reason, finish.set_aside
         self.over.set()
 
     def _finalise(self, finish: FinishJob) -> Manifest:
         """Write how the job ended. That it is complete overrules another run's failure."""
-        job_id, state = self.workload.job_id, _JOB_STATES[finish.state]
+        job_id, state = self.workload.job_id, finish.state
         aside = tuple(
             SetAsideRecord(shard=s.shard, attempts=s.attempts, reason=s.reason)
             for s in finish.set_aside
         )
         while True:
-            newest_run = newest(self._store, job_id) if state == "failed" else self.epoch
+            newest_run = newest(self._store, job_id) if state == JobState.FAILED else self.epoch
             if newest_run < self.epoch:
                 raise Fatal(f"the records of job {job_id} are gone from {self._store.config.uri}")
             if newest_run > self.epoch:
@@ -168,7 +169,7 @@ class JobRun:
                 overhead=self._overhead,
                 set_aside=aside,
             )
-            if state != "completed" or manifest.state == "completed":
+            if state != JobState.COMPLETED or manifest.state == JobState.COMPLETED:
                 return manifest
             reopen(self._store, job_id)
 
@@ -187,6 +188,11 @@ class JobRun:
         self._committed_images = sum(record.rows for record in commits.values())
         self._energy = sum_energy(record.energy for record in commits.values())
 
+    def _move(self, state: JobState) -> None:
+        if state not in NEXT_JOB_STATES[self._state]:
+            raise Fatal(f"job {self.workload.job_id} cannot go from {self._state} to {state}")
+        self._state = state
+
     def _count(self, record: CommitRecord) -> None:
         self._committed_images += record.rows
         self._committed_shards += 1
@@ -201,7 +207,7 @@ class JobRun:
             open_images[replica_id] = open_images.get(replica_id, 0) + images
         return Snapshot(
             job_id=self.workload.job_id,
-            state=self._status,
+            state=self._state,
             total_images=self.workload.count,
             committed_images=self._committed_images,
             run_images=self._run_images,
@@ -220,14 +226,6 @@ class JobRun:
             note=self.note,
             set_aside=self._set_aside,
         )
-
-
-_JOB_STATES: dict[JobEnd, JobState] = {
-    "completed": "completed",
-    "completed_with_errors": "completed_with_errors",
-    "cancelled": "cancelled",
-    "failed": "failed",
-}
 
 
 def _ranges(shards: list[int]) -> tuple[tuple[int, int], ...]:

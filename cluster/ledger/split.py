@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from cluster.ledger.usage import Bucket, Interval, Use
+from cluster.ledger.usage import Interval, Use
+from cluster.states import EnergyBucket
 
-Key = tuple[Bucket, str | None]
+Key = tuple[EnergyBucket, str | None]
 """Who is charged: a bucket, and the attempt if it is one's."""
 
 IDLE: Key = ("idle", None)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cluster.ledger.reading import Device
+from cluster.states import EnergyBucket
 from cluster.types import EnergyQuality, Precision
 
-Bucket = Literal["job", "overhead", "wasted", "idle", "foreign", "gap"]
 Outcome = Literal["won", "lost"]
 
 
@@ -137,7 +137,7 @@ class EnergyRow:
     """
 
     interval: Interval
-    bucket: Bucket
+    bucket: EnergyBucket
     energy_mj: int | None
     active_mj: int | None = None
     low_mj: int | None = None

@@ -49,16 +49,16 @@ class Bound:
     """The least energy that is possible, in its parts. late_images: those that no schedule has in
     time. exact: for whole devices, not parts of them."""
 
-    dispatch_j: float
+    job_j: float
     idle_j: float
-    load_j: float
+    overhead_j: float
     late_images: float
     images: int
     exact: bool
 
     @property
     def energy_j(self) -> float:
-        return self.dispatch_j + self.idle_j + self.load_j
+        return self.job_j + self.idle_j + self.overhead_j
 
 
 def lower_bound(
@@ -77,9 +77,9 @@ def lower_bound(
     parts = _Problem(program, fleet, arrivals, slot_s)
     x = program.solve(exact, time_limit_s)
     return Bound(
-        program.cost_of("dispatch", x),
+        program.cost_of("job", x),
         program.cost_of("idle", x),
-        program.cost_of("load", x),
+        program.cost_of("overhead", x),
         sum(float(x[column]) * unit for column, unit in parts.late),
         sum(arrival.job.images for arrival in arrivals),
         exact,
@@ -178,7 +178,7 @@ class _Problem:
         columns = []
         for t, (start_s, end_s) in enumerate(pairwise(self._edges_s)):
             awake = add.column("state", upper=devices)
-            woken = add.column("load", standing.load_j, whole=True)
+            woken = add.column("overhead", standing.load_j, whole=True)
             parked = add.column("state", whole=True)
             at_end = add.column("state", upper=devices, whole=True)
             add.equal([(at_end, 1.0), (at_start, -1.0), (woken, -1.0), (parked, 1.0)])
@@ -195,7 +195,7 @@ class _Problem:
             idle = add.column("idle", standing.idle_w)
             busy = [(loading, 1.0), (idle, 1.0), (awake, start_s - end_s)]
             for performance in profile.curve:
-                made = add.column("dispatch", performance.energy_per_image_j * unit)
+                made = add.column("job", performance.energy_per_image_j * unit)
                 self._made[profile.model, t].append(made)
                 busy.append((made, unit / performance.images_per_s))
             add.equal(busy)

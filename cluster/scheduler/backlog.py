@@ -8,6 +8,7 @@ from itertools import islice
 
 from cluster.scheduler.ranges import Ranges
 from cluster.scheduler.terms import JobTerms, OperatingPoint, SetAside
+from cluster.states import JobEnd
 
 SUSPECTS_LOOKED_AT = 32  # for one to run, so that many of them cost little
 
@@ -67,7 +68,7 @@ class Job:
     reserved_j: float = 0.0  # by its leases
     done_images: int = 0
     waiting_images: int = 0
-    stopping: str = ""  # the state to end with
+    stopping: JobEnd | None = None  # how the user wants it to end
     alone_s: float | None = None  # since when there has been no replica that can run it
     told: str = ""  # the last reason for standing still that the user was told
 

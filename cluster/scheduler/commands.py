@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.scheduler.terms import JobEnd, OperatingPoint, SetAside
+from cluster.scheduler.terms import OperatingPoint, SetAside
+from cluster.states import JobEnd
 
 
 @dataclass(frozen=True)

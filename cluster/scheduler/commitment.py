@@ -22,6 +22,7 @@ from cluster.scheduler.merit import make_plan
 from cluster.scheduler.need import Standby, by_urgency, demands, hold_until_s
 from cluster.scheduler.steps import Demand, Offer, power_mw
 from cluster.scheduler.terms import Performance
+from cluster.states import ReplicaState
 
 REPLAN_AT_LEAST_S = 0.05  # however much happens
 
@@ -100,11 +101,10 @@ def wake(core: Core, replica: Replica, model: str, performance: Performance) -> 
     if core.cap_mw is not None and core.fleet.power_mw + draw_mw > core.cap_mw:
         return False
     core.learn_gap(replica)
-    core.fleet.lift(replica)
-    replica.state, replica.model, replica.point = "waking", model, performance.point
-    replica.power_mw, replica.since_s = draw_mw, core.now_s
-    replica.why = "the plan wants it"
-    core.fleet.place(replica)
+    with core.fleet.changing(replica):
+        replica.state, replica.model, replica.point = ReplicaState.WAKING, model, performance.point
+        replica.power_mw, replica.since_s = draw_mw, core.now_s
+        replica.why = "the plan wants it"
     core.note("wake", replica.why, replica)
     core.out.append(WakeReplica(replica.replica_id, model, performance.point))
     return True
@@ -112,9 +112,8 @@ def wake(core: Core, replica: Replica, model: str, performance: Performance) -> 
 
 def park(core: Core, replica: Replica, why: str) -> None:
     """Have an idle replica let go of its model. It counts as drawing power until it has."""
-    core.fleet.lift(replica)
-    replica.state, replica.why = "parking", why
-    core.fleet.place(replica)
+    with core.fleet.changing(replica):
+        replica.state, replica.why = ReplicaState.PARKING, why
     core.note("park", why, replica)
     core.out.append(ParkReplica(replica.replica_id))
 
@@ -154,9 +153,8 @@ def _make_room(core: Core) -> None:
             profile = core.book.profile(hardware, model)
             slowest_mw = [power_mw(p) for p in profile.curve] if profile else []
             for replica in core.fleet.with_leases(hardware, model, 0, grant.nodes):
-                core.fleet.lift(replica)
-                replica.power_mw = min(replica.power_mw, *slowest_mw)
-                core.fleet.place(replica)
+                with core.fleet.changing(replica):
+                    replica.power_mw = min(replica.power_mw, *slowest_mw)
 
 
 def _probe(core: Core, needs: list[Demand]) -> None:

@@ -136,14 +136,13 @@ class Core:
         replica = self.fleet.replicas.get(lease.replica_id)
         if replica is None or lease not in replica.leases:
             return
-        self.fleet.lift(replica)
-        was_first = replica.leases[0] is lease
-        replica.leases.remove(lease)
-        if replica.leases:
-            replica.power_mw = max(held.power_mw for held in replica.leases)
-        else:
-            replica.since_s = self.now_s
-        self.fleet.place(replica)
+        with self.fleet.changing(replica):
+            was_first = replica.leases[0] is lease
+            replica.leases.remove(lease)
+            if replica.leases:
+                replica.power_mw = max(held.power_mw for held in replica.leases)
+            else:
+                replica.since_s = self.now_s
         if was_first and replica.leases:
             self.begin(replica.leases[0])
         elif not replica.leases:

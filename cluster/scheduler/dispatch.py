@@ -12,6 +12,7 @@ from cluster.scheduler.fleet import Replica
 from cluster.scheduler.ranges import Ranges
 from cluster.scheduler.steps import power_mw
 from cluster.scheduler.terms import Objective, OperatingPoint, Performance
+from cluster.states import ReplicaState
 
 
 def feed(core: Core, replica: Replica) -> bool:
@@ -38,7 +39,7 @@ def feed_all(core: Core) -> None:
 def _takes_work(core: Core, replica: Replica) -> bool:
     over = core.cap_mw is not None and core.fleet.power_mw > core.cap_mw
     return (
-        replica.state == "awake"
+        replica.state == ReplicaState.AWAKE
         and not replica.draining
         and not over
         and len(replica.leases) < core.policy.leases
@@ -177,11 +178,10 @@ def lease_out(
     )
     if not replica.leases:
         core.learn_gap(replica)
-    core.fleet.lift(replica)
-    replica.leases.append(lease)
-    replica.power_mw = max(held.power_mw for held in replica.leases)
-    replica.point = performance.point
-    core.fleet.place(replica)
+    with core.fleet.changing(replica):
+        replica.leases.append(lease)
+        replica.power_mw = max(held.power_mw for held in replica.leases)
+        replica.point = performance.point
     job.leases[lease.lease_id] = lease
     job.reserved_j += lease.predicted_j
     owner = job.terms.owner

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cluster.scheduler.backlog import Job
 from cluster.scheduler.core import Core
 from cluster.scheduler.dispatch import broke
-from cluster.scheduler.terms import JobEnd
+from cluster.states import JobEnd, JobState
 
 BUDGET_SPENT = "its energy budget has no room for another shard"
 
@@ -15,16 +15,16 @@ def ending(core: Core, job: Job) -> tuple[JobEnd, str] | None:
     policy, aside = core.policy, job.set_aside
     if not job.shards_left:
         if not job.done_images:
-            return "failed", f"no shard could be made; {_last(job)}"
-        return ("completed_with_errors" if aside else "completed"), _last(job)
+            return JobState.FAILED, f"no shard could be made; {_last(job)}"
+        end: JobEnd = JobState.COMPLETED_WITH_ERRORS if aside else JobState.COMPLETED
+        return end, _last(job)
     if job.stopping:
-        state: JobEnd = "cancelled" if job.stopping == "cancelled" else "stopped"
-        return None if job.leases else (state, f"{state} on request")
+        return None if job.leases else (job.stopping, f"{job.stopping} on request")
     if len(aside) > max(policy.max_set_aside, policy.set_aside_share * job.terms.shards):
-        return "failed", f"{len(aside)} shards were set aside; {_last(job)}"
+        return JobState.FAILED, f"{len(aside)} shards were set aside; {_last(job)}"
     if broke(core, job):
         budget_j = job.terms.energy_budget_j
-        return "paused", f"{BUDGET_SPENT}: {job.spent_j:.1f} J of {budget_j:.1f} J are spent"
+        return JobState.PAUSED, f"{BUDGET_SPENT}: {job.spent_j:.1f} J of {budget_j:.1f} J are spent"
     if not job.leases and not core.can_run(job.terms.model):
         return _without_replicas(core, job)
     return None
@@ -43,7 +43,7 @@ def _without_replicas(core: Core, job: Job) -> tuple[JobEnd, str] | None:
     if not barred and not deserted:
         return None
     why = barred[-1] if barred else core.last_loss.get(model, "none has joined")
-    return "failed", f"no replica is left; the last loss: {why}"
+    return JobState.FAILED, f"no replica is left; the last loss: {why}"
 
 
 def _last(job: Job) -> str:

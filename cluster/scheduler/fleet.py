@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal
 
 from cluster.scheduler.backlog import Lease
 from cluster.scheduler.terms import OperatingPoint
-
-State = Literal["parked", "waking", "awake", "parking"]
+from cluster.states import ReplicaState
 
 
 @dataclass
@@ -24,7 +23,7 @@ class Replica:
     replica_id: str
     node_id: str
     hardware: str
-    state: State = "parked"
+    state: ReplicaState = ReplicaState.PARKED
     model: str = ""
     point: OperatingPoint | None = None
     power_mw: int = 0  # that it may draw now, as far as was decided
@@ -38,11 +37,11 @@ class Replica:
 
     @property
     def up(self) -> bool:
-        return self.state in ("waking", "awake")
+        return self.state.is_up
 
     @property
     def idle(self) -> bool:
-        return self.state == "awake" and not self.leases
+        return self.state == ReplicaState.AWAKE and not self.leases
 
 
 @dataclass
@@ -63,7 +62,7 @@ class Group:
 
 
 class Fleet:
-    """All replicas. Change one only between ``lift`` and ``place``, which keep the counts."""
+    """All replicas. Change one only inside ``changing``, which keeps the counts."""
 
     def __init__(self, leases_per_replica: int) -> None:
         self._leases_per_replica = leases_per_replica
@@ -75,44 +74,52 @@ class Fleet:
     def join(self, replica: Replica) -> None:
         self.replicas[replica.replica_id] = replica
         self.nodes[replica.node_id][replica.replica_id] = None
-        self.place(replica)
+        self._place(replica)
 
     def leave(self, replica: Replica) -> None:
         """Forget a replica whose room is gone."""
-        self.lift(replica)
+        self._lift(replica)
         del self.replicas[replica.replica_id]
         del self.nodes[replica.node_id][replica.replica_id]
         if not self.nodes[replica.node_id]:
             del self.nodes[replica.node_id]
 
-    def lift(self, replica: Replica) -> None:
-        """Take it out of the counts, to change it."""
+    @contextmanager
+    def changing(self, replica: Replica) -> Iterator[None]:
+        """Change the replica inside: it is taken out of the counts, and put back as it is then."""
+        self._lift(replica)
+        try:
+            yield
+        finally:
+            self._place(replica)
+
+    def _lift(self, replica: Replica) -> None:
         group = self.groups[replica.hardware]
         self.power_mw -= replica.power_mw
         if replica.draining:
             return
-        if replica.state == "parked":
+        if replica.state == ReplicaState.PARKED:
             group.parked.pop(replica.replica_id, None)
-        elif replica.state == "parking":
+        elif replica.state == ReplicaState.PARKING:
             group.others -= 1
         else:
             group.up[replica.model].pop(replica.replica_id, None)
             for waiting in group.hungry.get(replica.model, ()):
                 waiting.pop(replica.replica_id, None)
 
-    def place(self, replica: Replica) -> None:
-        """Put it back into the counts."""
+    def _place(self, replica: Replica) -> None:
         group = self.groups[replica.hardware]
         self.power_mw += replica.power_mw
         if replica.draining:
             return
-        if replica.state == "parked":
+        if replica.state == ReplicaState.PARKED:
             group.parked[replica.replica_id] = None
-        elif replica.state == "parking":
+        elif replica.state == ReplicaState.PARKING:
             group.others += 1
         else:
             group.up[replica.model][replica.replica_id] = None
-            if replica.state == "awake" and len(replica.leases) < self._leases_per_replica:
+            room = len(replica.leases) < self._leases_per_replica
+            if replica.state == ReplicaState.AWAKE and room:
                 self._hungry(group, replica.model)[len(replica.leases)][replica.replica_id] = None
 
     def hungry(self, hardware: str, model: str, leases: int) -> Iterator[Replica]:
@@ -142,10 +149,12 @@ class Fleet:
         for hardware, group in self.groups.items():
             able = [r for r in self.replicas.values() if r.hardware == hardware and not r.draining]
             assert group.total() == len(able), "a replica is not counted"
-            assert set(group.parked) == {r.replica_id for r in able if r.state == "parked"}
+            parked = {r.replica_id for r in able if r.state == ReplicaState.PARKED}
+            assert set(group.parked) == parked
             for model, names in group.up.items():
                 assert set(names) == {r.replica_id for r in able if r.up and r.model == model}
         for replica in self.replicas.values():
-            assert replica.state == "awake" or not replica.leases, "a lease of a sleeping replica"
+            awake = replica.state == ReplicaState.AWAKE
+            assert awake or not replica.leases, "a lease of a sleeping replica"
             assert len(replica.leases) <= self._leases_per_replica, "too many leases"
         assert self.power_mw == sum(r.power_mw for r in self.replicas.values())

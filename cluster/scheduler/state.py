@@ -44,7 +44,8 @@ from cluster.scheduler.forecast import Forecast
 from cluster.scheduler.losses import count_loss, drop_leases, shard_failed
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import ProfileBook
-from cluster.scheduler.terms import JobEnd, joules
+from cluster.scheduler.terms import joules
+from cluster.states import JobEnd, JobState, ReplicaState
 
 
 class SchedulerState:
@@ -152,7 +153,8 @@ class SchedulerState:
         core = self._core
         job = core.jobs.get(event.job_id)
         if job is not None:
-            job.stopping = "cancelled" if event.cancel or job.stopping == "cancelled" else "stopped"
+            cancel = event.cancel or job.stopping == JobState.CANCELLED
+            job.stopping = JobState.CANCELLED if cancel else JobState.STOPPED
             for lease in job.leases.values():
                 core.revoke(lease)
             core.touch(event.job_id)
@@ -174,12 +176,11 @@ class SchedulerState:
             core.spent_j += joules(event.usage) or 0.0
             if replica is not None:
                 core.book.observe_load(replica.hardware, event.model, event.usage)
-        if replica is None or replica.state != "waking" or replica.model != event.model:
+        if replica is None or replica.state != ReplicaState.WAKING or replica.model != event.model:
             return
-        core.fleet.lift(replica)
-        replica.state, replica.since_s, replica.why = "awake", core.now_s, ""
-        to_probe, replica.probe = replica.probe, False
-        core.fleet.place(replica)
+        with core.fleet.changing(replica):
+            replica.state, replica.since_s, replica.why = ReplicaState.AWAKE, core.now_s, ""
+            to_probe, replica.probe = replica.probe, False
         if replica.draining:
             park(core, replica, "its node is draining")
         elif not feed(core, replica):
@@ -189,23 +190,22 @@ class SchedulerState:
 
     def _replica_parked(self, event: ReplicaParked) -> None:
         replica = self._core.fleet.replicas.get(event.replica_id)
-        if replica is not None and replica.state == "parking":
+        if replica is not None and replica.state == ReplicaState.PARKING:
             self._to_parked(replica, replica.why)
 
     def _to_parked(self, replica: Replica, why: str) -> None:
         core = self._core
-        core.fleet.lift(replica)
-        replica.state, replica.model, replica.point = "parked", "", None
-        replica.power_mw, replica.probe, replica.why = 0, False, why
-        core.fleet.place(replica)
+        with core.fleet.changing(replica):
+            replica.state, replica.model, replica.point = ReplicaState.PARKED, "", None
+            replica.power_mw, replica.probe, replica.why = 0, False, why
         core.stale = bool(core.jobs)
 
     def _replica_lost(self, event: ReplicaLost) -> None:
         core = self._core
         replica = core.fleet.replicas.get(event.replica_id)
-        if replica is None or (replica.state == "parked" and not event.gone):
+        if replica is None or (replica.state == ReplicaState.PARKED and not event.gone):
             return
-        if replica.state == "waking" or replica.leases:
+        if replica.state == ReplicaState.WAKING or replica.leases:
             count_loss(core, replica, event.reason, fatal=event.fatal)
         drop_leases(core, replica, event.reason)
         if event.gone:
@@ -223,9 +223,8 @@ class SchedulerState:
         core = self._core
         for name in list(core.fleet.nodes.get(event.node_id, ())):
             replica = core.fleet.replicas[name]
-            core.fleet.lift(replica)
-            replica.draining, replica.drain_until_s = True, event.until_s
-            core.fleet.place(replica)
+            with core.fleet.changing(replica):
+                replica.draining, replica.drain_until_s = True, event.until_s
             ends_s = core.now_s
             for lease in replica.leases:
                 ends_s = max(ends_s, lease.began_s) + lease.predicted_s * lease.open_share
@@ -297,7 +296,7 @@ class SchedulerState:
             return
         self._answered(job, lease, event.shard, event.shard + 1)
         if event.fatal and not job.stopping:
-            self._end(job, "failed", event.reason)
+            self._end(job, JobState.FAILED, event.reason)
             self._next(core.fleet.replicas[lease.replica_id])
             return
         if not event.revoked:
@@ -340,7 +339,7 @@ class SchedulerState:
 
     def _end(self, job: Job, state: JobEnd, reason: str) -> None:
         core = self._core
-        if state == "paused":
+        if state == JobState.PAUSED:
             core.note("pause", reason, job_id=job.terms.job_id)
         freed = [core.fleet.replicas[lease.replica_id] for lease in job.leases.values()]
         for lease in list(job.leases.values()):

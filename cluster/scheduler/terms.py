@@ -13,7 +13,6 @@ from typing import Literal
 from cluster.types import EnergyQuality
 
 Objective = Literal["energy", "deadline", "throughput", "cost", "carbon"]
-JobEnd = Literal["completed", "completed_with_errors", "stopped", "cancelled", "paused", "failed"]
 
 
 @dataclass(frozen=True, order=True)

@@ -20,7 +20,7 @@ from cluster.simulation.books import Scheduler, SimulationResult
 from cluster.simulation.simulator import simulate
 from un0.suggest import choose
 
-GAP_PARTS = ("dispatch", "idle", "load", "retry", "exploration")
+GAP_PARTS = ("job", "idle", "overhead", "retry", "exploration")
 Maker = Callable[[ProfileBook, tuple[str, ...], Forecast], Scheduler]
 
 
@@ -86,12 +86,12 @@ def gap_j(result: SimulationResult, bound: Bound) -> dict[str, float]:
     of loading; retry: attempts that were lost; exploration: what probes cost above the bound's
     joules per image.
     """
-    each_j = bound.dispatch_j / bound.images
+    each_j = bound.job_j / bound.images
     probes_j = each_j * result.probed_images
     return {
-        "dispatch": result.bucket_j("dispatch") + probes_j - bound.dispatch_j,
+        "job": result.bucket_j("job") + probes_j - bound.job_j,
         "idle": result.bucket_j("idle") - bound.idle_j,
-        "load": result.bucket_j("load") - bound.load_j,
+        "overhead": result.bucket_j("overhead") - bound.overhead_j,
         "retry": result.bucket_j("wasted"),
         "exploration": result.bucket_j("exploration") - probes_j,
     }

@@ -6,8 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
-Bucket = Literal["dispatch", "idle", "load", "wasted", "exploration"]
-BUCKETS: tuple[Bucket, ...] = ("dispatch", "idle", "load", "wasted", "exploration")
+#: The ledger's buckets that a simulated fleet has; ``exploration`` is the part of ``job`` that was
+#: spent on finding out what hardware takes.
+Bucket = Literal["job", "overhead", "wasted", "idle", "exploration"]
+BUCKETS: tuple[Bucket, ...] = ("job", "overhead", "wasted", "idle", "exploration")
 
 
 class Buckets:

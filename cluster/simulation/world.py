@@ -120,7 +120,7 @@ class World:
         self._tell(events.ReplicaJoined(self._now_s, replica_id, node_id, hardware))
 
     def _awake(self, device: Device) -> None:
-        load_j, load_s = self._settle(device, "load"), device.standing.load_s
+        load_j, load_s = self._settle(device, "overhead"), device.standing.load_s
         device.phase = "awake"
         self._draw(device, device.standing.idle_w)
         usage = Usage(0, load_s, int(1e3 * load_j), "measured_counter")
@@ -184,7 +184,7 @@ class World:
         fresh = book.commit(lease.first, stop, self._now_s) if images else 0
         made = float(images) if whole else max(spent_s * running.images_per_s, float(images))
         useful_j = energy_j * (fresh / made) if fresh else 0.0
-        self.buckets.add(device.hardware, "exploration" if lease.probe else "dispatch", useful_j)
+        self.buckets.add(device.hardware, "exploration" if lease.probe else "job", useful_j)
         self.buckets.add(device.hardware, "wasted", energy_j - useful_j)
         self.probed_images += fresh if lease.probe else 0
         if not images:
@@ -259,7 +259,7 @@ class World:
 
     def close(self) -> None:
         """It is over: account for everything up to now."""
-        last: dict[str, Bucket] = {"waking": "load", "silent": "wasted"}
+        last: dict[str, Bucket] = {"waking": "overhead", "silent": "wasted"}
         for device in list(self._devices.values()):
             if device.running is not None:
                 self._close(device)

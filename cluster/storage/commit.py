@@ -22,13 +22,13 @@ from cluster.errors import (
     NotFound,
     Retryable,
 )
+from cluster.states import TERMINAL, JobState
 from cluster.storage.backoff import Backoff
 from cluster.storage.layout import JobLayout, shard_of_attempt, shard_of_commit
 from cluster.storage.object_store import ObjectStore
-from cluster.types import CommitRecord, Energy, JobState, Manifest, Record, SetAside
+from cluster.types import CommitRecord, Energy, Manifest, Record, SetAside
 
 Outcome = Literal["won", "lost"]
-END_STATES: tuple[JobState, ...] = ("completed", "completed_with_errors", "cancelled", "failed")
 
 _GET_THREADS = 16
 _FEW = 4  # so many records are read one after the other, without threads
@@ -130,10 +130,10 @@ def finalise(
     harmless to readers, who trust commits only, and are deleted by whoever loses or repeats
     this call.
     """
-    if state not in END_STATES:
+    if state not in TERMINAL:
         raise Fatal(f"job {job_id} cannot end in state {state!r}")
     commits = read_commits(store, job_id)
-    if state == "completed" and shards is not None and len(commits) != shards:
+    if state == JobState.COMPLETED and shards is not None and len(commits) != shards:
         raise Fatal(
             f"job {job_id} is not complete: the store has the commits of {len(commits)} of "
             f"{shards} shards; others were removed; `un0 resume {job_id}` makes what is missing"
@@ -168,13 +168,13 @@ def reopen(store: ObjectStore, job_id: str) -> Manifest | None:
     """
     layout = JobLayout(job_id)
     manifest = find_manifest(store, job_id)
-    if manifest and manifest.state == "completed":
+    if manifest and manifest.state == JobState.COMPLETED:
         return manifest
     if manifest or ended_state(store, job_id):
         # In this order a crash in here leaves a job that still looks ended, to be reopened.
         store.delete(layout.control("cancel"))
         store.delete(layout.manifest)
-        for state in ("completed_with_errors", "cancelled", "failed"):
+        for state in set(TERMINAL) - {JobState.COMPLETED}:
             store.delete(layout.marker(state))
     return manifest
 
@@ -192,7 +192,7 @@ def ended_state(store: ObjectStore, job_id: str) -> JobState | None:
     """How the job ended, by its marker; None if it has not."""
     layout = JobLayout(job_id)
     markers = {info.key for info in store.list(f"{layout.root}_")}
-    return next((state for state in END_STATES if layout.marker(state) in markers), None)
+    return next((state for state in TERMINAL if layout.marker(state) in markers), None)
 
 
 def parse_record(kind: type[R], key: str, data: bytes) -> R:

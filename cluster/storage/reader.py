@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cluster.energy import sum_energy
 from cluster.errors import Fatal, NotFound, UserError
+from cluster.states import JobState
 from cluster.storage.commit import ended_state, parse_record, read_commits
 from cluster.storage.image_rows import decode_image
 from cluster.storage.layout import JOBS, JobLayout
@@ -34,7 +35,6 @@ from un0.suggest import did_you_mean
 
 __all__ = [
     "JobSummary",
-    "StoredState",
     "decode_image",
     "iter_images",
     "list_jobs",
@@ -45,7 +45,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-StoredState = Literal["completed", "completed_with_errors", "cancelled", "failed", "incomplete"]
 _JOB_THREADS = 8
 _ROWS_AT_ONCE = 64
 
@@ -55,7 +54,7 @@ class JobSummary:
     """A job as its store tells of it. ``incomplete``: no end is recorded; it runs, or stopped."""
 
     record: JobRecord
-    state: StoredState
+    state: JobState
     commits: tuple[CommitRecord, ...]
 
     @property
@@ -199,12 +198,11 @@ def _rows_of(
 def _summarise(store: ObjectStore, record: JobRecord) -> JobSummary:
     job_id = record.workload.job_id
     state = ended_state(store, job_id)
-    if state == "completed":  # its manifest never changes, and spares a request per shard
+    if state == JobState.COMPLETED:  # its manifest never changes, and spares a request per shard
         key = JobLayout(job_id).manifest
         return JobSummary(record, state, parse_record(Manifest, key, store.get(key)).commits)
     commits = tuple(read_commits(store, job_id).values())
-    ended: StoredState = "incomplete" if state is None or state == "running" else state
-    return JobSummary(record, ended, commits)
+    return JobSummary(record, state or JobState.INCOMPLETE, commits)
 
 
 def _summarise_or_warn(store: ObjectStore, job_id: str) -> JobSummary | None:

@@ -14,8 +14,11 @@ from rich.text import Text
 
 from cluster.clock import utc_now
 from cluster.progress import Snapshot
+from cluster.states import ReplicaState
 from cluster.types import JobRecord
 from jobs.format import duration, energy_per_image
+
+COLOURS = {ReplicaState.AWAKE: "green", ReplicaState.LOST: "red"}
 
 
 class Follower:
@@ -101,7 +104,7 @@ def _replica_table(snapshot: Snapshot) -> Table:
     for view in snapshot.replicas:
         table.add_row(
             view.replica_id,
-            Text(view.state, {"live": "green", "lost": "red"}.get(view.state, "yellow")),
+            Text(view.state, COLOURS.get(view.state, "yellow")),
             Text(view.host_name),
             Text(view.hardware),
             Text(view.provider),

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from cluster.states import JobState
 from cluster.types import JobRecord
 from jobs.cli.live import Follower
 from jobs.cli.options import show_json
@@ -21,7 +22,8 @@ from jobs.service import DEFAULT_STORE
 
 EXIT_FAILED = 1
 MOST_LACKING = 5  # shards that are named
-ON_REQUEST = ("stopped", "starting", "running")  # the last two: left to a shared cluster
+#: The last two: left to a shared cluster.
+ON_REQUEST = (JobState.STOPPED, JobState.STARTING, JobState.RUNNING)
 
 
 def run_and_report(
@@ -55,13 +57,13 @@ def run_and_report(
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if result.deadline_missed:
         print("The deadline was missed.", file=sys.stderr)
-    if result.state != "completed":
+    if result.state != JobState.COMPLETED:
         print(hint(), file=sys.stderr)
     if as_json:
         show_json(result.as_dict())
     else:
         print(summary(result))
-    if result.state != "completed":
+    if result.state != JobState.COMPLETED:
         raise typer.Exit(EXIT_INTERRUPTED if result.state in ON_REQUEST else EXIT_FAILED)
     return result
 

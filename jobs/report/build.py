@@ -16,6 +16,7 @@ import duckdb
 
 from cluster.clock import utc_now
 from cluster.errors import Fatal, NotFound, UserError
+from cluster.states import ENERGY_BUCKETS
 from cluster.storage.commit import parse_record
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
@@ -23,7 +24,7 @@ from cluster.types import JobRecord
 from jobs.report.figures import Rates, figures
 from jobs.report.panels import Panels, panel_keys, panels_of
 from jobs.report.rows import Period, Rows, log_files, open_rows
-from jobs.report.sums import BUCKETS, Part, Parts, merged, sums_by, total
+from jobs.report.sums import Part, Parts, merged, sums_by, total
 from un0.suggest import choose
 
 # What --by can name, and the SQL of it; owners, labels and models are those of the jobs
@@ -180,7 +181,7 @@ def _closure_error_mj(rows: Rows, metered_mj: int | None, parts: Parts) -> int |
     """By how much meters and buckets differ. Rows in no known bucket are part of it."""
     if metered_mj is None:
         return None
-    reported = total(parts[bucket] for bucket in BUCKETS if bucket in parts)
+    reported = total(parts[bucket] for bucket in ENERGY_BUCKETS if bucket in parts)
     return abs(metered_mj - rows.logged_mj(reported.known_mj))
 
 

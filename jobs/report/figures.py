@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.errors import UserError
+from cluster.states import ENERGY_BUCKETS
 from jobs.report.carbon import Intensity
-from jobs.report.sums import BUCKETS, NOTHING, UNKNOWN, Part, Parts, total
+from jobs.report.sums import NOTHING, UNKNOWN, Part, Parts, total
 
 J_PER_KWH = 3.6e6
 _J_PER_WH = 3600.0
@@ -22,7 +23,7 @@ _MJ_UG_PER_KWH_G = 1e3 * J_PER_KWH * 1e6
 BOUNDARIES = {
     "job": ("job",),
     "marginal": ("job", "overhead", "wasted"),
-    "whole_node": BUCKETS,
+    "whole_node": ENERGY_BUCKETS,
 }
 
 
@@ -98,8 +99,13 @@ def figures(parts: Parts, rates: Rates, boundary: str = "whole_node") -> dict[st
     bucket without rows took nothing, unless there are no rows at all.
     """
     within = BOUNDARIES[boundary] if parts else ()
-    absent = {bucket: NOTHING if bucket in within else UNKNOWN for bucket in BUCKETS}
-    every = {**absent, **{bucket: parts[bucket] for bucket in BUCKETS if bucket in parts}}
+    absent: dict[str, Part] = {
+        bucket: NOTHING if bucket in within else UNKNOWN for bucket in ENERGY_BUCKETS
+    }
+    every: dict[str, Part] = {
+        **absent,
+        **{bucket: parts[bucket] for bucket in ENERGY_BUCKETS if bucket in parts},
+    }
     images = every["job"].images
     charged = total(every[bucket] for bucket in BOUNDARIES[boundary])
     energy = energy_j(charged)

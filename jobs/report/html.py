@@ -9,6 +9,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from cluster.states import ENERGY_BUCKETS
 from jobs.format import joules
 from jobs.report.build import Report
 from jobs.report.cells import (
@@ -29,7 +30,6 @@ from jobs.report.sections import (
     most_wasteful_nodes,
     over_time,
 )
-from jobs.report.sums import BUCKETS
 from jobs.report.svg import stacked_bar
 from jobs.report.text import (
     grams,
@@ -140,7 +140,7 @@ def _facility(report: Report) -> str:
 
 
 def _where(report: Report) -> str:
-    known_j = {b: report.totals["buckets_known"][b] for b in BUCKETS}
+    known_j: dict[str, Any] = {b: report.totals["buckets_known"][b] for b in ENERGY_BUCKETS}
     whole_j = sum(value or 0.0 for value in known_j.values())
 
     def share(bucket: str) -> str:
@@ -161,7 +161,7 @@ def _where(report: Report) -> str:
                     share(bucket),
                 ],
             )
-            for bucket in BUCKETS
+            for bucket in ENERGY_BUCKETS
         ],
     )
     lead = "Every millijoule that a meter saw is in exactly one bucket."

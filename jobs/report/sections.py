@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from html import escape
 
+from cluster.states import ENERGY_BUCKETS
 from jobs.format import joules
 from jobs.report.build import Report
 from jobs.report.cells import Figures, bounded, bucket_energy, count, figure, section, table
 from jobs.report.panels import Panels
-from jobs.report.sums import BUCKETS
 from jobs.report.svg import spread_strip, stacked_bar, timeline
 from jobs.report.text import bucket_text, grams, percent, watt_hours
 
 
 def over_time(panels: Panels) -> str:
-    used = [b for b in BUCKETS if any(moment.known_j(b) for moment in panels.timeline)]
+    used = [b for b in ENERGY_BUCKETS if any(moment.known_j(b) for moment in panels.timeline)]
     legend = "".join(f'<li><i class="dot {b}"></i>{b}</li>' for b in used)
     numbers = table(
         "timeline",
@@ -147,7 +147,9 @@ def by_rows(report: Report, by: str) -> str:
 
 
 def _buckets_bar(row: Figures, largest_j: float) -> str:
-    parts = {bucket: row["buckets_known"][bucket] or 0.0 for bucket in BUCKETS}
+    parts: dict[str, float] = {
+        bucket: row["buckets_known"][bucket] or 0.0 for bucket in ENERGY_BUCKETS
+    }
     width = 100 * _known_j(row) / largest_j if largest_j else 0.0
     label = ", ".join(f"{b} {bucket_text(row, b)}" for b, known_j in parts.items() if known_j)
     return f'<div style="width:{max(width, 0.5):.1f}%">{stacked_bar(parts, label)}</div>'

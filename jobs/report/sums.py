@@ -16,8 +16,6 @@ import pyarrow as pa
 from jobs.report.carbon import Intensity
 from jobs.report.rows import Rows
 
-BUCKETS = ("job", "overhead", "wasted", "idle", "foreign", "gap")
-
 
 @dataclass(frozen=True, slots=True)
 class Part:

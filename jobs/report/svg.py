@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
+from cluster.states import ENERGY_BUCKETS
 from jobs.report.panels import Moment, Spread
-from jobs.report.sums import BUCKETS
 from jobs.report.text import bucket_text
 
 _HEIGHT, _TOP, _AXIS = 220, 12, 22
@@ -41,7 +41,7 @@ def value_bar(value: float, largest: float, css: str, label: str) -> str:
 
 def timeline(moments: Sequence[Moment], step: str) -> str:
     """Stacked columns of energy over time, with an axis in watt-hours."""
-    top_j = max(sum(map(moment.known_j, BUCKETS)) for moment in moments)
+    top_j = max(sum(map(moment.known_j, ENERGY_BUCKETS)) for moment in moments)
     unit_j, unit = next((u for u in _UNITS if top_j >= u[0]), _UNITS[-1])
     ticks = nice_ticks(top_j / unit_j)
     scale = (_HEIGHT - _TOP) / (ticks[-1] * unit_j)
@@ -104,12 +104,12 @@ def _columns(moments: Sequence[Moment], step: str, scale: float) -> Iterator[str
     slot = 100 / len(moments)
     for i, moment in enumerate(moments):
         y, rects = float(_HEIGHT), []
-        for bucket in BUCKETS:
+        for bucket in ENERGY_BUCKETS:
             height = moment.known_j(bucket) * scale
             if height > 0:
                 y -= height
                 rects.append(_rect((i + 0.09) * slot, y, 0.82 * slot, height, bucket))
-        held = [f"{b} {bucket_text(moment.row, b)}" for b in BUCKETS if moment.known_j(b)]
+        held = [f"{b} {bucket_text(moment.row, b)}" for b in ENERGY_BUCKETS if moment.known_j(b)]
         when = moment.start.strftime("%Y-%m-%d %H:%M" if step == "hour" else "%Y-%m-%d")
         tip = f"<title>{when}: {', '.join(held) or 'nothing known'}</title>"
         yield f"<g>{tip}{''.join(rects)}</g>"

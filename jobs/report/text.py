@@ -11,10 +11,10 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from rich.table import Table
 
+from cluster.states import ENERGY_BUCKETS
 from jobs.format import UNKNOWN, joules
 from jobs.report.build import DIMENSIONS, Report
 from jobs.report.figures import J_PER_KWH
-from jobs.report.sums import BUCKETS
 
 _BOUNDARY_NAMES = {
     "job": "job alone",
@@ -124,7 +124,7 @@ def _lines(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _bucket_texts(totals: Mapping[str, Any]) -> Iterator[str]:
-    known = {b: totals["buckets_known"][b] for b in BUCKETS}
+    known = {b: totals["buckets_known"][b] for b in ENERGY_BUCKETS}
     whole = sum(value or 0.0 for value in known.values())
     for bucket, value in known.items():
         if value:

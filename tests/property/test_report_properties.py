@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.ledgers import row, write_log
 
+from cluster.states import ENERGY_BUCKETS
 from cluster.storage.open import open_store
 from jobs.report.build import Report, build_report
-from jobs.report.sums import BUCKETS
 
 ENERGY = st.one_of(st.none(), st.integers(0, 2**40))
 
 
 @st.composite
 def a_row(draw: st.DrawFn) -> dict[str, Any]:
-    energy_mj, bucket = draw(ENERGY), draw(st.sampled_from(BUCKETS))
+    energy_mj, bucket = draw(ENERGY), draw(st.sampled_from(ENERGY_BUCKETS))
     changes: dict[str, Any] = {
         "host_name": draw(st.sampled_from(("a", "b"))),
         "hw_name": draw(st.sampled_from(("H100", "L4"))),

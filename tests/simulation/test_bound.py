@@ -117,9 +117,9 @@ def test_whole_devices_are_woken_whole() -> None:
     # 100 images are a second of work: a hundredth of a load for the relaxation, a whole one here
     spec, jobs = fleet(hardware("one")), [job("a", 0.0, 100, 300.0)]
     exact = lower_bound(spec, jobs, slot_s=100.0, exact=True)
-    assert (exact.load_j, exact.dispatch_j) == (pytest.approx(500), pytest.approx(100))
+    assert (exact.overhead_j, exact.job_j) == (pytest.approx(500), pytest.approx(100))
     relaxed = lower_bound(spec, jobs, slot_s=100.0)
-    assert relaxed.load_j < 50
+    assert relaxed.overhead_j < 50
     result = simulate(spec, jobs, baseline("pull-park", spec), horizon_s=300.0)
     idle_s = 60.0 + 1.0  # what the optimum saves: idling until it parks, and parking
     assert result.energy_j == pytest.approx(exact.energy_j + 20.0 * idle_s)
@@ -129,10 +129,10 @@ def test_waking_twice_or_idling_whichever_is_cheaper() -> None:
     jobs = [job("a", 0.0, 5000, 100.0), job("b", 1000.0, 5000, 100.0)]
     costly = fleet(hardware("one", idle_w=0.1))
     exact = lower_bound(costly, jobs, slot_s=100.0, exact=True)
-    assert exact.load_j == pytest.approx(500)
+    assert exact.overhead_j == pytest.approx(500)
     assert 0 < exact.idle_j < 100
     cheap = lower_bound(fleet(hardware("one")), jobs, slot_s=100.0, exact=True)
-    assert (cheap.load_j, cheap.idle_j) == (pytest.approx(1000), pytest.approx(0, abs=1e-6))
+    assert (cheap.overhead_j, cheap.idle_j) == (pytest.approx(1000), pytest.approx(0, abs=1e-6))
 
 
 def test_a_deadline_that_needs_dearer_hardware_costs_more() -> None:

@@ -47,8 +47,8 @@ def test_knowing_the_day_keeps_the_dearest_hardware_asleep() -> None:
     past = [(a.at_s, a.job) for number in range(-3, 0) for a in day(number * DAY_S)]
     cold, warm = run(Forecast()), run(Forecast.of(past))
     assert warm.missed == 0 < cold.missed
-    assert cold.energy_by_hardware_j["last"]["dispatch"] > 0
-    assert warm.energy_by_hardware_j["last"]["dispatch"] == 0
+    assert cold.energy_by_hardware_j["last"]["job"] > 0
+    assert warm.energy_by_hardware_j["last"]["job"] == 0
     assert warm.energy_j < cold.energy_j
 
 

@@ -46,8 +46,8 @@ def test_each_joule_of_a_simple_day_is_where_it_belongs() -> None:
     # 10 s of loading at 50 W, 10 s of work at 100 W, 80 s warm at 20 W
     spec = fleet(hardware("one"))
     result = simulate(spec, [job("a", 0.0, 1000)], wake_then([lease()]), horizon_s=100.0)
-    assert result.bucket_j("load") == pytest.approx(500)
-    assert result.bucket_j("dispatch") == pytest.approx(1000)
+    assert result.bucket_j("overhead") == pytest.approx(500)
+    assert result.bucket_j("job") == pytest.approx(1000)
     assert result.bucket_j("idle") == pytest.approx(1600)
     assert (result.bucket_j("wasted"), result.bucket_j("exploration")) == (0, 0)
     assert result.images == 1000
@@ -61,14 +61,14 @@ def test_probes_are_exploration() -> None:
     probing = wake_then([lease(probe=True)])
     result = simulate(spec, [job("a", 0.0, 1000)], probing, horizon_s=100.0)
     assert result.bucket_j("exploration") == pytest.approx(1000)
-    assert result.bucket_j("dispatch") == 0
+    assert result.bucket_j("job") == 0
     assert result.probed_images == 1000
 
 
 def test_parked_draw_is_told_apart() -> None:
     spec = fleet(hardware("one", parked_w=15.0))
     result = simulate(spec, [job("a", 0.0, 1000)], wake_then([lease()]), horizon_s=100.0)
-    assert result.bucket_j("dispatch") == pytest.approx(850)
+    assert result.bucket_j("job") == pytest.approx(850)
     assert result.parked_j == pytest.approx(1500)
 
 
@@ -176,7 +176,7 @@ def test_a_revoked_lease_keeps_what_is_made_and_fails_the_rest() -> None:
     assert committed[0].usage.images == 20
     assert [e.shard for e in failed] == list(range(2, 100))
     assert all(e.revoked for e in failed)
-    assert result.bucket_j("dispatch") == pytest.approx(20)
+    assert result.bucket_j("job") == pytest.approx(20)
     assert result.bucket_j("wasted") == pytest.approx(5)
 
 
@@ -196,5 +196,5 @@ def test_the_loser_of_two_attempts_is_wasted() -> None:
 
     result = simulate(spec, [job("a", 0.0, 1000)], Scripted(answer), horizon_s=100.0)
     assert result.images == 1000
-    assert result.bucket_j("dispatch") == pytest.approx(1000)
+    assert result.bucket_j("job") == pytest.approx(1000)
     assert result.bucket_j("wasted") == pytest.approx(1000)

@@ -10,14 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Literal
+from typing import Any
 
 from cluster.scheduler import commands, events
 from cluster.scheduler.profiles import ProfileBook
 from cluster.scheduler.ranges import Ranges
 from cluster.scheduler.terms import JobTerms, OperatingPoint, Performance, Standing
+from cluster.states import JobState, ReplicaState
 
-State = Literal["parked", "waking", "awake", "parking"]
 SENT = 2  # leases in a device's own hands: the next is there when one ends
 
 
@@ -53,7 +53,7 @@ class Device:
     replica_id: str
     node_id: str
     hardware: str
-    state: State = "parked"
+    state: ReplicaState = ReplicaState.PARKED
     model: str = ""
     sent: dict[int, Piece] = field(default_factory=dict)
     backlog: deque[Piece] = field(default_factory=deque)
@@ -150,10 +150,10 @@ class Baseline:
 
     def _woke(self, event: events.ReplicaAwake) -> None:
         device = self.devices[event.replica_id]
-        device.state, device.idle_since_s = "awake", self.now_s
+        device.state, device.idle_since_s = ReplicaState.AWAKE, self.now_s
 
     def _parked(self, event: events.ReplicaParked) -> None:
-        self.devices[event.replica_id].state = "parked"
+        self.devices[event.replica_id].state = ReplicaState.PARKED
 
     def _lost(self, event: events.ReplicaLost) -> None:
         device = self.devices[event.replica_id]
@@ -180,7 +180,7 @@ class Baseline:
             device.idle_since_s = self.now_s
         if job.committed.size == job.terms.shards:
             del self._jobs[event.job_id]
-            self._out.append(commands.FinishJob(event.job_id, "completed"))
+            self._out.append(commands.FinishJob(event.job_id, JobState.COMPLETED))
 
     # What is to be done
 
@@ -202,17 +202,17 @@ class Baseline:
 
     def _see_to(self, device: Device) -> None:
         """Send it work, wake it or park it."""
-        while device.state == "awake" and device.backlog and len(device.sent) < SENT:
+        while device.state == ReplicaState.AWAKE and device.backlog and len(device.sent) < SENT:
             if device.backlog[0].job.terms.model != device.model:
                 break
             self._send(device, device.backlog.popleft())
-        if device.state == "parked" and (device.backlog or self.park_after_s is None):
+        if device.state == ReplicaState.PARKED and (device.backlog or self.park_after_s is None):
             self._wake(device)
-        elif device.state == "awake" and not device.sent:
+        elif device.state == ReplicaState.AWAKE and not device.sent:
             idle_s = self.now_s - device.idle_since_s
             bored = self.park_after_s is not None and idle_s >= self.park_after_s - 1e-6
             if device.backlog or bored:  # what waits there is for another model
-                device.state = "parking"
+                device.state = ReplicaState.PARKING
                 self._out.append(commands.ParkReplica(device.replica_id))
 
     def _send(self, device: Device, piece: Piece) -> None:
@@ -232,7 +232,7 @@ class Baseline:
         for model in (*wanted, *self.models):
             profile = self.book.profile(device.hardware, model)
             if profile is not None:
-                device.state, device.model = "waking", model
+                device.state, device.model = ReplicaState.WAKING, model
                 point = profile.curve[0].point
                 self._out.append(commands.WakeReplica(device.replica_id, model, point))
                 return
@@ -241,6 +241,7 @@ class Baseline:
         """Come back when the next idle device has been idle for long enough."""
         if self.park_after_s is None:
             return
-        idle = [d.idle_since_s for d in self.devices.values() if d.state == "awake" and not d.sent]
+        awake = [d for d in self.devices.values() if d.state == ReplicaState.AWAKE]
+        idle = [d.idle_since_s for d in awake if not d.sent]
         if idle:
             self._out.append(commands.RemindMe(min(idle) + self.park_after_s))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cluster.scheduler.terms import Performance
 from cluster.simulation.baselines.base import SENT, Baseline, Device, Job
+from cluster.states import ReplicaState
 
 Choice = tuple[Device, Performance]
 
@@ -20,7 +21,7 @@ class WarmPull(Baseline):
     """Every device is warm and takes the next piece when it has room: an actor pool."""
 
     def choose(self, job: Job) -> Choice | None:
-        free = [d for d in self.fits(job, SENT) if d.state in ("awake", "waking")]
+        free = [d for d in self.fits(job, SENT) if d.state.is_up]
         device = min(free, key=lambda device: device.pieces, default=None)
         return None if device is None else (device, self.fastest(device, job))
 
@@ -73,11 +74,11 @@ class EnergyAndLateness(Baseline):
         best: tuple[float, Choice] | None = None
         for device in self.fits(job):
             standing = self.standing(device, job)
-            cold = device.state in ("parked", "parking") and not device.pieces
+            cold = not device.state.is_up and not device.pieces
             for performance in {self.fastest(device, job), self.leanest(device, job)}:
                 energy_j = performance.power_w * self.lease_s + (standing.load_j if cold else 0.0)
                 end_s = self.now_s + device.work_s + self.lease_s
-                end_s += standing.load_s if device.state != "awake" else 0.0
+                end_s += standing.load_s if device.state != ReplicaState.AWAKE else 0.0
                 late_s = max(0.0, end_s - (job.terms.deadline_s or end_s))
                 cost = energy_j + self.joules_per_late_s * late_s
                 cost /= self.lease_s * performance.images_per_s  # pieces differ in size

@@ -1,0 +1,95 @@
+"""The one vocabulary of states and energy buckets, and which state may follow which. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Literal
+
+
+class JobState(StrEnum):
+    """The state of a job. A run of the scheduler sees all of them; the store keeps the ends."""
+
+    #: In the store without a recorded end: a run has it, or its last run stopped.
+    INCOMPLETE = "incomplete"
+    #: A run has claimed it; no replica is ready yet.
+    STARTING = "starting"
+    #: A replica of the run has been ready.
+    RUNNING = "running"
+    #: The user asked the run to end; what is generated is committed.
+    STOPPING = "stopping"
+    #: The run ended on request. The job can be resumed; the store calls it ``incomplete``.
+    STOPPED = "stopped"
+    #: The run ended because of a limit, such as the energy budget. Resumable, ``incomplete``.
+    PAUSED = "paused"
+    #: Every shard is committed.
+    COMPLETED = "completed"
+    #: Every shard is committed or was set aside after repeated failures.
+    COMPLETED_WITH_ERRORS = "completed_with_errors"
+    #: The user ended it for good; what is committed stays.
+    CANCELLED = "cancelled"
+    #: It could not go on; the reason is kept.
+    FAILED = "failed"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the store records it as the job's end, in the manifest and a marker."""
+        return self in TERMINAL
+
+
+#: How a run may end a job.
+JobEnd = Literal[
+    JobState.COMPLETED,
+    JobState.COMPLETED_WITH_ERRORS,
+    JobState.STOPPED,
+    JobState.CANCELLED,
+    JobState.PAUSED,
+    JobState.FAILED,
+]
+
+TERMINAL = (
+    JobState.COMPLETED,
+    JobState.COMPLETED_WITH_ERRORS,
+    JobState.CANCELLED,
+    JobState.FAILED,
+)
+_ENDS = frozenset({*TERMINAL, JobState.STOPPED, JobState.PAUSED})
+
+#: Which states may follow each. A terminal job but a completed one is reopened by ``un0 resume``.
+NEXT_JOB_STATES: Mapping[JobState, frozenset[JobState]] = {
+    JobState.INCOMPLETE: frozenset({JobState.STARTING}),
+    JobState.STARTING: _ENDS | {JobState.RUNNING, JobState.STOPPING},
+    JobState.RUNNING: _ENDS | {JobState.STOPPING},
+    JobState.STOPPING: _ENDS,
+    JobState.STOPPED: frozenset({JobState.INCOMPLETE}),
+    JobState.PAUSED: frozenset({JobState.INCOMPLETE}),
+    JobState.COMPLETED: frozenset(),
+    JobState.COMPLETED_WITH_ERRORS: frozenset({JobState.INCOMPLETE}),
+    JobState.CANCELLED: frozenset({JobState.INCOMPLETE}),
+    JobState.FAILED: frozenset({JobState.INCOMPLETE}),
+}
+
+
+class ReplicaState(StrEnum):
+    """The state of a slot's replica."""
+
+    #: No process: the slot draws what it draws without a model.
+    PARKED = "parked"
+    #: A process starts, loads the model and warms up.
+    WAKING = "waking"
+    #: It takes work.
+    AWAKE = "awake"
+    #: Its process is being ended.
+    PARKING = "parking"
+    #: It died or fell silent; its slot is parked, or gone with its node.
+    LOST = "lost"
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a process is there that works, or will."""
+        return self in (ReplicaState.WAKING, ReplicaState.AWAKE)
+
+
+#: Where a millijoule of the energy log goes; docs/energy.md describes each.
+EnergyBucket = Literal["job", "overhead", "wasted", "idle", "foreign", "gap"]
+ENERGY_BUCKETS: tuple[EnergyBucket, ...] = ("job", "overhead", "wasted", "idle", "foreign", "gap")
