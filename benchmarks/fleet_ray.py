@@ -52,8 +52,8 @@ from jobs.follow import run
 from jobs.service import prepare, submit
 from un0 import DEFAULT_MODEL, Sampler, load_model
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # for the raylets with labels
-from support.rayfleet import HUNGRY, THRIFTY, RayFleet, ray_fleet
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the raylets with labels
+from tests.support.rayfleet import HUNGRY, THRIFTY, RayFleet, ray_fleet
 
 FLEET = (THRIFTY, THRIFTY, HUNGRY)
 BATCH = 256  # images of a shard, and of Ray Data's batches

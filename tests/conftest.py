@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from support.juicefs import JuiceFSGateway
 
 from cluster.storage.dev_s3 import DevS3
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
+from tests.support.juicefs import JuiceFSGateway
 
 # No test judges by the clock: machines are busy.
 settings.register_profile("un0", deadline=None)
@@ -84,3 +84,18 @@ def memory_dir() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="un0-test-", dir=base if base.is_dir() else None))
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(params=["file", "s3"])
+def store(request: pytest.FixtureRequest, memory_dir: Path) -> ObjectStore:
+    """An empty store of either kind."""
+    if request.param == "s3":
+        found: ObjectStore = request.getfixturevalue("s3_store")
+        return found
+    return open_store(str(memory_dir / "it's a [store]*"), probe=False)
+
+
+@pytest.fixture
+def local(memory_dir: Path) -> ObjectStore:
+    """An empty store in a directory, for what need not be asked of both kinds."""
+    return open_store(str(memory_dir), probe=False)

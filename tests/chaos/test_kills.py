@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import running, un0, un0_json
 
 from cluster.storage.commit import committed_shards
 from cluster.storage.dev_s3 import DevS3
 from cluster.storage.open import open_store
+from tests.support.cli import running, un0, un0_json
 
 pytestmark = pytest.mark.slow
 JOB = ("--count", "12000", "--shard-images", "256", "--seed", "5", "--job-id", "job")

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.cli import running, un0_json
-from support.netns import net_fleet, why_not
-from support.rayfleet import Kind, images_by_host
 
 from cluster.clock import utc_now
 from cluster.hardware.identify import hardware_class
 from cluster.storage.layout import JobLayout
 from cluster.storage.open import open_store
 from cluster.storage.profiles import save_profile
+from tests.support.cli import running, un0_json
+from tests.support.netns import net_fleet, why_not
+from tests.support.rayfleet import Kind, images_by_host
 
 pytestmark = pytest.mark.slow
 LATE_S = 15.0

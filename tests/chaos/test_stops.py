@@ -16,14 +16,14 @@ from typing import Any
 import duckdb
 import psutil
 import pytest
-from support import terminal
-from support.cli import Running, running, un0_json
 
 from cluster.actors.launch import LOCAL
 from cluster.hardware.identify import host_name
 from cluster.ledger.reader import open_ends
 from cluster.storage.decisions import read_decisions
 from cluster.storage.open import open_store
+from tests.support import terminal
+from tests.support.cli import Running, running, un0_json
 
 # One shard that takes many minutes: whatever the grace, it is not waited for
 ENDLESS = ("--count", "2000000", "--shard-images", "2000000", "--seed", "5", "--job-id", "job")

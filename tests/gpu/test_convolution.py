@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from support.gpu import needs
 from torch import Tensor
 
+from tests.support.gpu import needs
 from un0.engine import torch_ops
 from un0.engine.base import exact_cuda
 from un0.engine.folding import by_block

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from support.gpu import needs
 
+from tests.support.gpu import needs
 from un0 import Sampler, Un0Model, load_model
 from un0.engine import Precision, build_engine
 from un0.engine.base import FP8_PRECISIONS
@@ -22,7 +22,7 @@ from un0.testing import random_model
 
 Images = NDArray[np.uint8]
 GPU = torch.device("cuda")
-FIXTURES = Path(__file__).parents[1] / "parity" / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "un0" / "parity" / "fixtures"
 COUNT = 257
 CLASSES = np.arange(COUNT) * 7 % 10
 # Mean and most levels off the reference in float64, over the worst fixture.

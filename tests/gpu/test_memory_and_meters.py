@@ -7,11 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from support.gpu import needs
 
 from cluster.clock import monotonic_ns
 from cluster.metering.node import gpu_source
 from cluster.metering.seat import take_seat
+from tests.support.gpu import needs
 from un0 import Sampler
 from un0.catalog import RELEASED
 from un0.engine import Precision

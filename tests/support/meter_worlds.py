@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.nvml_stub import UNKNOWN_ERROR, Gpu, NvmlStub
-
 from cluster.ledger.reading import Device, Source
 from cluster.metering.estimate import CpuEstimate, GpuEstimate
 from cluster.metering.missing import MissingSource
 from cluster.metering.nvml_sources import NvmlCounter, NvmlPower
 from cluster.metering.rapl import RaplSource, find_zones
-from cluster.metering.replay import ReplaySource, load_traces
 from cluster.metering.zeus import ZeusSource
+from tests.support.nvml_stub import UNKNOWN_ERROR, Gpu, NvmlStub
+from tests.support.replay import ReplaySource, load_traces
 
 POWER_MW = 100_000
 GPU = Device("GPU-1", "gpu", "a GPU", "gpu", power_limit_mw=POWER_MW)

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from support.rayfleet import SHORT_HEALTH
+
+from tests.support.rayfleet import SHORT_HEALTH
 
 WAIT_S = 60.0
 PATIENCE_S = 600  # a node that is cut off stays up for so long

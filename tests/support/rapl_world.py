@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from support.meter_worlds import TestClock, powercap
-
 from cluster.clock import monotonic_ns
 from cluster.metering.rapl_choice import Machine
+from tests.support.meter_worlds import TestClock, powercap
 
 LEAST_STEP_S = 0.004
 Counter = Callable[[float], float]  # seconds -> joules

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from email.utils import format_datetime
 
-from support.lossy_proxy import LossyProxy
-
 from cluster.clock import utc_now
+from tests.support.lossy_proxy import LossyProxy
 
 CHECKSUM = re.compile(rb"\r\n(x-amz-(?:sdk-)?checksum[a-z0-9-]*):")
 CONDITION = b"\r\nif-none-match:"

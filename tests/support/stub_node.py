@@ -9,18 +9,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from support.nvml_stub import NvmlStub
+from tests.support.nvml_stub import NvmlStub
 
 
 def play(script: str, stub: NvmlStub, *arguments: str) -> Any:
-    """What the script prints last, as JSON. It may import ``support`` and the project."""
-    tests = Path(__file__).parents[1]
+    """What the script prints last, as JSON. It may import ``tests.support`` and the project."""
     done = subprocess.run(
         [sys.executable, script, *arguments],
         env={
             **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "CUDA_"))},
             **stub.env(),
-            "PYTHONPATH": os.pathsep.join((str(tests), str(tests.parent))),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
         },
         capture_output=True,
         text=True,
