@@ -22,8 +22,8 @@ from cluster.optimise.unit_commitment import lower_bound
 from cluster.scenario.arrivals import Arrival
 from cluster.scenario.fleet import FleetSpec
 from cluster.scheduler.profiles import ProfileBook
+from cluster.scheduler.request import JobRequest
 from cluster.scheduler.state import SchedulerState
-from cluster.scheduler.terms import JobTerms
 from cluster.simulation.simulator import simulate
 
 SLOT_S, SLOTS, MODEL = 600.0, 6, "m"
@@ -110,8 +110,8 @@ def _arrivals(rng: random.Random, fleet: FleetSpec) -> list[Arrival]:
         first = rng.randint(0, SLOTS - 2)
         due = rng.randint(first + 1, SLOTS)
         images = int(rng.uniform(0.05, 0.5) * rate * (due - first) * SLOT_S)
-        terms = JobTerms(f"j{number}", MODEL, images, 200, deadline_s=due * SLOT_S)
-        arrivals.append(Arrival(first * SLOT_S, terms))
+        request = JobRequest(f"j{number}", MODEL, images, 200, deadline_s=due * SLOT_S)
+        arrivals.append(Arrival(first * SLOT_S, request))
     return sorted(arrivals, key=lambda arrival: arrival.at_s)
 
 

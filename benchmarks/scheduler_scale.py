@@ -32,7 +32,7 @@ from cluster.simulation.simulator import simulate
 
 MODEL, GFLOP = "heavy", 19_895.0
 IMAGES_PER_NODE = 100_000
-JOBS, SLACK_S, LEASE_S = 1000, 21_600.0, 300.0
+JOBS, SLACK_S, ASSIGNMENT_S = 1000, 21_600.0, 300.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def measure(policy: str, nodes: int, shard_images: int) -> Cost:
     )
     jobs = workload.jobs(fleet)
     book = ProfileBook(fleet.profiles())
-    own = SchedulerState(book, Policy(lease_s=LEASE_S))
+    own = SchedulerState(book, Policy(assignment_s=ASSIGNMENT_S))
     scheduler = Timed(own if policy == "merit" else BASELINES[policy](book, (MODEL,)))
     result = simulate(fleet, jobs, scheduler, horizon_s=workload.horizon_s(jobs))
     if result.images != sum(arrival.job.images for arrival in jobs):

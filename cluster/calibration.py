@@ -25,7 +25,7 @@ from cluster.hardware.identify import hardware_class, replica_threads
 from cluster.metering.bench import BenchMeter, Idle, bench_meter
 from cluster.scheduler.priors import prior_profile
 from cluster.scheduler.profiles import Profile
-from cluster.scheduler.terms import OperatingPoint, Performance, Standing
+from cluster.scheduler.request import OperatingPoint, Performance, StandbyCost
 from cluster.types import Energy, EnergyQuality, Precision, model_key
 from un0 import Sampler, Un0Model, load_model
 from un0.machine import cpus_here, machine_cpus
@@ -142,9 +142,9 @@ class Calibration:
             if idle_w is None:
                 batch_size = performance.point.batch_size
                 guess = prior_profile(self.hardware, key, 1.0, batch_size=batch_size)
-                idle_w = guess.standing.idle_w
-            standing = Standing(idle_w, load.duration_s, load.energy.energy_mj / 1e3)
-            found.append(Profile(self.hardware, key, standing, (performance,)))
+                idle_w = guess.standby.idle_w
+            standby = StandbyCost(idle_w, load.duration_s, load.energy.energy_mj / 1e3)
+            found.append(Profile(self.hardware, key, standby, (performance,)))
         return found
 
 

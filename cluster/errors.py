@@ -15,7 +15,7 @@ class ClusterError(Exception):
 
 
 class UserError(ClusterError):
-    """The user can mend it: the message names the thing, the value and the mend. Exit code 2."""
+    """The user can fix it: the message names the thing, the value and the fix. Exit code 2."""
 
 
 class StoreGone(UserError):

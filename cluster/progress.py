@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.scheduler.terms import SetAside
+from cluster.scheduler.request import SetAside
 from cluster.states import JobState, ReplicaState
 from cluster.types import Energy
 
@@ -72,7 +72,7 @@ class SeatView:
     model: str
     why: str
     since_s: float
-    leases: int
+    leases: int  # assignments that it holds; the name is that of `un0 fleet --json`
     power_w: float
     draining: bool
 

@@ -20,7 +20,7 @@ COST_UNITS = {
     "carbon": "gCO2e",
 }
 _RUNS = ("lease", "probe", "speculate")  # the kinds that hand shards to a replica
-_Leased = Mapping[int, set[str]]  # the hardware that each shard was leased to
+_Leased = Mapping[int, set[str]]  # the hardware that each shard was assigned to
 
 
 def explain_job(
@@ -45,7 +45,7 @@ def explain_shard(
     commit: CommitRecord | None,
     shard: int,
 ) -> dict[str, Any]:
-    """Every lease of one shard, the plan it followed, and what was really measured."""
+    """Every assignment of one shard, the plan it followed, and what was really measured."""
     part = record.workload.shard(shard)
     about = [d for d in decisions if d.first is not None and d.first <= shard < (d.stop or 0)]
     plans = {
@@ -56,7 +56,7 @@ def explain_shard(
         "shard": shard,
         "start": part.start,
         "stop": part.stop,
-        "leases": [_lease(record, d, plans) for d in about if d.kind in _RUNS],
+        "leases": [_assignment(record, d, plans) for d in about if d.kind in _RUNS],
         "set_aside": [{"at": d.at, "why": d.why} for d in about if d.kind == "set_aside"],
         "measured": None if commit is None else _measured([commit]) | _where(commit),
     }
@@ -119,35 +119,37 @@ def _events(decisions: Iterable[DecisionRecord]) -> list[dict[str, Any]]:
 def _hardware(
     record: JobRecord, decisions: Sequence[DecisionRecord], commits: Sequence[CommitRecord]
 ) -> list[dict[str, Any]]:
-    """Of each hardware: what its leases were believed to take, and what its commits took."""
-    leases: dict[str, list[DecisionRecord]] = defaultdict(list)
-    leased: dict[int, set[str]] = defaultdict(set)
+    """Of each hardware: what its assignments were believed to take, and what its commits took."""
+    assignments: dict[str, list[DecisionRecord]] = defaultdict(list)
+    assigned: dict[int, set[str]] = defaultdict(set)
     for d in decisions:
         if d.kind in _RUNS and d.hardware is not None and d.first is not None and d.stop:
-            leases[d.hardware].append(d)
+            assignments[d.hardware].append(d)
             for shard in range(d.first, d.stop):
-                leased[shard].add(d.hardware)
+                assigned[shard].add(d.hardware)
     ran: dict[str, list[CommitRecord]] = defaultdict(list)
     for commit in commits:
-        ran[_ran_on(commit, leased)].append(commit)
+        ran[_ran_on(commit, assigned)].append(commit)
     return [
         {
             "hardware": hardware,
-            "leases": len(leases[hardware]),
-            "predicted": _predicted(record, leases[hardware]) if leases[hardware] else None,
+            "leases": len(assignments[hardware]),
+            "predicted": _predicted(record, assignments[hardware])
+            if assignments[hardware]
+            else None,
             "measured": _measured(ran[hardware]) if ran[hardware] else None,
         }
-        for hardware in sorted({*leases, *ran})
+        for hardware in sorted({*assignments, *ran})
     ]
 
 
-def _ran_on(commit: CommitRecord, leased: _Leased) -> str:
+def _ran_on(commit: CommitRecord, assigned: _Leased) -> str:
     """The hardware by the name that decisions have for it, where they leave no doubt."""
-    names = leased.get(commit.shard, set())
+    names = assigned.get(commit.shard, set())
     return next(iter(names)) if len(names) == 1 else commit.hardware
 
 
-def _lease(
+def _assignment(
     record: JobRecord, d: DecisionRecord, plans: Mapping[tuple[str, int], DecisionRecord]
 ) -> dict[str, Any]:
     return {
@@ -165,16 +167,16 @@ def _lease(
     }
 
 
-def _predicted(record: JobRecord, leases: Sequence[DecisionRecord]) -> dict[str, Any]:
-    """What these leases were believed to take together."""
+def _predicted(record: JobRecord, assignments: Sequence[DecisionRecord]) -> dict[str, Any]:
+    """What these assignments were believed to take together."""
     shard = record.workload.shard
     images = sum(
         shard(d.stop - 1).stop - shard(d.first).start
-        for d in leases
+        for d in assignments
         if d.first is not None and d.stop
     )
-    joules = [d.predicted_j for d in leases]
-    seconds = [d.predicted_s for d in leases]
+    joules = [d.predicted_j for d in assignments]
+    seconds = [d.predicted_s for d in assignments]
     energy_j = _total(joules)
     return {
         "images": images,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from cluster.actors.options import ModelWork, RunOptions, RunPlan
+from cluster.actors.options import ModelWork, RunOptions, RunRequest
 from cluster.clock import utc_now
 from cluster.energy import sum_energy
 from cluster.progress import Snapshot
-from cluster.scheduler.terms import JobTerms
+from cluster.scheduler.request import JobRequest
 from cluster.states import JobState
 from cluster.stopping import Stopped
 from cluster.storage.commit import read_commits
@@ -80,13 +80,13 @@ def _not_begun(record: JobRecord, store: ObjectStore) -> Snapshot:
     )
 
 
-def plan_of(record: JobRecord, facts: ModelWork) -> RunPlan:
+def plan_of(record: JobRecord, facts: ModelWork) -> RunRequest:
     """The job as the scheduler is to see it from now on."""
     spec, workload = record.spec, record.workload
     deadline_s = spec.get("deadline")
     if deadline_s is not None:
         deadline_s = float(deadline_s) - (utc_now() - record.submitted_at).total_seconds()
-    terms = JobTerms(
+    request = JobRequest(
         job_id=workload.job_id,
         model=workload.model_rev,
         images=workload.count,
@@ -97,4 +97,4 @@ def plan_of(record: JobRecord, facts: ModelWork) -> RunPlan:
         objective=spec.get("objective", "energy"),
         energy_budget_j=spec.get("energy_budget"),
     )
-    return RunPlan(workload, terms, facts)
+    return RunRequest(workload, request, facts)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from cluster.progress import Snapshot
-from cluster.scheduler.terms import SetAside
+from cluster.scheduler.request import SetAside
 from cluster.types import MISSING_ENERGY, Energy, JobRecord, Manifest
 
 

@@ -52,7 +52,7 @@ def generate(
     sse, sse_kms_key: server-side encryption on S3 (see ``open_store``).
     stop_within_s: how long SIGINT, SIGTERM or SIGHUP may take to stop it (``jobs.follow.run``).
     on_job hears of the job once it is in the store, on_snapshot of its progress.
-    Raises UserError, or un0's InputError and ModelFormatError, for what the caller can mend.
+    Raises UserError, or un0's InputError and ModelFormatError, for what the caller can fix.
     """
     opened = open_store(
         store,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from cluster.documents import parse, read_mapping
 from cluster.errors import UserError
-from cluster.scheduler.terms import Objective
+from cluster.scheduler.request import Objective
 from cluster.types import ImageEncoding, Precision
 from un0.quantities import parse_count, parse_deadline, parse_energy_j
 

@@ -1,4 +1,4 @@
-"""Errors a user of the model can cause. Each message names the thing, the value and the mend."""
+"""Errors a user of the model can cause. Each message names the thing, the value and the fix."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from cluster.actors.fleet import Fleet
-from cluster.actors.options import FleetOptions, RunPlan
+from cluster.actors.options import FleetOptions, RunRequest
 from cluster.progress import FleetView, Snapshot
 from cluster.stopping import Grace
 
@@ -45,7 +45,7 @@ class Coordinator:
         self._fleet.visited()
         return True
 
-    async def run(self, plan: RunPlan) -> AsyncIterator[Snapshot]:
+    async def run(self, plan: RunRequest) -> AsyncIterator[Snapshot]:
         """Snapshots of the job until it is over; the last one says how it ended."""
         await self.welcome()
         assert self._fleet is not None

@@ -1,4 +1,4 @@
-"""The scheduler's hands on Ray: nodes found, replicas woken and parked, leases run."""
+"""The scheduler's hands on Ray: nodes found, replicas woken and parked, assignments run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.actors.job_run import JobRun
 from cluster.actors.knowledge import Knowledge
 from cluster.actors.node_meter import RunMeter, meter_on
-from cluster.actors.options import FleetOptions, RunPlan
+from cluster.actors.options import FleetOptions, RunRequest
 from cluster.actors.reasons import plain, reason_of
 from cluster.actors.replica import Closed, Failure, Load, Ready, Replica
 from cluster.actors.seat import Seat, Work, usage_of
@@ -31,8 +31,8 @@ from cluster.scheduler.commands import (
     FinishJob,
     ParkReplica,
     RemindMe,
-    RevokeLease,
-    RunLease,
+    RevokeAssignment,
+    RunAssignment,
     TellUser,
     WakeReplica,
 )
@@ -93,7 +93,7 @@ class Fleet:
         while True:
             self._handle(await self._events.get())
 
-    async def submit(self, plan: RunPlan) -> JobRun:
+    async def submit(self, plan: RunRequest) -> JobRun:
         """Take the job on, unless it is running already."""
         job_id = plan.workload.job_id
         if job_id in self._jobs:
@@ -111,10 +111,10 @@ class Fleet:
         self._knowledge.models[key] = load, plan.facts
         for seat in self._seats.values():
             self._knowledge.believe(seat.place, key)
-        terms = plan.terms
-        if terms.deadline_s is not None:
-            terms = replace(terms, deadline_s=monotonic_s() + terms.deadline_s)
-        self._put(JobSubmitted(monotonic_s(), replace(terms, model=key), done))
+        request = plan.request
+        if request.deadline_s is not None:
+            request = replace(request, deadline_s=monotonic_s() + request.deadline_s)
+        self._put(JobSubmitted(monotonic_s(), replace(request, model=key), done))
         if job.to_stop is not None:  # asked for before there was a job to stop
             self.stop(job_id, job.grace, cancel=job.to_stop == JobState.CANCELLED)
         return job
@@ -134,7 +134,7 @@ class Fleet:
     def _cut_short(self, job_id: str) -> None:
         """The shards that the job still has under way would not be done in time."""
         for seat in self._seats.values():
-            if any(lease.job_id == job_id for lease, _ in seat.running.values()):
+            if any(assignment.job_id == job_id for assignment, _ in seat.running.values()):
                 self._lose(seat, "its shards would not have been done before the run had to end")
 
     def drain(self, node_id: str, within_s: float | None) -> None:
@@ -171,7 +171,7 @@ class Fleet:
                     replica.model,
                     replica.why,
                     now_s - replica.since_s,
-                    len(replica.leases),
+                    len(replica.assignments),
                     replica.power_mw / 1000,
                     replica.draining,
                 )
@@ -212,13 +212,13 @@ class Fleet:
                 self._do(self._wake(self._seats[replica_id], model))
             case ParkReplica(replica_id):
                 self._do(self._park(self._seats[replica_id]))
-            case RunLease(replica_id=replica_id):
+            case RunAssignment(replica_id=replica_id):
                 seat = self._seats[replica_id]
                 seat.queue.append(Work(command, command.first))
                 self._shards.pump(seat)
-            case RevokeLease(lease_id, replica_id, job_id):
+            case RevokeAssignment(assignment_id, replica_id, job_id):
                 if replica_id in self._seats:
-                    self._shards.revoke(self._seats[replica_id], lease_id, job_id)
+                    self._shards.revoke(self._seats[replica_id], assignment_id, job_id)
             case FinishJob(job_id):
                 self._do(self._end(self._jobs[job_id], command))
             case TellUser(job_id, reason):
@@ -385,7 +385,7 @@ class Fleet:
     def _mark_lost(self, seat: Seat, reason: str) -> None:
         if seat.meter is not None:
             seat.meter.lose(seat.name)
-        lost = {lease.job_id for lease, _ in seat.running.values()}
+        lost = {assignment.job_id for assignment, _ in seat.running.values()}
         for job_id, job in self._jobs.items():
             if seat.replica_id in job.replicas:
                 job.update(seat.replica_id, state=ReplicaState.LOST, note=reason)

@@ -6,13 +6,13 @@ import asyncio
 import logging
 from dataclasses import replace
 
-from cluster.actors.options import RunPlan
+from cluster.actors.options import RunRequest
 from cluster.clock import monotonic_s
 from cluster.energy import ZERO_ENERGY, sum_energy
 from cluster.errors import ClusterError, Fatal, StoreGone
 from cluster.progress import ReplicaView, Snapshot
 from cluster.scheduler.commands import FinishJob
-from cluster.scheduler.terms import SetAside
+from cluster.scheduler.request import SetAside
 from cluster.states import NEXT_JOB_STATES, JobEnd, JobState, ReplicaState
 from cluster.stopping import NO_HURRY, Grace
 from cluster.storage.commit import (
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 class JobRun:
     """What the displays want to know of a job, and what its store has to know."""
 
-    def __init__(self, plan: RunPlan, store: ObjectStore) -> None:
+    def __init__(self, plan: RunRequest, store: ObjectStore) -> None:
         self.plan = plan
         self.workload = plan.workload
         self.over = asyncio.Event()  # nothing more will change

@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 
 from cluster.actors.connect import LOCAL, connected, target
 from cluster.actors.coordinator import Coordinator, end_coordinator
-from cluster.actors.options import FleetOptions, ReplicaOptions, RunOptions, RunPlan
+from cluster.actors.options import FleetOptions, ReplicaOptions, RunOptions, RunRequest
 from cluster.actors.ray_thread import LOOK_S
 from cluster.actors.reasons import plain, reason_of
 from cluster.actors.room import RUN_BYTES, room_for
@@ -44,7 +44,7 @@ class JobRun:
     own: the run ends with this process; another goes on when its terminal is closed.
     """
 
-    def __init__(self, coordinator: Any, plan: RunPlan, stop: Stop, *, own: bool) -> None:
+    def __init__(self, coordinator: Any, plan: RunRequest, stop: Stop, *, own: bool) -> None:
         self._coordinator = coordinator
         self._plan = plan
         self._stop, self._heeded, self._own = stop, 0, own
@@ -94,7 +94,7 @@ class JobRun:
 
 @contextmanager
 def job_run(
-    plan: RunPlan, store: StoreConfig, options: RunOptions, stop: Stop | None = None
+    plan: RunRequest, store: StoreConfig, options: RunOptions, stop: Stop | None = None
 ) -> Iterator[JobRun]:
     """All that the job's run needs, up and answering; on exit every process of this call is gone,
     or will be as soon as a Ray that was still starting is up.

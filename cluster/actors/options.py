@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.scheduler.terms import JobTerms
+from cluster.scheduler.request import JobRequest
 from cluster.stopping import STOP_S
 from cluster.storage.object_store import StoreConfig
 from cluster.types import Workload
@@ -72,12 +72,12 @@ class ModelWork:
 
 
 @dataclass(frozen=True)
-class RunPlan:
+class RunRequest:
     """A job with every choice made. terms.deadline_s: seconds from now.
 
     facts: of the model, by which unmeasured hardware is judged.
     """
 
     workload: Workload
-    terms: JobTerms
+    request: JobRequest
     facts: ModelWork

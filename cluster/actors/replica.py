@@ -26,7 +26,7 @@ from un0.errors import Un0Error
 
 logger = logging.getLogger(__name__)
 HEARTBEAT_S = 0.5
-CONCURRENCY = 6  # two leases, their successors, and control calls
+CONCURRENCY = 6  # two assignments, their successors, and control calls
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from cluster.actors.node_meter import RunMeter
 from cluster.actors.seats import Place
-from cluster.scheduler.commands import RunLease
-from cluster.scheduler.terms import Usage
+from cluster.scheduler.commands import RunAssignment
+from cluster.scheduler.request import Usage
 from cluster.types import Energy
 
 IN_FLIGHT = 2  # the next shard generates while the last is encoded and uploaded
@@ -17,14 +17,14 @@ IN_FLIGHT = 2  # the next shard generates while the last is encoded and uploaded
 
 @dataclass
 class Work:
-    """What is left to begin of a lease."""
+    """What is left to begin of an assignment."""
 
-    lease: RunLease
+    assignment: RunAssignment
     next: int
 
     @property
     def left(self) -> range:
-        return range(self.next, self.lease.stop)
+        return range(self.next, self.assignment.stop)
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Seat:
     """A place, and the replica that sits there while it is awake.
 
     life: how many replicas have sat here; each goes by a name of its own at the node's meter.
-    running: by attempt, the lease and shard.
+    running: by attempt, the assignment and shard.
     """
 
     place: Place
@@ -44,7 +44,7 @@ class Seat:
     hardware: str = ""
     provider: str = ""
     queue: deque[Work] = field(default_factory=deque)
-    running: dict[str, tuple[RunLease, int]] = field(default_factory=dict)
+    running: dict[str, tuple[RunAssignment, int]] = field(default_factory=dict)
 
     @property
     def replica_id(self) -> str:
@@ -55,24 +55,28 @@ class Seat:
         """Of the replica that sits here now."""
         return f"{self.replica_id}.{self.life}"
 
-    def next_shard(self) -> tuple[RunLease, int] | None:
-        """The next shard to begin, in the order of the leases; None while enough are under way."""
+    def next_shard(self) -> tuple[RunAssignment, int] | None:
+        """The next shard to begin, in order; None while enough are under way."""
         while self.queue and not self.queue[0].left:
             self.queue.popleft()
         if not self.queue or len(self.running) >= IN_FLIGHT:
             return None
         work = self.queue[0]
         shard, work.next = work.next, work.next + 1
-        return work.lease, shard
+        return work.assignment, shard
 
-    def revoke(self, lease_id: int) -> tuple[list[int], list[str]]:
-        """Take the lease back: its shards that have not begun, its attempts that have."""
+    def revoke(self, assignment_id: int) -> tuple[list[int], list[str]]:
+        """Take the assignment back: its shards that have not begun, its attempts that have."""
         shards: list[int] = []
         for work in self.queue:
-            if work.lease.lease_id == lease_id:
+            if work.assignment.assignment_id == assignment_id:
                 shards += work.left
-                work.next = work.lease.stop
-        under_way = [a for a, (lease, _) in self.running.items() if lease.lease_id == lease_id]
+                work.next = work.assignment.stop
+        under_way = [
+            a
+            for a, (assignment, _) in self.running.items()
+            if assignment.assignment_id == assignment_id
+        ]
         return shards, under_way
 
     def vacate(self) -> None:

@@ -16,7 +16,7 @@ from cluster.actors.seat import Seat, usage_of
 from cluster.clock import monotonic_s
 from cluster.errors import ClusterError
 from cluster.pipeline.shard_runner import Attempt
-from cluster.scheduler.commands import RunLease
+from cluster.scheduler.commands import RunAssignment
 from cluster.scheduler.events import Event, ShardFailed, ShardsCommitted
 from cluster.types import CommitRecord
 
@@ -24,7 +24,7 @@ SILENCE_S = 60.0  # a replica that says nothing for this long is given up: Ray d
 
 
 class ShardRuns:
-    """Runs the shards of leases that are in seats' queues.
+    """Runs the shards of assignments that are in seats' queues.
 
     put: tells the scheduler. do: carries work out beside everything else, and gives the seat's
     replica up if that breaks. give_up: of a replica's life that does not answer, and why.
@@ -45,20 +45,20 @@ class ShardRuns:
     def pump(self, seat: Seat) -> None:
         """Begin shards while the replica has room for more."""
         while seat.actor is not None and (begin := seat.next_shard()) is not None:
-            lease, shard = begin
-            job = self._jobs.get(lease.job_id)
+            assignment, shard = begin
+            job = self._jobs.get(assignment.job_id)
             if job is None:
                 continue
             attempt_id = uuid.uuid4().hex
             seat.running[attempt_id] = begin
-            self._do(self._run(seat, job, lease, shard, attempt_id), seat)
+            self._do(self._run(seat, job, assignment, shard, attempt_id), seat)
 
-    def revoke(self, seat: Seat, lease_id: int, job_id: str) -> None:
-        """Take a lease back: shards that have begun are abandoned where they are, but for those
-        that are done within the grace of a job that stops."""
-        shards, attempts = seat.revoke(lease_id)
+    def revoke(self, seat: Seat, assignment_id: int, job_id: str) -> None:
+        """Take an assignment back: shards that have begun are abandoned where they are, but
+        for those that are done within the grace of a job that stops."""
+        shards, attempts = seat.revoke(assignment_id)
         for shard in shards:
-            self._put(ShardFailed(monotonic_s(), seat.replica_id, lease_id, job_id, shard,
+            self._put(ShardFailed(monotonic_s(), seat.replica_id, assignment_id, job_id, shard,
                                   "given up on request", revoked=True))  # fmt: skip
         if attempts and seat.actor is not None:
             job = self._jobs.get(job_id)
@@ -68,7 +68,7 @@ class ShardRuns:
         self.pump(seat)
 
     async def _run(
-        self, seat: Seat, job: JobRun, lease: RunLease, shard: int, attempt_id: str
+        self, seat: Seat, job: JobRun, assignment: RunAssignment, shard: int, attempt_id: str
     ) -> None:
         life, flight = seat.life, (seat.replica_id, shard)
         job.joined(seat.replica_id, host_name=seat.host_name, hardware=seat.hardware,
@@ -88,14 +88,19 @@ class ShardRuns:
             seat.running.pop(attempt_id, None)
         assert seat.meter is not None
         if isinstance(outcome, Attempt):
-            await self._committed(seat, job, lease, outcome)
+            await self._committed(seat, job, assignment, outcome)
         else:
             seat.meter.settle(attempt_id, "lost")
-            self._failed(seat, job, lease, shard, outcome)
+            self._failed(seat, job, assignment, shard, outcome)
         return self.pump(seat)
 
     def _failed(
-        self, seat: Seat, job: JobRun, lease: RunLease, shard: int, outcome: Heartbeat | Failure
+        self,
+        seat: Seat,
+        job: JobRun,
+        assignment: RunAssignment,
+        shard: int,
+        outcome: Heartbeat | Failure,
     ) -> None:
         failure = outcome if isinstance(outcome, Failure) else Failure("it broke off", fatal=False)
         job.update(seat.replica_id, note=failure.reason)
@@ -104,8 +109,8 @@ class ShardRuns:
             ShardFailed(
                 monotonic_s(),
                 seat.replica_id,
-                lease.lease_id,
-                lease.job_id,
+                assignment.assignment_id,
+                assignment.job_id,
                 shard,
                 failure.reason,
                 failure.fatal,
@@ -113,29 +118,31 @@ class ShardRuns:
             )
         )
 
-    async def _committed(self, seat: Seat, job: JobRun, lease: RunLease, attempt: Attempt) -> None:
+    async def _committed(
+        self, seat: Seat, job: JobRun, assignment: RunAssignment, attempt: Attempt
+    ) -> None:
         record, outcome = attempt.record, attempt.outcome
         if outcome is None:  # a store without conditional writes: this process is its one writer
             try:
                 outcome = await asyncio.to_thread(job.commit, record)
             except ClusterError as error:
-                return self._failed(seat, job, lease, record.shard, Failure(str(error), False))
+                return self._failed(seat, job, assignment, record.shard, Failure(str(error), False))
             if outcome is None:
                 reason = "a newer run has taken the job over"
-                return self._failed(seat, job, lease, record.shard, Failure(reason, True))
+                return self._failed(seat, job, assignment, record.shard, Failure(reason, True))
         assert seat.meter is not None
         seat.meter.settle(record.attempt_id, outcome)
         if outcome == "won":
             job.committed(seat.replica_id, record)
-        return self._put(_commit_event(seat, lease, record))
+        return self._put(_commit_event(seat, assignment, record))
 
 
-def _commit_event(seat: Seat, lease: RunLease, record: CommitRecord) -> ShardsCommitted:
+def _commit_event(seat: Seat, assignment: RunAssignment, record: CommitRecord) -> ShardsCommitted:
     return ShardsCommitted(
         monotonic_s(),
         seat.replica_id,
-        lease.lease_id,
-        lease.job_id,
+        assignment.assignment_id,
+        assignment.job_id,
         record.shard,
         record.shard + 1,
         usage_of(record.rows, record.generate_s, record.energy),

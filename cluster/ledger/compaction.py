@@ -129,8 +129,8 @@ def _replace(store: ObjectStore, day: date, number: int, batch: _Batch) -> Compa
     store.put(key, data)
     mine = Compaction(key=key, size_bytes=len(data), rows=batch.rows, sources=sources)
     at = compaction_record(day, number)
-    standing = parse_record(Compaction, at, create_once(store, at, mine.model_dump_json().encode()))
-    if standing != mine:
+    stored = parse_record(Compaction, at, create_once(store, at, mine.model_dump_json().encode()))
+    if stored != mine:
         store.delete(key)
         return None
     for source in sources:

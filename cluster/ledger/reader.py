@@ -51,7 +51,7 @@ class LoggedDay:
     """A day of the log.
 
     loose: the latest version of each segment that no compaction holds, with its size in bytes.
-    compactions: by number. rubbish: keys of what is superseded, by either.
+    compactions: by number. garbage: keys of what is superseded, by either.
     """
 
     day: date

@@ -87,7 +87,7 @@ class Source(Protocol):
 
 
 class Refused(Exception):
-    """A provider cannot read a device. ``mend``: what the user may do about it, if anything."""
+    """A provider cannot read a device. ``fix``: what the user may do about it, if anything."""
 
     def __init__(self, reason: str, mend: str | None = None) -> None:
         super().__init__(reason)

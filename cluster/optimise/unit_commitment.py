@@ -170,15 +170,15 @@ class _Problem:
 
     def _commit(self, profile: Profile, devices: int) -> list[int]:
         """The devices of one kind with one model: the columns of how many are awake, by slot."""
-        add, standing, unit = self._add, profile.standing, self._unit[profile.model]
-        span = math.ceil(standing.load_s / self._slot_s)
+        add, standby, unit = self._add, profile.standby, self._unit[profile.model]
+        span = math.ceil(standby.load_s / self._slot_s)
         at_start = add.column("state", upper=0.0)  # nothing is awake at first
         loading_before = add.column("state", upper=0.0)
         wakes: deque[int] = deque(maxlen=max(span, 1))
         columns = []
         for t, (start_s, end_s) in enumerate(pairwise(self._edges_s)):
             awake = add.column("state", upper=devices)
-            woken = add.column("overhead", standing.load_j, whole=True)
+            woken = add.column("overhead", standby.load_j, whole=True)
             parked = add.column("state", whole=True)
             at_end = add.column("state", upper=devices, whole=True)
             add.equal([(at_end, 1.0), (at_start, -1.0), (woken, -1.0), (parked, 1.0)])
@@ -188,11 +188,11 @@ class _Problem:
             loading, unloaded = add.column("state"), add.column("state")
             wakes.append(woken)
             add.equal(
-                [(unloaded, 1.0), (loading, 1.0), (loading_before, -1.0), (woken, -standing.load_s)]
+                [(unloaded, 1.0), (loading, 1.0), (loading_before, -1.0), (woken, -standby.load_s)]
             )
-            add.at_most([(unloaded, 1.0), *((column, -standing.load_s) for column in wakes)])
+            add.at_most([(unloaded, 1.0), *((column, -standby.load_s) for column in wakes)])
 
-            idle = add.column("idle", standing.idle_w)
+            idle = add.column("idle", standby.idle_w)
             busy = [(loading, 1.0), (idle, 1.0), (awake, start_s - end_s)]
             for performance in profile.curve:
                 made = add.column("job", performance.energy_per_image_j * unit)
@@ -262,6 +262,6 @@ def _edges_s(profiles: Sequence[Profile], arrivals: Sequence[Arrival], slot_s: f
         lowest = min(performance.images_per_s for performance in profile.curve)
         slowest[profile.model] = min(slowest.get(profile.model, math.inf), lowest)
     alone_s = sum(arrival.job.images / slowest[arrival.job.model] for arrival in arrivals)
-    loads_s = sum(profile.standing.load_s for profile in profiles)
+    loads_s = sum(profile.standby.load_s for profile in profiles)
     edges = slot_s * np.arange(math.ceil(last_s / slot_s) + 2, dtype=np.float64)
     return np.append(edges, edges[-1] + alone_s + loads_s + slot_s)

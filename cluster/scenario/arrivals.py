@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.scheduler.terms import JobTerms
+from cluster.scheduler.request import JobRequest
 
 
 @dataclass(frozen=True)
@@ -12,4 +12,4 @@ class Arrival:
     """A job, and when it is submitted. Its deadline is on the same clock."""
 
     at_s: float
-    job: JobTerms
+    job: JobRequest

@@ -21,7 +21,7 @@ class Faults(Record):
 
     node_losses: the node goes and is back after repair_s. crashes: the replica dies and is seen
     to. silences: it hangs, drawing idle power, and is given up after silent_s. straggler_share:
-    of leases that run straggler_factor times as long. drift_per_day: by how much of its rate a
+    of assignments that run straggler_factor times as long. drift_per_day: by how much of its rate a
     kind of hardware slows down in a day, each at its own pace up to this.
     profile_error: beliefs are off the truth by up to this share, in rate and in power.
     """

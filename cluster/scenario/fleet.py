@@ -16,7 +16,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from cluster.documents import parse, read_mapping
 from cluster.errors import UserError
 from cluster.scheduler.profiles import Profile
-from cluster.scheduler.terms import OperatingPoint, Performance, Standing
+from cluster.scheduler.request import OperatingPoint, Performance, StandbyCost
 from cluster.types import Record
 from un0.suggest import did_you_mean
 
@@ -94,7 +94,7 @@ class Hardware(Record):
         return Profile(
             self.name,
             model,
-            Standing(
+            StandbyCost(
                 idle_w=self.idle_w - self.parked_w,
                 load_s=self.load_s,
                 load_j=(self.load_w - self.parked_w) * self.load_s,

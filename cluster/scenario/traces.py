@@ -54,7 +54,7 @@ class TraceSpec(Record):
 
 
 def read_trace(spec: TraceSpec) -> list[Request]:
-    """Its requests in order of time, the first at 0. Raises UserError naming file, line, mend."""
+    """Its requests in order of time, the first at 0. Raises UserError naming file, line, fix."""
     needed, read = _reader(spec)
     requests = []
     try:

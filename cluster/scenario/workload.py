@@ -17,7 +17,7 @@ from cluster.scenario.arrivals import Arrival
 from cluster.scenario.faults import DAY_S, Faults
 from cluster.scenario.fleet import FleetSpec
 from cluster.scenario.traces import Request, TraceSpec, in_windows, read_trace
-from cluster.scheduler.terms import JobTerms
+from cluster.scheduler.request import JobRequest
 from cluster.types import Record
 from un0.quantities import parse_count
 from un0.suggest import did_you_mean
@@ -146,7 +146,7 @@ class WorkloadSpec(Record):
 
     def _arrival(self, number: int, request: Request, model: str, images: float) -> Arrival:
         deadline_s = None if self.slack_s is None else request.at_s + self.slack_s
-        job = JobTerms(
+        job = JobRequest(
             f"job-{number:05d}",
             model,
             max(1, round(images)),

@@ -1,4 +1,4 @@
-"""Jobs: which shards are open, leased, done or set aside. Pure."""
+"""Jobs: which shards are open, assigned, done or set aside. Pure."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from cluster.scheduler.ranges import Ranges
-from cluster.scheduler.terms import JobTerms, OperatingPoint, SetAside
+from cluster.scheduler.request import JobRequest, OperatingPoint, SetAside
 from cluster.states import JobEnd
 
 SUSPECTS_LOOKED_AT = 32  # for one to run, so that many of them cost little
 
 
 @dataclass
-class Lease:
+class Assignment:
     """Shards that a replica was told to run. ``open``: those it has not answered for.
 
-    began_s: when the replica could begin with it. predicted_*: of the whole lease.
+    began_s: when the replica could begin with it. predicted_*: of the whole assignment.
     """
 
-    lease_id: int
+    assignment_id: int
     replica_id: str
     job_id: str
     open: Ranges
@@ -32,7 +32,7 @@ class Lease:
     shards: int
     probe: bool = False
     speculative: bool = False
-    twin: bool = False  # another lease holds shards of it too: it or the other is speculative
+    twin: bool = False  # another assignment holds shards of it too: it or the other is speculative
     revoked: bool = False
 
     @property
@@ -47,13 +47,13 @@ class Lease:
 
 @dataclass
 class Job:
-    """One job's shards. Every shard is waiting, in a lease, done or set aside.
+    """One job's shards. Every shard is waiting, in an assignment, done or set aside.
 
-    suspects: waiting shards of which an attempt failed; they are leased alone, so that it is
+    suspects: waiting shards of which an attempt failed; they are assigned alone, so that it is
     plain which one is to blame.
     """
 
-    terms: JobTerms
+    request: JobRequest
     number: int  # in order of submission
     came_s: float = 0.0
     waiting: Ranges = field(default_factory=Ranges)
@@ -62,10 +62,10 @@ class Job:
     attempts: dict[int, int] = field(default_factory=dict)
     failed_on: dict[int, str] = field(default_factory=dict)  # the hardware of the last attempt
     set_aside: dict[int, SetAside] = field(default_factory=dict)
-    leases: dict[int, Lease] = field(default_factory=dict)
-    twins: int = 0  # leases made beside others, ever
+    assignments: dict[int, Assignment] = field(default_factory=dict)
+    twins: int = 0  # assignments made beside others, ever
     spent_j: float = 0.0
-    reserved_j: float = 0.0  # by its leases
+    reserved_j: float = 0.0  # by its assignments
     done_images: int = 0
     waiting_images: int = 0
     stopping: JobEnd | None = None  # how the user wants it to end
@@ -73,9 +73,11 @@ class Job:
     told: str = ""  # the last reason for standing still that the user was told
 
     @staticmethod
-    def of(terms: JobTerms, number: int, came_s: float, done: tuple[tuple[int, int], ...]) -> Job:
-        job = Job(terms, number, came_s)
-        job.put_back(0, terms.shards)
+    def of(
+        request: JobRequest, number: int, came_s: float, done: tuple[tuple[int, int], ...]
+    ) -> Job:
+        job = Job(request, number, came_s)
+        job.put_back(0, request.shards)
         for first, stop in done:
             job.finish(first, stop)
         return job
@@ -83,12 +85,12 @@ class Job:
     @property
     def images_left(self) -> int:
         """Images neither done nor set aside."""
-        aside = sum(self.terms.images_in(shard, shard + 1) for shard in self.set_aside)
-        return self.terms.images - self.done_images - aside
+        aside = sum(self.request.images_in(shard, shard + 1) for shard in self.set_aside)
+        return self.request.images - self.done_images - aside
 
     @property
     def shards_left(self) -> int:
-        return self.terms.shards - self.done.size - len(self.set_aside)
+        return self.request.shards - self.done.size - len(self.set_aside)
 
     @property
     def has_work(self) -> bool:
@@ -96,14 +98,14 @@ class Job:
 
     def missed(self, now_s: float) -> bool:
         """Whether its deadline is over."""
-        return self.terms.deadline_s is not None and now_s > self.terms.deadline_s
+        return self.request.deadline_s is not None and now_s > self.request.deadline_s
 
     @property
     def has_budget(self) -> bool:
-        return self.terms.energy_budget_j is not None
+        return self.request.energy_budget_j is not None
 
     def take(self, most: int, hardware: str) -> tuple[int, int]:
-        """The next shards to lease, at most so many. A suspect comes alone: first where it has not
+        """The next shards to assign, at most so many. A suspect comes alone: first where it has not
         failed yet, last on hardware where it has."""
         suspects = islice((s for run in self.suspects for s in range(*run)), SUSPECTS_LOOKED_AT)
         fresh = next((s for s in suspects if self.failed_on.get(s) != hardware), None)
@@ -114,17 +116,17 @@ class Job:
             first, stop = self.waiting.take(most)
         else:
             first, stop = self.suspects.take(1)
-        self.waiting_images -= self.terms.images_in(first, stop)
+        self.waiting_images -= self.request.images_in(first, stop)
         return first, stop
 
     def put_back(self, first: int, stop: int) -> None:
-        """These shards wait again, unless they are done, set aside or in another lease."""
+        """These shards wait again, unless they are done, set aside or in another assignment."""
         for begin, end in self.done.missing(first, stop):
             for shard in self._free(begin, end):
                 where = self.suspects if shard[0] in self.attempts else self.waiting
                 added = where.add(*shard)
                 assert added == shard[1] - shard[0], "a shard waits twice"
-                self.waiting_images += self.terms.images_in(*shard)
+                self.waiting_images += self.request.images_in(*shard)
 
     def finish(self, first: int, stop: int) -> None:
         """These shards are done."""
@@ -132,21 +134,21 @@ class Job:
             for part in (self.waiting, self.suspects):
                 for run in _overlap(part, begin, end):
                     part.remove(*run)
-                    self.waiting_images -= self.terms.images_in(*run)
+                    self.waiting_images -= self.request.images_in(*run)
             for shard in [s for s in self.set_aside if begin <= s < end]:
                 del self.set_aside[shard]
             self.done.add(begin, end)
-            self.done_images += self.terms.images_in(begin, end)
+            self.done_images += self.request.images_in(begin, end)
         if self.attempts:
             for shard in [s for s in self.attempts if first <= s < stop]:
                 del self.attempts[shard], self.failed_on[shard]
 
-    def has_twin(self, lease: Lease) -> bool:
-        """Whether another lease holds shards of this one, too."""
-        if not lease.twin:
+    def has_twin(self, assignment: Assignment) -> bool:
+        """Whether another assignment holds shards of this one, too."""
+        if not assignment.twin:
             return False
-        others = [o for o in self.leases.values() if o.twin and o is not lease]
-        return any(_overlap(o.open, *run) for o in others for run in lease.open)
+        others = [o for o in self.assignments.values() if o.twin and o is not assignment]
+        return any(_overlap(o.open, *run) for o in others for run in assignment.open)
 
     def blame(self, shard: int, reason: str, hardware: str, most: int) -> bool:
         """Count a failed attempt at the shard; True if that sets it aside."""
@@ -158,9 +160,13 @@ class Job:
         return True
 
     def _free(self, first: int, stop: int) -> Iterator[tuple[int, int]]:
-        """The parts of the range that are neither set aside nor leased, suspects one by one."""
+        """The parts of the range that are neither set aside nor assigned, suspects one by one."""
         taken = Ranges()
-        twins = [lease.open for lease in self.leases.values() if lease.twin] if self.twins else []
+        twins = (
+            [assignment.open for assignment in self.assignments.values() if assignment.twin]
+            if self.twins
+            else []
+        )
         for part in (self.waiting, self.suspects, *twins):
             for begin, end in _overlap(part, first, stop):
                 taken.add(begin, end)
@@ -173,29 +179,29 @@ class Job:
 
     def validate(self) -> None:
         """Raise AssertionError if a shard is lost, or in two places."""
-        leased = Ranges()
-        for lease in self.leases.values():
-            for first, stop in lease.open:
-                fresh = leased.add(first, stop)
-                assert fresh == stop - first or lease.twin, "a shard is leased twice"
+        assigned = Ranges()
+        for assignment in self.assignments.values():
+            for first, stop in assignment.open:
+                fresh = assigned.add(first, stop)
+                assert fresh == stop - first or assignment.twin, "a shard is leased twice"
         for name, part in (("waiting", self.waiting), ("suspect", self.suspects)):
             for first, stop in part:
                 assert not _overlap(self.done, first, stop), f"done, {name}"
-                assert not _overlap(leased, first, stop), f"leased, {name}"
+                assert not _overlap(assigned, first, stop), f"leased, {name}"
                 assert not any(first <= s < stop for s in self.set_aside), f"aside, {name}"
         known = Ranges()
-        for part in (self.waiting, self.suspects, self.done, leased):
+        for part in (self.waiting, self.suspects, self.done, assigned):
             for first, stop in part:
                 known.add(first, stop)
         for shard in self.set_aside:
             assert shard not in self.done, "a done shard is set aside"
             known.add(shard, shard + 1)
-        assert known.size == self.terms.shards, "a shard is lost"
+        assert known.size == self.request.shards, "a shard is lost"
         waiting = sum(
-            self.terms.images_in(*run) for p in (self.waiting, self.suspects) for run in p
+            self.request.images_in(*run) for p in (self.waiting, self.suspects) for run in p
         )
         assert waiting == self.waiting_images
-        assert self.done_images == sum(self.terms.images_in(*run) for run in self.done)
+        assert self.done_images == sum(self.request.images_in(*run) for run in self.done)
 
 
 def _overlap(ranges: Ranges, first: int, stop: int) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.scheduler.terms import OperatingPoint, SetAside
+from cluster.scheduler.request import OperatingPoint, SetAside
 from cluster.states import JobEnd
 
 
@@ -21,18 +21,18 @@ class WakeReplica:
 class ParkReplica:
     """Unload the model and let go of the device; answer with ReplicaParked or ReplicaLost.
 
-    The replica has no lease.
+    The replica has no assignment.
     """
 
     replica_id: str
 
 
 @dataclass(frozen=True)
-class RunLease:
-    """Run shards ``first`` up to ``stop``, after the replica's earlier leases; answer with
+class RunAssignment:
+    """Run shards ``first`` up to ``stop``, after the replica's earlier assignments; answer with
     ShardsCommitted and ShardFailed for each of them, in any pieces."""
 
-    lease_id: int
+    assignment_id: int
     replica_id: str
     job_id: str
     first: int
@@ -43,10 +43,10 @@ class RunLease:
 
 
 @dataclass(frozen=True)
-class RevokeLease:
-    """Give up what of the lease is not generated yet; answer with ShardFailed(revoked) for it."""
+class RevokeAssignment:
+    """Give up what of it is not generated yet; answer with ShardFailed(revoked) for that."""
 
-    lease_id: int
+    assignment_id: int
     replica_id: str
     job_id: str
 
@@ -79,4 +79,6 @@ class RemindMe:
     at_s: float
 
 
-Command = WakeReplica | ParkReplica | RunLease | RevokeLease | FinishJob | TellUser | RemindMe
+Command = (
+    WakeReplica | ParkReplica | RunAssignment | RevokeAssignment | FinishJob | TellUser | RemindMe
+)

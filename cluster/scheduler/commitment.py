@@ -8,6 +8,7 @@ from collections import defaultdict
 from cluster.scheduler.backlog import Job
 from cluster.scheduler.commands import ParkReplica, TellUser, WakeReplica
 from cluster.scheduler.core import Core
+from cluster.scheduler.demand import Standby, by_urgency, demands, hold_until_s
 from cluster.scheduler.dispatch import (
     feed,
     feed_all,
@@ -18,10 +19,9 @@ from cluster.scheduler.dispatch import (
 )
 from cluster.scheduler.explain import demand_name
 from cluster.scheduler.fleet import Replica
-from cluster.scheduler.merit import make_plan
-from cluster.scheduler.need import Standby, by_urgency, demands, hold_until_s
-from cluster.scheduler.steps import Demand, Offer, power_mw
-from cluster.scheduler.terms import Performance
+from cluster.scheduler.plan import make_plan
+from cluster.scheduler.request import Performance
+from cluster.scheduler.supply import Demand, Offer, power_mw
 from cluster.states import ReplicaState
 
 REPLAN_AT_LEAST_S = 0.05  # however much happens
@@ -32,7 +32,7 @@ def replan(core: Core) -> None:
     core.stale = False
     core.planned_s, core.plan_at_s = core.now_s, math.inf
     open_jobs = [job for job in core.jobs.values() if not job.stopping]
-    models = {job.terms.model for job in open_jobs}
+    models = {job.request.model for job in open_jobs}
     offers = {model: core.offers(model) for model in models}
     standby = {model: _standby(own) for model, own in offers.items()}
     needs = demands(open_jobs, core.now_s, standby, core.policy, core.forecast)
@@ -47,7 +47,7 @@ def replan(core: Core) -> None:
     core.order = defaultdict(dict)
     for job in by_urgency(open_jobs, core.served_j, core.now_s, core.policy, fair=fair):
         if job.has_work:
-            core.order[job.terms.model][job.terms.job_id] = job
+            core.order[job.request.model][job.request.job_id] = job
     _wake_and_switch(core)
     _make_room(core)
     feed_all(core)
@@ -71,7 +71,7 @@ def _purpose(core: Core, need: Demand) -> str:
 def _standby(offers: list[Offer]) -> Standby:
     return Standby(
         sum(o.up * max((p.images_per_s for p in o.profile.curve), default=0.0) for o in offers),
-        max((o.profile.standing.load_s for o in offers), default=0.0),
+        max((o.profile.standby.load_s for o in offers), default=0.0),
     )
 
 
@@ -90,7 +90,7 @@ def _wake_and_switch(core: Core) -> None:
             lacking -= 1
         for other in list(group.up):
             surplus = group.up_with(other) - core.plan.nodes(hardware, other)
-            for replica in core.fleet.with_leases(hardware, other, 0, min(surplus, lacking)):
+            for replica in core.fleet.with_assignments(hardware, other, 0, min(surplus, lacking)):
                 park(core, replica, f"makes room for {model}")
                 lacking -= 1
 
@@ -129,7 +129,7 @@ def park_if_idle(core: Core, replica: Replica) -> None:
         return
     if feed(core, replica):
         return
-    waiting = any(job.has_work for job in core.jobs.values() if job.terms.model == replica.model)
+    waiting = any(job.has_work for job in core.jobs.values() if job.request.model == replica.model)
     park(core, replica, "cheaper hardware suffices" if waiting else "no work for its model")
 
 
@@ -142,7 +142,7 @@ def _make_room(core: Core) -> None:
     for hardware, group in core.fleet.groups.items():
         for model in list(group.up):
             most = group.up_with(model) - core.plan.nodes(hardware, model)
-            surplus += core.fleet.with_leases(hardware, model, 0, most)
+            surplus += core.fleet.with_assignments(hardware, model, 0, most)
     if core.plan.power_mw + sum(replica.power_mw for replica in surplus) > core.cap_mw:
         for replica in surplus:
             park(core, replica, "its power is needed elsewhere")
@@ -152,7 +152,7 @@ def _make_room(core: Core) -> None:
         for hardware, grant in grants.items():
             profile = core.book.profile(hardware, model)
             slowest_mw = [power_mw(p) for p in profile.curve] if profile else []
-            for replica in core.fleet.with_leases(hardware, model, 0, grant.nodes):
+            for replica in core.fleet.with_assignments(hardware, model, 0, grant.nodes):
                 with core.fleet.changing(replica):
                     replica.power_mw = min(replica.power_mw, *slowest_mw)
 
@@ -164,7 +164,7 @@ def _probe(core: Core, needs: list[Demand]) -> None:
     energy spent.
     """
     probing = core.fleet.replicas.get(core.probing)
-    if probing is not None and (probing.probe or any(held.probe for held in probing.leases)):
+    if probing is not None and (probing.probe or any(held.probe for held in probing.assignments)):
         return
     for need in needs:
         grants = core.plan.grants.get(need.key)
@@ -196,9 +196,9 @@ def _hopeful(offer: Offer, best_j: float, *, granted: bool) -> list[Performance]
 def _probe_on(core: Core, offer: Offer, point: Performance, takes_j: float) -> bool:
     """Probe an idle replica, or wake one to be probed when it is up."""
     hardware, model = offer.profile.hardware, offer.profile.model
-    for replica in core.fleet.with_leases(hardware, model, 0):
+    for replica in core.fleet.with_assignments(hardware, model, 0):
         return probe_point(core, replica, point.point)
-    load_j = offer.profile.standing.load_j
+    load_j = offer.profile.standby.load_j
     if offer.up or takes_j + load_j > room_to_probe_j(core):
         return False
     for replica in core.fleet.parked(hardware):
@@ -220,33 +220,33 @@ def _tell(
     for need in needs:
         rate = core.plan.hold_rate.get(need.key)
         if rate is not None:
-            margin_s = core.policy.lease_s + standby[need.model].load_s
+            margin_s = core.policy.assignment_s + standby[need.model].load_s
             until_s = hold_until_s(core.jobs.values(), need.key, rate, margin_s, core.policy)
             held_s[need.key] = max(0.0, until_s - core.now_s)
             core.plan_by(max(until_s, core.now_s + REPLAN_AT_LEAST_S))
     for job in core.jobs.values():
         if job.stopping:
             continue
-        if offers[job.terms.model]:
+        if offers[job.request.model]:
             job.alone_s = None
         elif job.alone_s is None:
             job.alone_s = core.now_s
-        _say(core, job, held_s.get((job.terms.model, job.terms.objective)))
+        _say(core, job, held_s.get((job.request.model, job.request.objective)))
 
 
 def _say(core: Core, job: Job, held_s: float | None) -> None:
     reason = ""
     if held_s is not None:
         reason = "held, so that one start-up serves more images"
-    elif not job.leases:
+    elif not job.assignments:
         if job.alone_s is not None:
-            reason = f"no live replica can run {job.terms.model}"
-        elif not core.plan.grants.get((job.terms.model, job.terms.objective)):
+            reason = f"no live replica can run {job.request.model}"
+        elif not core.plan.grants.get((job.request.model, job.request.objective)):
             reason = "higher-ranked jobs or the power cap leave no replica for it"
     if reason == job.told:
         return
     job.told = reason
-    core.out.append(TellUser(job.terms.job_id, reason))
+    core.out.append(TellUser(job.request.job_id, reason))
     if held_s is not None:
         why = f"for up to {held_s:.0f} s, while deadlines allow"
-        core.note("hold", why, job_id=job.terms.job_id)
+        core.note("hold", why, job_id=job.request.job_id)

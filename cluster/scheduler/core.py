@@ -7,27 +7,27 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.scheduler.backlog import Job, Lease
-from cluster.scheduler.commands import Command, RevokeLease
+from cluster.scheduler.backlog import Assignment, Job
+from cluster.scheduler.commands import Command, RevokeAssignment
 from cluster.scheduler.explain import Decision, Diary, Kind
 from cluster.scheduler.fleet import Fleet, Replica
 from cluster.scheduler.forecast import Forecast
-from cluster.scheduler.merit import Plan
+from cluster.scheduler.plan import Plan
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import ProfileBook
-from cluster.scheduler.steps import Offer, frontier
-from cluster.scheduler.terms import Objective, Performance
+from cluster.scheduler.request import Objective, Performance
+from cluster.scheduler.supply import Offer, frontier
 
 TimerKind = Literal["plan", "idle", "late"]
 
 
 @dataclass
 class Core:
-    """order: of jobs to lease from, by model. barred: hardware that cannot run a model, and why.
+    """order: of jobs to assign from, by model. barred: hardware that cannot run a model, and why.
     losses: in a row, of hardware with a model, and how many of them bar it.
 
-    served_j: predicted energy leased to each owner, relative to the least served one. spent_j: all
-    energy that came to be known; probed_j: spent on finding out.
+    served_j: predicted energy assigned to each owner, relative to the least served one. spent_j:
+    all energy that came to be known; probed_j: spent on finding out.
     """
 
     book: ProfileBook
@@ -48,7 +48,7 @@ class Core:
     spent_j: float = 0.0
     probed_j: float = 0.0
     probing: str = ""  # the replica that was probed last
-    barred: dict[tuple[str, str], str] = field(default_factory=dict)
+    blocklisted: dict[tuple[str, str], str] = field(default_factory=dict)
     losses: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     last_loss: dict[str, str] = field(default_factory=dict)  # by model
     idle_gap_s: dict[str, float] = field(default_factory=dict)  # by hardware
@@ -56,7 +56,7 @@ class Core:
     out: list[Command] = field(default_factory=list)
     _timers: list[tuple[float, int, TimerKind, str]] = field(default_factory=list)
     _timer_count: int = 0
-    _leases: int = 0
+    _assignments: int = 0
 
     def remind(self, at_s: float, kind: TimerKind, name: str = "") -> None:
         """Come back to this at that time."""
@@ -84,9 +84,9 @@ class Core:
         """Look whether these jobs are over."""
         self.touched.update(dict.fromkeys(job_ids))
 
-    def next_lease_id(self) -> int:
-        self._leases += 1
-        return self._leases
+    def next_assignment_id(self) -> int:
+        self._assignments += 1
+        return self._assignments
 
     def note(self, kind: Kind, why: str, replica: Replica | None = None, **facts: object) -> None:
         """Write the decision down."""
@@ -101,14 +101,14 @@ class Core:
         for hardware, group in self.fleet.groups.items():
             profile = self.book.profile(hardware, model)
             nodes = group.total()
-            if profile is not None and nodes and (hardware, model) not in self.barred:
+            if profile is not None and nodes and (hardware, model) not in self.blocklisted:
                 found.append(Offer(profile, nodes, group.up_with(model)))
         return found
 
     def can_run(self, model: str) -> bool:
         """Whether there is any hardware that can run the model now."""
         return any(
-            (hardware, model) not in self.barred
+            (hardware, model) not in self.blocklisted
             and self.book.profile(hardware, model) is not None
             and group.total()
             for hardware, group in self.fleet.groups.items()
@@ -128,37 +128,39 @@ class Core:
             return None
         return frontier(profile, objective)[0]
 
-    def drop_lease(self, lease: Lease) -> None:
-        """Forget a lease; its open shards are the caller's business."""
-        job = self.jobs.get(lease.job_id)
-        if job is not None and job.leases.pop(lease.lease_id, None) is not None:
-            job.reserved_j = job.reserved_j - lease.reserved_j if job.leases else 0.0
-        replica = self.fleet.replicas.get(lease.replica_id)
-        if replica is None or lease not in replica.leases:
+    def drop_assignment(self, assignment: Assignment) -> None:
+        """Forget an assignment; its open shards are the caller's business."""
+        job = self.jobs.get(assignment.job_id)
+        if job is not None and job.assignments.pop(assignment.assignment_id, None) is not None:
+            job.reserved_j = job.reserved_j - assignment.reserved_j if job.assignments else 0.0
+        replica = self.fleet.replicas.get(assignment.replica_id)
+        if replica is None or assignment not in replica.assignments:
             return
         with self.fleet.changing(replica):
-            was_first = replica.leases[0] is lease
-            replica.leases.remove(lease)
-            if replica.leases:
-                replica.power_mw = max(held.power_mw for held in replica.leases)
+            was_first = replica.assignments[0] is assignment
+            replica.assignments.remove(assignment)
+            if replica.assignments:
+                replica.power_mw = max(held.power_mw for held in replica.assignments)
             else:
                 replica.since_s = self.now_s
-        if was_first and replica.leases:
-            self.begin(replica.leases[0])
-        elif not replica.leases:
+        if was_first and replica.assignments:
+            self.begin(replica.assignments[0])
+        elif not replica.assignments:
             self.rest(replica)
 
-    def begin(self, lease: Lease) -> None:
-        """The replica gets to the lease now."""
-        lease.began_s = self.now_s
-        self.remind(self.now_s + self.policy.late * lease.predicted_s + 1.0, "late",
-                    f"{lease.job_id}/{lease.lease_id}")  # fmt: skip
+    def begin(self, assignment: Assignment) -> None:
+        """The replica gets to the assignment now."""
+        assignment.began_s = self.now_s
+        self.remind(self.now_s + self.policy.late * assignment.predicted_s + 1.0, "late",
+                    f"{assignment.job_id}/{assignment.assignment_id}")  # fmt: skip
 
-    def revoke(self, lease: Lease) -> None:
-        """Take the lease back: what is not generated yet need not be."""
-        if not lease.revoked:
-            lease.revoked = True
-            self.out.append(RevokeLease(lease.lease_id, lease.replica_id, lease.job_id))
+    def revoke(self, assignment: Assignment) -> None:
+        """Take the assignment back: what is not generated yet need not be."""
+        if not assignment.revoked:
+            assignment.revoked = True
+            self.out.append(
+                RevokeAssignment(assignment.assignment_id, assignment.replica_id, assignment.job_id)
+            )
 
     def rest(self, replica: Replica) -> None:
         """The replica is idle: park it when idling has cost as much as loading again would, or at
@@ -172,8 +174,8 @@ class Core:
         """How long the replica may idle before it is parked."""
         profile = self.book.profile(replica.hardware, replica.model)
         patience_s = self.policy.longest_idle_s
-        if profile is not None and profile.standing.idle_w > 0:
-            patience_s = min(patience_s, profile.standing.load_j / profile.standing.idle_w)
+        if profile is not None and profile.standby.idle_w > 0:
+            patience_s = min(patience_s, profile.standby.load_j / profile.standby.idle_w)
         return 0.0 if self.idle_gap_s.get(replica.hardware, 0.0) > 2 * patience_s else patience_s
 
     def learn_gap(self, replica: Replica) -> None:

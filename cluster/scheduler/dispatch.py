@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 
-from cluster.scheduler.backlog import Job, Lease
-from cluster.scheduler.commands import RunLease
+from cluster.scheduler.backlog import Assignment, Job
+from cluster.scheduler.commands import RunAssignment
 from cluster.scheduler.core import Core
 from cluster.scheduler.explain import Kind
 from cluster.scheduler.fleet import Replica
 from cluster.scheduler.ranges import Ranges
-from cluster.scheduler.steps import power_mw
-from cluster.scheduler.terms import Objective, OperatingPoint, Performance
+from cluster.scheduler.request import Objective, OperatingPoint, Performance
+from cluster.scheduler.supply import power_mw
 from cluster.states import ReplicaState
 
 
 def feed(core: Core, replica: Replica) -> bool:
-    """Give an awake replica leases until it has enough; whether it got any."""
+    """Give an awake replica assignments until it has enough; whether it got any."""
     fed = False
     while _takes_work(core, replica):
-        lease = _next_lease(core, replica)
-        if lease is None:
+        assignment = _next_assignment(core, replica)
+        if assignment is None:
             break
         fed = True
     return fed
@@ -28,11 +28,11 @@ def feed(core: Core, replica: Replica) -> bool:
 
 def feed_all(core: Core) -> None:
     """Give work to every replica that the plan has work for: first those without any."""
-    for waiting in range(core.policy.leases):
+    for waiting in range(core.policy.assignments):
         for (model, _), grants in core.plan.grants.items():
             for hardware in grants:
                 for replica in core.fleet.hungry(hardware, model, waiting):
-                    if not _takes_work(core, replica) or _next_lease(core, replica) is None:
+                    if not _takes_work(core, replica) or _next_assignment(core, replica) is None:
                         break
 
 
@@ -42,36 +42,36 @@ def _takes_work(core: Core, replica: Replica) -> bool:
         replica.state == ReplicaState.AWAKE
         and not replica.draining
         and not over
-        and len(replica.leases) < core.policy.leases
+        and len(replica.assignments) < core.policy.assignments
     )
 
 
-def _next_lease(core: Core, replica: Replica) -> Lease | None:
-    """Lease it the most pressing work that it is good for; else what is late already, which must
+def _next_assignment(core: Core, replica: Replica) -> Assignment | None:
+    """Give it the most pressing work that it is good for; else what is late already, which must
     not keep slow hardware from work that it can do in time."""
-    return _lease_of(core, replica, missed=False) or _lease_of(core, replica, missed=True)
+    return _assignment_of(core, replica, missed=False) or _assignment_of(core, replica, missed=True)
 
 
-def _lease_of(core: Core, replica: Replica, *, missed: bool) -> Lease | None:
-    """A lease of any job in order; or, with ``missed``, of those whose deadline is over."""
+def _assignment_of(core: Core, replica: Replica, *, missed: bool) -> Assignment | None:
+    """A assignment of any job in order; or, with ``missed``, of those whose deadline is over."""
     order = core.order.get(replica.model, {})
     spent: list[str] = []
-    lease = None
+    assignment = None
     for job_id, job in order.items():
         if job.stopping or not job.has_work:
             spent.append(job_id)
             continue
-        performance = _point_now(core, replica, job.terms.objective)
+        performance = _point_now(core, replica, job.request.objective)
         if performance is None or (missed and not job.missed(core.now_s)):
             continue
         shards = _size(core, job, replica, performance, missed=missed)
         if shards:
             first, stop = job.take(shards, replica.hardware)
-            lease = lease_out(core, job, replica, first, stop, performance)
+            assignment = assignment_out(core, job, replica, first, stop, performance)
             break
     for job_id in spent:
         del order[job_id]
-    return lease
+    return assignment
 
 
 def _point_now(core: Core, replica: Replica, objective: Objective) -> Performance | None:
@@ -91,64 +91,64 @@ def _within_cap(core: Core, replica: Replica, performance: Performance) -> bool:
 
 
 def _size(core: Core, job: Job, replica: Replica, performance: Performance, *, missed: bool) -> int:
-    """Shards for the replica's next lease; 0 if others had better run them.
+    """Shards for the replica's next assignment; 0 if others had better run them.
 
-    Seconds of work, not shards, are what leases have in common; near the end they get shorter. A
-    replica so slow that the rest would wait for it is left out; so is one that would end after a
+    Seconds of work, not shards, are what assignments have in common; near the end they get shorter.
+    A replica so slow that the rest would wait for it is left out; so is one that would end after a
     deadline, unless it is missed anyway.
     """
-    policy, terms = core.policy, job.terms
+    policy, request = core.policy, job.request
     room = _affordable(core, job, performance)
     if not room:
         return 0
-    shard_s = terms.shard_images / performance.images_per_s
-    grants = core.plan.grants.get((terms.model, terms.objective), {}).values()
+    shard_s = request.shard_images / performance.images_per_s
+    grants = core.plan.grants.get((request.model, request.objective), {}).values()
     able = [g for g in grants if _affordable(core, job, g.performance)]
     together = sum(g.nodes * g.performance.images_per_s for g in able) or performance.images_per_s
-    fastest_s = min([shard_s, *(terms.shard_images / g.performance.images_per_s for g in able)])
+    fastest_s = min([shard_s, *(request.shard_images / g.performance.images_per_s for g in able)])
     waiting_s = job.waiting_images / together
     if shard_s > fastest_s:
         ends_s = _queue_s(core, replica) + shard_s
-        tail = ends_s > waiting_s + 2 * policy.lease_s + fastest_s
-        left_s = math.inf if terms.deadline_s is None else terms.deadline_s - core.now_s
+        tail = ends_s > waiting_s + 2 * policy.assignment_s + fastest_s
+        left_s = math.inf if request.deadline_s is None else request.deadline_s - core.now_s
         late = ends_s > left_s and not missed
         if tail or late:
             return 0
-    wanted = int(min(policy.lease_s, max(waiting_s / 2, fastest_s)) / shard_s)
+    wanted = int(min(policy.assignment_s, max(waiting_s / 2, fastest_s)) / shard_s)
     return min(max(1, wanted), room)
 
 
 def _affordable(core: Core, job: Job, performance: Performance) -> int:
     """Shards that the job's energy budget has room for beside what is running."""
-    budget_j = job.terms.energy_budget_j
+    budget_j = job.request.energy_budget_j
     if budget_j is None:
-        return job.terms.shards
+        return job.request.shards
     margin = 1 + core.policy.budget_margin
-    images = min(job.terms.shard_images, job.waiting_images) or job.terms.shard_images
+    images = min(job.request.shard_images, job.waiting_images) or job.request.shard_images
     left_j = budget_j - job.spent_j - job.reserved_j * margin
     return max(0, int(left_j / (performance.energy_per_image_j * images * margin)))
 
 
 def broke(core: Core, job: Job) -> bool:
     """Whether the job's energy budget keeps it from running on whatever the plan gives it."""
-    if job.terms.energy_budget_j is None or job.leases or not job.has_work:
+    if job.request.energy_budget_j is None or job.assignments or not job.has_work:
         return False
-    grants = core.plan.grants.get((job.terms.model, job.terms.objective), {}).values()
+    grants = core.plan.grants.get((job.request.model, job.request.objective), {}).values()
     return bool(grants) and not any(_affordable(core, job, g.performance) for g in grants)
 
 
 def _queue_s(core: Core, replica: Replica) -> float:
-    """Seconds until the replica is through with the leases it has."""
+    """Seconds until the replica is through with the assignments it has."""
     left_s = 0.0
-    for number, lease in enumerate(replica.leases):
-        open_s = lease.predicted_s * lease.open_share
+    for number, assignment in enumerate(replica.assignments):
+        open_s = assignment.predicted_s * assignment.open_share
         if not number:
-            open_s = max(0.0, min(open_s, lease.began_s + lease.predicted_s - core.now_s))
+            open_s = max(0.0, min(open_s, assignment.began_s + assignment.predicted_s - core.now_s))
         left_s += open_s
     return left_s
 
 
-def lease_out(
+def assignment_out(
     core: Core,
     job: Job,
     replica: Replica,
@@ -157,14 +157,14 @@ def lease_out(
     performance: Performance,
     *,
     probe: bool = False,
-    twin_of: Lease | None = None,
-) -> Lease:
-    """Lease these shards, which the caller has taken from those waiting, or from a late lease."""
-    images = job.terms.images_in(first, stop)
-    lease = Lease(
-        core.next_lease_id(),
+    twin_of: Assignment | None = None,
+) -> Assignment:
+    """Assign these shards, taken by the caller from those waiting or from a late assignment."""
+    images = job.request.images_in(first, stop)
+    assignment = Assignment(
+        core.next_assignment_id(),
         replica.replica_id,
-        job.terms.job_id,
+        job.request.job_id,
         Ranges([(first, stop)]),
         performance.point,
         core.now_s,
@@ -176,37 +176,39 @@ def lease_out(
         speculative=twin_of is not None,
         twin=twin_of is not None,
     )
-    if not replica.leases:
+    if not replica.assignments:
         core.learn_gap(replica)
     with core.fleet.changing(replica):
-        replica.leases.append(lease)
-        replica.power_mw = max(held.power_mw for held in replica.leases)
+        replica.assignments.append(assignment)
+        replica.power_mw = max(held.power_mw for held in replica.assignments)
         replica.point = performance.point
-    job.leases[lease.lease_id] = lease
-    job.reserved_j += lease.predicted_j
-    owner = job.terms.owner
-    core.served_j[owner] = core.served_j.get(owner, 0.0) + lease.predicted_j
-    if len(replica.leases) == 1:
-        core.begin(lease)
+    job.assignments[assignment.assignment_id] = assignment
+    job.reserved_j += assignment.predicted_j
+    owner = job.request.owner
+    core.served_j[owner] = core.served_j.get(owner, 0.0) + assignment.predicted_j
+    if len(replica.assignments) == 1:
+        core.begin(assignment)
     kind: Kind = "probe" if probe else "speculate" if twin_of is not None else "lease"
-    core.note(kind, _why(probe, twin_of), replica, job_id=job.terms.job_id, first=first,
-              stop=stop, predicted_s=lease.predicted_s, predicted_j=lease.predicted_j)  # fmt: skip
+    core.note(
+        kind, _why(probe, twin_of), replica, job_id=job.request.job_id, first=first, stop=stop,
+        predicted_s=assignment.predicted_s, predicted_j=assignment.predicted_j,
+    )  # fmt: skip
     core.out.append(
-        RunLease(
-            lease.lease_id,
+        RunAssignment(
+            assignment.assignment_id,
             replica.replica_id,
-            job.terms.job_id,
+            job.request.job_id,
             first,
             stop,
             performance.point,
             probe,
-            lease.speculative,
+            assignment.speculative,
         )
     )
-    return lease
+    return assignment
 
 
-def _why(probe: bool, twin_of: Lease | None) -> str:
+def _why(probe: bool, twin_of: Assignment | None) -> str:
     if probe:
         return "to learn what this hardware takes"
     if twin_of is not None:
@@ -214,59 +216,61 @@ def _why(probe: bool, twin_of: Lease | None) -> str:
     return "cheapest hardware in the plan with room"
 
 
-def second_attempt(core: Core, lease: Lease) -> None:
-    """Run a late lease elsewhere too, and those that wait behind it, if that saves the deadline.
+def second_attempt(core: Core, assignment: Assignment) -> None:
+    """Run a late assignment, and those that wait behind it, elsewhere too to save the deadline.
 
     It is done at the last moment at which another replica would be in time: until then the late
     one may still come. Without a deadline that can be met, it is done after so long that the
     replica is hardly alive. The one that loses is charged as wasted.
     """
-    job = core.jobs.get(lease.job_id)
-    if job is None or lease.lease_id not in job.leases:
+    job = core.jobs.get(assignment.job_id)
+    if job is None or assignment.assignment_id not in job.assignments:
         return
-    late = core.fleet.replicas[lease.replica_id]
-    if late.leases[0] is not lease:
+    late = core.fleet.replicas[assignment.replica_id]
+    if late.assignments[0] is not assignment:
         return  # it is not its turn yet
-    again_s = core.now_s + core.policy.lease_s
+    again_s = core.now_s + core.policy.assignment_s
     other = _other(core, job, late)
     if other is not None:
-        needs_s = sum(_images(core, held) for held in late.leases) / other[1].images_per_s
-        latest_s = lease.began_s + core.policy.late_alone_s
-        if job.terms.deadline_s is not None and core.now_s + needs_s <= job.terms.deadline_s:
-            latest_s = job.terms.deadline_s - 2 * needs_s - core.policy.lease_s
+        needs_s = sum(_images(core, held) for held in late.assignments) / other[1].images_per_s
+        latest_s = assignment.began_s + core.policy.late_alone_s
+        if job.request.deadline_s is not None and core.now_s + needs_s <= job.request.deadline_s:
+            latest_s = job.request.deadline_s - 2 * needs_s - core.policy.assignment_s
         if core.now_s < latest_s:
             again_s = latest_s
         else:
-            for held in list(late.leases):
+            for held in list(late.assignments):
                 _twin(core, held, late)
-    core.remind(again_s, "late", f"{job.terms.job_id}/{lease.lease_id}")
+    core.remind(again_s, "late", f"{job.request.job_id}/{assignment.assignment_id}")
 
 
-def _images(core: Core, lease: Lease) -> int:
-    return sum(core.jobs[lease.job_id].terms.images_in(*run) for run in lease.open)
+def _images(core: Core, assignment: Assignment) -> int:
+    return sum(core.jobs[assignment.job_id].request.images_in(*run) for run in assignment.open)
 
 
-def _twin(core: Core, lease: Lease, late: Replica) -> None:
-    """Lease its first open shards to another replica as well, if there is one and it may be."""
-    job = core.jobs[lease.job_id]
+def _twin(core: Core, assignment: Assignment, late: Replica) -> None:
+    """Give its first open shards to another replica as well, if there is one and it may be."""
+    job = core.jobs[assignment.job_id]
     other = _other(core, job, late)
-    if other is None or job.stopping or lease.revoked or job.has_twin(lease):
+    if other is None or job.stopping or assignment.revoked or job.has_twin(assignment):
         return
     replica, performance = other
-    first, stop = next(iter(lease.open))
+    first, stop = next(iter(assignment.open))
     if stop - first <= _affordable(core, job, performance):
-        lease.twin = True
+        assignment.twin = True
         job.twins += 1
-        lease_out(core, job, replica, first, stop, performance, twin_of=lease)
+        assignment_out(core, job, replica, first, stop, performance, twin_of=assignment)
 
 
 def _other(core: Core, job: Job, late: Replica) -> tuple[Replica, Performance] | None:
     """A replica with room, other than the late one: an idle one if there is one."""
-    grants = core.plan.grants.get((job.terms.model, job.terms.objective), {})
-    for waiting in range(core.policy.leases):
+    grants = core.plan.grants.get((job.request.model, job.request.objective), {})
+    for waiting in range(core.policy.assignments):
         for hardware in sorted(grants, key=lambda name: grants[name].cost):
-            for replica in core.fleet.with_leases(hardware, job.terms.model, waiting, most=2):
-                performance = _point_now(core, replica, job.terms.objective)
+            for replica in core.fleet.with_assignments(
+                hardware, job.request.model, waiting, most=2
+            ):
+                performance = _point_now(core, replica, job.request.objective)
                 if replica is not late and _takes_work(core, replica) and performance is not None:
                     return replica, performance
     return None
@@ -275,7 +279,7 @@ def _other(core: Core, job: Job, late: Replica) -> tuple[Replica, Performance] |
 def work_to_probe(core: Core, model: str) -> Job | None:
     """A job that may be used to find out what hardware does."""
     for job in core.order.get(model, {}).values():
-        can_wait = job.terms.objective == "energy" and not job.has_budget
+        can_wait = job.request.objective == "energy" and not job.has_budget
         if can_wait and job.waiting and not job.stopping:
             return job
     return None
@@ -283,8 +287,8 @@ def work_to_probe(core: Core, model: str) -> Job | None:
 
 def probe_images(core: Core, job: Job, performance: Performance) -> int:
     """Images of one probe: a few seconds' worth, in whole shards."""
-    shards = int(core.policy.probe_s * performance.images_per_s / job.terms.shard_images)
-    return max(1, shards) * job.terms.shard_images
+    shards = int(core.policy.probe_s * performance.images_per_s / job.request.shard_images)
+    return max(1, shards) * job.request.shard_images
 
 
 def room_to_probe_j(core: Core) -> float:
@@ -304,8 +308,8 @@ def probe_point(core: Core, replica: Replica, point: OperatingPoint) -> bool:
     images = probe_images(core, job, performance)
     if images * performance.energy_per_image_j > room_to_probe_j(core):
         return False
-    first, stop = job.take(images // job.terms.shard_images, replica.hardware)
-    lease = lease_out(core, job, replica, first, stop, performance, probe=True)
-    core.probed_j += lease.predicted_j
+    first, stop = job.take(images // job.request.shard_images, replica.hardware)
+    assignment = assignment_out(core, job, replica, first, stop, performance, probe=True)
+    core.probed_j += assignment.predicted_j
     core.probing = replica.replica_id
     return True

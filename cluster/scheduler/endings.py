@@ -19,30 +19,30 @@ def ending(core: Core, job: Job) -> tuple[JobEnd, str] | None:
         end: JobEnd = JobState.COMPLETED_WITH_ERRORS if aside else JobState.COMPLETED
         return end, _last(job)
     if job.stopping:
-        return None if job.leases else (job.stopping, f"{job.stopping} on request")
-    if len(aside) > max(policy.max_set_aside, policy.set_aside_share * job.terms.shards):
+        return None if job.assignments else (job.stopping, f"{job.stopping} on request")
+    if len(aside) > max(policy.max_set_aside, policy.set_aside_share * job.request.shards):
         return JobState.FAILED, f"{len(aside)} shards were set aside; {_last(job)}"
     if broke(core, job):
-        budget_j = job.terms.energy_budget_j
+        budget_j = job.request.energy_budget_j
         return JobState.PAUSED, f"{BUDGET_SPENT}: {job.spent_j:.1f} J of {budget_j:.1f} J are spent"
-    if not job.leases and not core.can_run(job.terms.model):
+    if not job.assignments and not core.can_run(job.request.model):
         return _without_replicas(core, job)
     return None
 
 
 def may_be_over(job: Job) -> bool:
     """Whether a new plan, or time alone, may end the job."""
-    return job.has_budget or (job.alone_s is not None and not job.leases)
+    return job.has_budget or (job.alone_s is not None and not job.assignments)
 
 
 def _without_replicas(core: Core, job: Job) -> tuple[JobEnd, str] | None:
     """Nobody can run it: that is final where hardware is barred, else after a while."""
-    model = job.terms.model
-    barred = [why for (_, of_model), why in core.barred.items() if of_model == model]
+    model = job.request.model
+    blocklisted = [why for (_, of_model), why in core.blocklisted.items() if of_model == model]
     deserted = job.alone_s is not None and core.now_s >= job.alone_s + core.policy.desert_s
-    if not barred and not deserted:
+    if not blocklisted and not deserted:
         return None
-    why = barred[-1] if barred else core.last_loss.get(model, "none has joined")
+    why = blocklisted[-1] if blocklisted else core.last_loss.get(model, "none has joined")
     return JobState.FAILED, f"no replica is left; the last loss: {why}"
 
 

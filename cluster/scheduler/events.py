@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.scheduler.terms import JobTerms, Usage
+from cluster.scheduler.request import JobRequest, Usage
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class JobSubmitted:
     """A job is there. done: ranges (first, stop) of its shards that are committed already."""
 
     at_s: float
-    job: JobTerms
+    job: JobRequest
     done: tuple[tuple[int, int], ...] = ()
 
 
@@ -37,7 +37,7 @@ class ReplicaJoined:
 
 @dataclass(frozen=True)
 class ReplicaAwake:
-    """The replica has its model loaded and takes leases. Answers WakeReplica."""
+    """The replica has its model loaded and takes assignments. Answers WakeReplica."""
 
     at_s: float
     replica_id: str
@@ -55,7 +55,7 @@ class ReplicaParked:
 
 @dataclass(frozen=True)
 class ReplicaLost:
-    """A replica died, fell silent or could not start; its leases are lost.
+    """A replica died, fell silent or could not start; its assignments are lost.
 
     gone: its room is lost too. fatal: another one of this model would fail for the same reason.
     """
@@ -78,7 +78,7 @@ class NodeLost:
 
 @dataclass(frozen=True)
 class NodeDraining:
-    """A node will go: it takes no more leases. until_s: what ends later is run elsewhere."""
+    """A node will go: it takes no more assignments. until_s: what ends later is run elsewhere."""
 
     at_s: float
     node_id: str
@@ -87,12 +87,12 @@ class NodeDraining:
 
 @dataclass(frozen=True)
 class ShardsCommitted:
-    """Shards ``first`` up to ``stop`` have commit records: this lease's own, or another's that
+    """Shards ``first`` up to ``stop`` have commit records: this assignment's own, or another's that
     were there first. usage: what they took, where the replica that ran them tells."""
 
     at_s: float
     replica_id: str
-    lease_id: int
+    assignment_id: int
     job_id: str
     first: int
     stop: int
@@ -108,7 +108,7 @@ class ShardFailed:
 
     at_s: float
     replica_id: str
-    lease_id: int
+    assignment_id: int
     job_id: str
     shard: int
     reason: str

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-from cluster.scheduler.merit import Rival
+from cluster.scheduler.plan import Rival
 
 Kind = Literal["plan", "hold", "wake", "park", "lease", "probe", "speculate", "set_aside", "pause"]
 KEPT = 10_000  # decisions that nobody has taken yet; the oldest go first
@@ -15,7 +15,7 @@ KEPT = 10_000  # decisions that nobody has taken yet; the oldest go first
 @dataclass(frozen=True)
 class Decision:
     """One decision. plan: the number of the plan it follows, whose rivals are in a decision of
-    that kind. predicted_*: of the whole lease, or of an image where it is a plan's.
+    that kind. predicted_*: of the whole assignment, or of an image where it is a plan's.
 
     first, stop: the shards that it is about, if any. demand: what a plan's is about, as
     ``demand_name`` has it.

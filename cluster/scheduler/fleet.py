@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
-from cluster.scheduler.backlog import Lease
-from cluster.scheduler.terms import OperatingPoint
+from cluster.scheduler.backlog import Assignment
+from cluster.scheduler.request import OperatingPoint
 from cluster.states import ReplicaState
 
 
@@ -27,7 +27,7 @@ class Replica:
     model: str = ""
     point: OperatingPoint | None = None
     power_mw: int = 0  # that it may draw now, as far as was decided
-    leases: list[Lease] = field(default_factory=list)  # oldest first
+    assignments: list[Assignment] = field(default_factory=list)  # oldest first
     since_s: float = 0.0  # in this state, or idle
     look_s: float = -1.0  # when its idleness is looked at next
     probe: bool = False  # it was woken only to be probed
@@ -41,7 +41,7 @@ class Replica:
 
     @property
     def idle(self) -> bool:
-        return self.state == ReplicaState.AWAKE and not self.leases
+        return self.state == ReplicaState.AWAKE and not self.assignments
 
 
 @dataclass
@@ -64,8 +64,8 @@ class Group:
 class Fleet:
     """All replicas. Change one only inside ``changing``, which keeps the counts."""
 
-    def __init__(self, leases_per_replica: int) -> None:
-        self._leases_per_replica = leases_per_replica
+    def __init__(self, assignments_per_replica: int) -> None:
+        self._assignments_per_replica = assignments_per_replica
         self.replicas: dict[str, Replica] = {}
         self.nodes: dict[str, dict[str, None]] = defaultdict(dict)
         self.groups: dict[str, Group] = defaultdict(Group)
@@ -118,20 +118,24 @@ class Fleet:
             group.others += 1
         else:
             group.up[replica.model][replica.replica_id] = None
-            room = len(replica.leases) < self._leases_per_replica
+            room = len(replica.assignments) < self._assignments_per_replica
             if replica.state == ReplicaState.AWAKE and room:
-                self._hungry(group, replica.model)[len(replica.leases)][replica.replica_id] = None
+                self._hungry(group, replica.model)[len(replica.assignments)][replica.replica_id] = (
+                    None
+                )
 
-    def hungry(self, hardware: str, model: str, leases: int) -> Iterator[Replica]:
-        """Awake replicas that have so many leases and take more; last come first, so that those
-        that have been idle for long stay so. Give each one a lease before asking for the next."""
-        waiting = self._hungry(self.groups[hardware], model)[leases]
+    def hungry(self, hardware: str, model: str, assignments: int) -> Iterator[Replica]:
+        """Awake replicas that have so many assignments and take more; last come first, so that
+        those that have been idle for long stay so. Assign to each before asking for the next."""
+        waiting = self._hungry(self.groups[hardware], model)[assignments]
         while waiting:
             yield self.replicas[next(reversed(waiting))]
 
-    def with_leases(self, hardware: str, model: str, leases: int, most: int = 1) -> list[Replica]:
-        """At most so many awake replicas that have so many leases and take more."""
-        waiting = self._hungry(self.groups[hardware], model)[leases]
+    def with_assignments(
+        self, hardware: str, model: str, assignments: int, most: int = 1
+    ) -> list[Replica]:
+        """At most so many awake replicas that have so many assignments and take more."""
+        waiting = self._hungry(self.groups[hardware], model)[assignments]
         return [self.replicas[name] for name in islice(waiting, max(0, most))]
 
     def parked(self, hardware: str, most: int = 1) -> list[Replica]:
@@ -141,7 +145,7 @@ class Fleet:
 
     def _hungry(self, group: Group, model: str) -> list[dict[str, None]]:
         if model not in group.hungry:
-            group.hungry[model] = [{} for _ in range(self._leases_per_replica)]
+            group.hungry[model] = [{} for _ in range(self._assignments_per_replica)]
         return group.hungry[model]
 
     def validate(self) -> None:
@@ -155,6 +159,6 @@ class Fleet:
                 assert set(names) == {r.replica_id for r in able if r.up and r.model == model}
         for replica in self.replicas.values():
             awake = replica.state == ReplicaState.AWAKE
-            assert awake or not replica.leases, "a lease of a sleeping replica"
-            assert len(replica.leases) <= self._leases_per_replica, "too many leases"
+            assert awake or not replica.assignments, "a lease of a sleeping replica"
+            assert len(replica.assignments) <= self._assignments_per_replica, "too many leases"
         assert self.power_mw == sum(r.power_mw for r in self.replicas.values())

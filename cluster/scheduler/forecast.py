@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cluster.scheduler.terms import JobTerms, Objective
+from cluster.scheduler.request import JobRequest, Objective
 
 Key = tuple[str, Objective]
 DAY_S = 86_400.0
@@ -116,14 +116,14 @@ class Forecast:
         return Habits(self._open, {key: kind.copy() for key, kind in kinds})
 
     @staticmethod
-    def of(past: Iterable[tuple[float, JobTerms]]) -> Forecast:
+    def of(past: Iterable[tuple[float, JobRequest]]) -> Forecast:
         """What these jobs teach, each with the time at which it came."""
         forecast = Forecast()
         for at_s, job in sorted(past, key=lambda entry: entry[0]):
             forecast.observe(at_s, job)
         return forecast
 
-    def observe(self, at_s: float, job: JobTerms) -> None:
+    def observe(self, at_s: float, job: JobRequest) -> None:
         """The job came then. Without a deadline it says nothing."""
         self._advance(at_s)
         if job.deadline_s is not None:

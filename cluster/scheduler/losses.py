@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from cluster.scheduler.backlog import Job, Lease
+from cluster.scheduler.backlog import Assignment, Job
 from cluster.scheduler.core import Core
 from cluster.scheduler.fleet import Replica
 
 
 def count_loss(core: Core, replica: Replica, reason: str, *, fatal: bool) -> None:
-    """The replica died at work or while loading; its leases are still there."""
+    """The replica died at work or while loading; its assignments are still there."""
     core.last_loss[replica.model] = reason
-    if replica.leases and not fatal:
-        lease = replica.leases[0]
-        shard = next(iter(lease.open), (-1, 0))[0]
-        if lease.revoked or shard in core.jobs[lease.job_id].attempts:
+    if replica.assignments and not fatal:
+        assignment = replica.assignments[0]
+        shard = next(iter(assignment.open), (-1, 0))[0]
+        if assignment.revoked or shard in core.jobs[assignment.job_id].attempts:
             return  # a shard that did this before says nothing about the hardware
     _count(core, replica, reason, fatal=fatal)
 
 
-def drop_leases(core: Core, replica: Replica, reason: str) -> None:
-    """Its leases are lost: the shard it was at is suspected, the others just wait again."""
-    for number, lease in enumerate(list(replica.leases)):
-        job = core.jobs[lease.job_id]
-        runs = list(lease.open)
-        job.spent_j += _lost_j(core, lease) if not number else 0.0
-        core.drop_lease(lease)
-        if not number and runs and not lease.revoked:
+def drop_assignments(core: Core, replica: Replica, reason: str) -> None:
+    """Its assignments are lost: the shard it was at is suspected, the others just wait again."""
+    for number, assignment in enumerate(list(replica.assignments)):
+        job = core.jobs[assignment.job_id]
+        runs = list(assignment.open)
+        job.spent_j += _lost_j(core, assignment) if not number else 0.0
+        core.drop_assignment(assignment)
+        if not number and runs and not assignment.revoked:
             blame(core, job, runs[0][0], replica, reason)
         for run in runs:
             job.put_back(*run)
-        core.touch(job.terms.job_id)
+        core.touch(job.request.job_id)
     core.stale = True
 
 
@@ -49,7 +49,7 @@ def blame(core: Core, job: Job, shard: int, replica: Replica, reason: str) -> No
     if job.stopping or shard in job.done:
         return
     if job.blame(shard, reason, replica.hardware, core.policy.max_attempts):
-        core.note("set_aside", reason, job_id=job.terms.job_id, first=shard, stop=shard + 1)
+        core.note("set_aside", reason, job_id=job.request.job_id, first=shard, stop=shard + 1)
 
 
 def _count(core: Core, replica: Replica, reason: str, *, fatal: bool) -> None:
@@ -60,14 +60,14 @@ def _count(core: Core, replica: Replica, reason: str, *, fatal: bool) -> None:
     count, most = core.losses.get(key, (0, most))
     core.losses[key] = count + 1, most
     if fatal or count + 1 > most:
-        core.barred[key] = reason
+        core.blocklisted[key] = reason
         del core.losses[key]
         core.stale = True
         core.touch(*core.jobs)
 
 
-def _lost_j(core: Core, lease: Lease) -> float:
-    """What a lost lease took beyond its commits, by prediction: nobody reports it."""
-    spent_s = core.now_s - lease.began_s
-    share = 1.0 if lease.predicted_s <= 0 else min(1.0, spent_s / lease.predicted_s)
-    return max(0.0, share - (1 - lease.open_share)) * lease.predicted_j
+def _lost_j(core: Core, assignment: Assignment) -> float:
+    """What a lost assignment took beyond its commits, by prediction: nobody reports it."""
+    spent_s = core.now_s - assignment.began_s
+    share = 1.0 if assignment.predicted_s <= 0 else min(1.0, spent_s / assignment.predicted_s)
+    return max(0.0, share - (1 - assignment.open_share)) * assignment.predicted_j

@@ -15,8 +15,8 @@ class Policy:
         wrong. start_share: further replicas are woken while loading takes no more than this part
         of the energy of the work they share. hold_fill: work without a warm replica waits, while
         its deadline allows, until it would keep one busy for this part of the time left.
-    lease_s: work handed out at a time. leases: outstanding per replica, so that the next is there
-        before the last ends. replan_s: how often the plan is made anew while nothing happens.
+    lease_s: work handed out at a time. assignments: outstanding per replica, so that the next is
+        there before the last ends. replan_s: how often the plan is made anew while nothing happens.
     turn_s: a job without a deadline that has waited for so long goes before later deadlines of its
         priority.
     scarce: work is done ahead of what is expected where an image would cost this many times as
@@ -29,8 +29,8 @@ class Policy:
         it is barred (at least one loss for each of its replicas). desert_s: how long jobs wait
         where there is no replica at all.
     longest_idle_s: even where idling costs nothing.
-    late: a lease that takes this many times what was predicted is late. late_alone_s: after which
-        it is run elsewhere even where no deadline asks for it.
+    late: an assignment that takes this many times what was predicted is late. late_alone_s:
+        after which it is run elsewhere even where no deadline asks for it.
     budget_margin: of the predicted energy of what is running, kept below an energy budget.
     """
 
@@ -39,8 +39,8 @@ class Policy:
     round_down: float = 0.0
     start_share: float = 0.02
     hold_fill: float = 0.8
-    lease_s: float = 10.0
-    leases: int = 2
+    assignment_s: float = 10.0
+    assignments: int = 2
     replan_s: float = 5.0
     turn_s: float = 86_400.0
     scarce: float = 1.5

@@ -22,7 +22,7 @@ from cluster.hardware.datasheets import (
     gpu_named,
 )
 from cluster.scheduler.profiles import Profile
-from cluster.scheduler.terms import OperatingPoint, Performance, Standing
+from cluster.scheduler.request import OperatingPoint, Performance, StandbyCost
 from cluster.types import Precision
 
 # (low, nominal, high) shares of the peak that this project's engines get to. On a CPU more than
@@ -50,7 +50,7 @@ class _Prior:
 
     gflops: tuple[float, float, float]
     power_w: tuple[float, float, float]
-    standing: Standing
+    standby: StandbyCost
 
 
 def prior_profile(
@@ -82,7 +82,7 @@ def prior_profile(
         low_j=low_w / fast * gflop_per_image,
         high_j=high_w / slow * gflop_per_image,
     )
-    return Profile(hardware, model, prior.standing, (performance,))
+    return Profile(hardware, model, prior.standby, (performance,))
 
 
 def _gpu_prior(hardware: str, precision: Precision) -> _Prior:
@@ -102,7 +102,7 @@ def _gpu_prior(hardware: str, precision: Precision) -> _Prior:
     return _Prior(
         (slow * peak, usual * peak, fast * peak),
         (low * design_w, nominal * design_w, high * design_w),
-        Standing(idle_w, GPU_LOAD_S, GPU_LOAD_S * idle_w),
+        StandbyCost(idle_w, GPU_LOAD_S, GPU_LOAD_S * idle_w),
     )
 
 
@@ -113,5 +113,5 @@ def _cpu_prior(name: str, threads: int, precision: Precision) -> _Prior:
     return _Prior(
         (slow * peak, usual * peak, fast * peak),
         (threads * CPU_LOW.busy, threads * CPU_NOMINAL.busy, threads * CPU_HIGH.busy),
-        Standing(threads * CPU_NOMINAL.idle, CPU_LOAD_S, CPU_LOAD_S * CPU_NOMINAL.busy),
+        StandbyCost(threads * CPU_NOMINAL.idle, CPU_LOAD_S, CPU_LOAD_S * CPU_NOMINAL.busy),
     )

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from cluster.scheduler.terms import OperatingPoint, Performance, Standing, Usage, joules
+from cluster.scheduler.request import OperatingPoint, Performance, StandbyCost, Usage, joules
 from cluster.types import EnergyQuality
 
 MIN_WINDOW_S = 2.0  # counters tick: shorter windows say little about joules (docs/energy.md)
@@ -35,7 +35,7 @@ class Profile:
 
     hardware: str
     model: str
-    standing: Standing
+    standby: StandbyCost
     curve: tuple[Performance, ...]
 
 
@@ -123,13 +123,13 @@ class ProfileBook:
         profile = self._profiles.get((hardware, model))
         if profile is None or usage.duration_s <= 0:
             return
-        standing = profile.standing
-        load_j = standing.load_j
+        standby = profile.standby
+        load_j = standby.load_j
         seen_j = joules(usage)
         if seen_j is not None:
             load_j = (load_j + seen_j) / 2
-        standing = replace(standing, load_s=(standing.load_s + usage.duration_s) / 2, load_j=load_j)
-        self._profiles[hardware, model] = replace(profile, standing=standing)
+        standby = replace(standby, load_s=(standby.load_s + usage.duration_s) / 2, load_j=load_j)
+        self._profiles[hardware, model] = replace(profile, standby=standby)
 
 
 def _learn(belief: _Belief) -> bool:

@@ -7,7 +7,7 @@ answers. Work per event does not grow with shards, and with nodes at most as a l
     steps.py       beliefs -> what an image would cost where
     merit.py       rates and beliefs -> a plan: how much of which hardware, at which point
     commitment.py  the plan -> replicas that wake and park
-    dispatch.py    awake replicas -> leases
+    dispatch.py    awake replicas -> assignments
     losses.py      lost replicas and failed shards -> whose fault it was
     endings.py     jobs that are over
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cluster.scheduler.backlog import Job, Lease
+from cluster.scheduler.backlog import Assignment, Job
 from cluster.scheduler.commands import Command, FinishJob, RemindMe
 from cluster.scheduler.commitment import REPLAN_AT_LEAST_S, park, park_if_idle, replan
 from cluster.scheduler.core import Core
@@ -41,10 +41,10 @@ from cluster.scheduler.events import (
 from cluster.scheduler.explain import Decision
 from cluster.scheduler.fleet import Fleet, Replica
 from cluster.scheduler.forecast import Forecast
-from cluster.scheduler.losses import count_loss, drop_leases, shard_failed
+from cluster.scheduler.losses import count_loss, drop_assignments, shard_failed
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import ProfileBook
-from cluster.scheduler.terms import joules
+from cluster.scheduler.request import joules
 from cluster.states import JobEnd, JobState, ReplicaState
 
 
@@ -59,7 +59,9 @@ class SchedulerState:
         forecast: Forecast | None = None,
     ) -> None:
         policy = policy or Policy()
-        self._core = Core(book, policy, Fleet(policy.leases), _milli(cap_w), forecast or Forecast())
+        self._core = Core(
+            book, policy, Fleet(policy.assignments), _milli(cap_w), forecast or Forecast()
+        )
         self._submitted = 0
         self._reminder_s: float | None = None
         self._on: dict[type[Any], Callable[[Any], None]] = {
@@ -94,7 +96,7 @@ class SchedulerState:
         if core.stale:
             if core.now_s >= core.planned_s + REPLAN_AT_LEAST_S:
                 replan(core)
-                core.touch(*(j.terms.job_id for j in core.jobs.values() if may_be_over(j)))
+                core.touch(*(j.request.job_id for j in core.jobs.values() if may_be_over(j)))
                 self._end_jobs()
             else:
                 core.plan_by(core.planned_s + REPLAN_AT_LEAST_S)
@@ -125,29 +127,33 @@ class SchedulerState:
         """Raise AssertionError if an invariant is broken. For tests and debugging."""
         core = self._core
         core.fleet.validate()
-        leases = {lease.lease_id for r in core.fleet.replicas.values() for lease in r.leases}
+        assignments = {
+            assignment.assignment_id
+            for r in core.fleet.replicas.values()
+            for assignment in r.assignments
+        }
         for job in core.jobs.values():
             job.validate()
-            assert set(job.leases) <= leases, "a lease that no replica has"
-            assert job.leases or abs(job.reserved_j) < 1e-6
-        assert sum(len(job.leases) for job in core.jobs.values()) == len(leases)
+            assert set(job.assignments) <= assignments, "a lease that no replica has"
+            assert job.assignments or abs(job.reserved_j) < 1e-6
+        assert sum(len(job.assignments) for job in core.jobs.values()) == len(assignments)
 
     def _job_submitted(self, event: JobSubmitted) -> None:
-        core, terms = self._core, event.job
-        if terms.job_id in core.jobs:
+        core, request = self._core, event.job
+        if request.job_id in core.jobs:
             return
         self._submitted += 1
         if not event.done:  # else it came before
-            core.forecast.observe(core.now_s, terms)
-        owners = {job.terms.owner for job in core.jobs.values()}
-        if terms.owner not in owners:  # it owes nothing, nor is it owed what others had meanwhile
+            core.forecast.observe(core.now_s, request)
+        owners = {job.request.owner for job in core.jobs.values()}
+        if request.owner not in owners:  # it owes nothing, nor is it owed what others had meanwhile
             least_j = min((core.served_j.get(owner, 0.0) for owner in owners), default=0.0)
-            core.served_j[terms.owner] = max(core.served_j.get(terms.owner, 0.0), least_j)
-        core.jobs[terms.job_id] = Job.of(terms, self._submitted, core.now_s, event.done)
-        for key in [key for key in core.barred if key[1] == terms.model]:
-            del core.barred[key]
+            core.served_j[request.owner] = max(core.served_j.get(request.owner, 0.0), least_j)
+        core.jobs[request.job_id] = Job.of(request, self._submitted, core.now_s, event.done)
+        for key in [key for key in core.blocklisted if key[1] == request.model]:
+            del core.blocklisted[key]
         core.stale = True
-        core.touch(terms.job_id)
+        core.touch(request.job_id)
 
     def _stop_requested(self, event: StopRequested) -> None:
         core = self._core
@@ -155,8 +161,8 @@ class SchedulerState:
         if job is not None:
             cancel = event.cancel or job.stopping == JobState.CANCELLED
             job.stopping = JobState.CANCELLED if cancel else JobState.STOPPED
-            for lease in job.leases.values():
-                core.revoke(lease)
+            for assignment in job.assignments.values():
+                core.revoke(assignment)
             core.touch(event.job_id)
 
     def _replica_joined(self, event: ReplicaJoined) -> None:
@@ -165,8 +171,8 @@ class SchedulerState:
             return
         replica = Replica(event.replica_id, event.node_id, event.hardware, since_s=core.now_s)
         core.fleet.join(replica)
-        for key in [key for key in core.barred if key[0] == event.hardware]:
-            del core.barred[key]
+        for key in [key for key in core.blocklisted if key[0] == event.hardware]:
+            del core.blocklisted[key]
         core.stale = bool(core.jobs)
 
     def _replica_awake(self, event: ReplicaAwake) -> None:
@@ -205,9 +211,9 @@ class SchedulerState:
         replica = core.fleet.replicas.get(event.replica_id)
         if replica is None or (replica.state == ReplicaState.PARKED and not event.gone):
             return
-        if replica.state == ReplicaState.WAKING or replica.leases:
+        if replica.state == ReplicaState.WAKING or replica.assignments:
             count_loss(core, replica, event.reason, fatal=event.fatal)
-        drop_leases(core, replica, event.reason)
+        drop_assignments(core, replica, event.reason)
         if event.gone:
             core.fleet.leave(replica)
             core.stale = bool(core.jobs)
@@ -226,10 +232,12 @@ class SchedulerState:
             with core.fleet.changing(replica):
                 replica.draining, replica.drain_until_s = True, event.until_s
             ends_s = core.now_s
-            for lease in replica.leases:
-                ends_s = max(ends_s, lease.began_s) + lease.predicted_s * lease.open_share
+            for assignment in replica.assignments:
+                ends_s = (
+                    max(ends_s, assignment.began_s) + assignment.predicted_s * assignment.open_share
+                )
                 if event.until_s is not None and ends_s > event.until_s:
-                    core.revoke(lease)
+                    core.revoke(assignment)
             if replica.idle:
                 park(core, replica, "its node is draining")
         core.stale = True
@@ -240,38 +248,42 @@ class SchedulerState:
         job = core.jobs.get(event.job_id)
         took_j = joules(event.usage)
         core.spent_j += took_j or 0.0
-        lease = None if job is None else job.leases.get(event.lease_id)
-        if replica is not None and lease is not None:
+        assignment = None if job is None else job.assignments.get(event.assignment_id)
+        if replica is not None and assignment is not None:
             core.losses.pop((replica.hardware, replica.model), None)
             if event.usage is not None:
-                core.book.observe(replica.hardware, replica.model, lease.point, event.usage)
+                core.book.observe(replica.hardware, replica.model, assignment.point, event.usage)
         if job is None:
             return
-        if took_j is None and lease is not None:  # what was predicted counts against the budget
+        if (
+            took_j is None and assignment is not None
+        ):  # what was predicted counts against the budget
             unheard = event.stop - event.first
-            unheard -= sum(b - a for a, b in lease.open.missing(event.first, event.stop))
-            took_j = lease.predicted_j * unheard / lease.shards
+            unheard -= sum(b - a for a, b in assignment.open.missing(event.first, event.stop))
+            took_j = assignment.predicted_j * unheard / assignment.shards
         job.spent_j += took_j or 0.0
         job.finish(event.first, event.stop)
-        if lease is not None:
-            self._answered(job, lease, event.first, event.stop)
-        for twin in [other for other in job.leases.values() if other.twin] if job.twins else []:
-            if twin is not lease and self._answered(job, twin, event.first, event.stop):
+        if assignment is not None:
+            self._answered(job, assignment, event.first, event.stop)
+        for twin in (
+            [other for other in job.assignments.values() if other.twin] if job.twins else []
+        ):
+            if twin is not assignment and self._answered(job, twin, event.first, event.stop):
                 core.revoke(twin)
                 self._next(core.fleet.replicas[twin.replica_id])
         if replica is not None:
             self._next(replica)
-        if not job.leases:
+        if not job.assignments:
             core.stale = core.stale or job.has_work
-            core.touch(job.terms.job_id)
+            core.touch(job.request.job_id)
 
-    def _answered(self, job: Job, lease: Lease, first: int, stop: int) -> bool:
-        """The replica is done with these shards of the lease; whether with all of it."""
-        gone = lease.open.remove(first, stop)
-        job.reserved_j -= lease.predicted_j * gone / lease.shards
-        if lease.open:
+    def _answered(self, job: Job, assignment: Assignment, first: int, stop: int) -> bool:
+        """The replica is done with these shards of the assignment; whether with all of it."""
+        gone = assignment.open.remove(first, stop)
+        job.reserved_j -= assignment.predicted_j * gone / assignment.shards
+        if assignment.open:
             return False
-        self._core.drop_lease(lease)
+        self._core.drop_assignment(assignment)
         return True
 
     def _next(self, replica: Replica) -> None:
@@ -286,27 +298,32 @@ class SchedulerState:
         job = core.jobs.get(event.job_id)
         took_j = joules(event.usage)
         core.spent_j += took_j or 0.0
-        lease = None if job is None else job.leases.get(event.lease_id)
+        assignment = None if job is None else job.assignments.get(event.assignment_id)
         if job is None:
             return
-        if took_j is None and lease is not None and event.shard in lease.open and not event.revoked:
-            took_j = lease.predicted_j / lease.shards
+        if (
+            took_j is None
+            and assignment is not None
+            and event.shard in assignment.open
+            and not event.revoked
+        ):
+            took_j = assignment.predicted_j / assignment.shards
         job.spent_j += took_j or 0.0
-        if lease is None or event.shard not in lease.open:
+        if assignment is None or event.shard not in assignment.open:
             return
-        self._answered(job, lease, event.shard, event.shard + 1)
+        self._answered(job, assignment, event.shard, event.shard + 1)
         if event.fatal and not job.stopping:
             self._end(job, JobState.FAILED, event.reason)
-            self._next(core.fleet.replicas[lease.replica_id])
+            self._next(core.fleet.replicas[assignment.replica_id])
             return
         if not event.revoked:
             shard_failed(
-                core, job, event.shard, core.fleet.replicas[lease.replica_id], event.reason
+                core, job, event.shard, core.fleet.replicas[assignment.replica_id], event.reason
             )
         job.put_back(event.shard, event.shard + 1)
         core.stale = core.stale or job.has_work
-        core.touch(job.terms.job_id)
-        self._next(core.fleet.replicas[lease.replica_id])
+        core.touch(job.request.job_id)
+        self._next(core.fleet.replicas[assignment.replica_id])
 
     def _cap_changed(self, event: CapChanged) -> None:
         self._core.cap_mw = _milli(event.watts)
@@ -321,10 +338,10 @@ class SchedulerState:
             if replica is not None:
                 park_if_idle(core, replica)
         else:
-            job_id, _, lease_id = name.rpartition("/")
+            job_id, _, assignment_id = name.rpartition("/")
             job = core.jobs.get(job_id)
-            if job is not None and int(lease_id) in job.leases:
-                second_attempt(core, job.leases[int(lease_id)])
+            if job is not None and int(assignment_id) in job.assignments:
+                second_attempt(core, job.assignments[int(assignment_id)])
 
     def _end_jobs(self) -> None:
         """End the jobs that are over."""
@@ -340,15 +357,17 @@ class SchedulerState:
     def _end(self, job: Job, state: JobEnd, reason: str) -> None:
         core = self._core
         if state == JobState.PAUSED:
-            core.note("pause", reason, job_id=job.terms.job_id)
-        freed = [core.fleet.replicas[lease.replica_id] for lease in job.leases.values()]
-        for lease in list(job.leases.values()):
-            core.revoke(lease)
-            core.drop_lease(lease)
-        del core.jobs[job.terms.job_id]
-        core.order.get(job.terms.model, {}).pop(job.terms.job_id, None)
+            core.note("pause", reason, job_id=job.request.job_id)
+        freed = [
+            core.fleet.replicas[assignment.replica_id] for assignment in job.assignments.values()
+        ]
+        for assignment in list(job.assignments.values()):
+            core.revoke(assignment)
+            core.drop_assignment(assignment)
+        del core.jobs[job.request.job_id]
+        core.order.get(job.request.model, {}).pop(job.request.job_id, None)
         core.stale = bool(core.jobs)
-        core.out.append(FinishJob(job.terms.job_id, state, reason, tuple(job.set_aside.values())))
+        core.out.append(FinishJob(job.request.job_id, state, reason, tuple(job.set_aside.values())))
         for replica in freed:
             self._next(replica)
 

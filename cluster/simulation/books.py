@@ -8,10 +8,10 @@ from typing import Protocol
 
 from cluster.errors import Fatal
 from cluster.scenario.arrivals import Arrival
-from cluster.scheduler.commands import Command, FinishJob, RunLease
+from cluster.scheduler.commands import Command, FinishJob, RunAssignment
 from cluster.scheduler.events import Event
 from cluster.scheduler.ranges import Ranges
-from cluster.scheduler.terms import JobTerms
+from cluster.scheduler.request import JobRequest
 
 
 class Scheduler(Protocol):
@@ -31,48 +31,52 @@ class SimulationStuck(Fatal):
 
 @dataclass
 class JobBook:
-    """One job: its shards that are committed and that are leased, and how it ended."""
+    """One job: its shards that are committed and that are assigned, and how it ended."""
 
     arrival: Arrival
     committed: Ranges = field(default_factory=Ranges)
-    leased: Ranges = field(default_factory=Ranges)
+    assigned: Ranges = field(default_factory=Ranges)
     done_s: float | None = None
     finish: FinishJob | None = None
 
     @property
-    def terms(self) -> JobTerms:
+    def request(self) -> JobRequest:
         return self.arrival.job
 
     @property
     def missed(self) -> bool:
         """It has a deadline, and was not complete by then."""
-        deadline_s = self.terms.deadline_s
+        deadline_s = self.request.deadline_s
         return deadline_s is not None and (self.done_s is None or self.done_s > deadline_s + 1e-6)
 
-    def lease(self, lease: RunLease) -> None:
+    def assignment(self, assignment: RunAssignment) -> None:
         """The scheduler hands out shards of it. Raises InvalidCommand."""
         if self.finish is not None:
-            raise InvalidCommand(f"{lease} of a job that is finished")
-        if not 0 <= lease.first < lease.stop <= self.terms.shards:
-            raise InvalidCommand(f"{lease}: the job has shards 0 to {self.terms.shards - 1}")
-        if self.committed.missing(lease.first, lease.stop) != [(lease.first, lease.stop)]:
-            raise InvalidCommand(f"{lease} has shards that are committed already")
-        taken = self.leased.missing(lease.first, lease.stop) != [(lease.first, lease.stop)]
-        if taken and not lease.speculative:
-            raise InvalidCommand(f"{lease} has shards that another lease has")
-        self.leased.add(lease.first, lease.stop)
+            raise InvalidCommand(f"{assignment} of a job that is finished")
+        if not 0 <= assignment.first < assignment.stop <= self.request.shards:
+            raise InvalidCommand(f"{assignment}: the job has shards 0 to {self.request.shards - 1}")
+        if self.committed.missing(assignment.first, assignment.stop) != [
+            (assignment.first, assignment.stop)
+        ]:
+            raise InvalidCommand(f"{assignment} has shards that are committed already")
+        taken = self.assigned.missing(assignment.first, assignment.stop) != [
+            (assignment.first, assignment.stop)
+        ]
+        if taken and not assignment.speculative:
+            raise InvalidCommand(f"{assignment} has shards that another lease has")
+        self.assigned.add(assignment.first, assignment.stop)
 
-    def end_lease(self, lease: RunLease) -> None:
-        """The lease is answered or lost. A twin of it, if it has one, is not looked after."""
-        self.leased.remove(lease.first, lease.stop)
+    def end_assignment(self, assignment: RunAssignment) -> None:
+        """The assignment is answered or lost. A twin of it, if it has one, is not looked after."""
+        self.assigned.remove(assignment.first, assignment.stop)
 
     def commit(self, first: int, stop: int, now_s: float) -> int:
         """These shards have commit records; returns the images that are new by it."""
         fresh = self.committed.missing(first, stop)
         self.committed.add(first, stop)
-        if self.committed.size == self.terms.shards and self.done_s is None:
+        if self.committed.size == self.request.shards and self.done_s is None:
             self.done_s = now_s
-        return sum(self.terms.images_in(*part) for part in fresh)
+        return sum(self.request.images_in(*part) for part in fresh)
 
     def end(self, command: FinishJob) -> None:
         """The scheduler says that it is over. Raises InvalidCommand."""
@@ -81,9 +85,9 @@ class JobBook:
         accounted = Ranges(self.committed)
         for lost in command.set_aside:
             accounted.add(lost.shard, lost.shard + 1)
-        whole = accounted.size == self.terms.shards
+        whole = accounted.size == self.request.shards
         if command.state.startswith("completed") and not whole:
-            missing = accounted.missing(0, self.terms.shards)
+            missing = accounted.missing(0, self.request.shards)
             raise InvalidCommand(f"{command}, but shards {missing} are not committed")
         self.finish = command
 
@@ -109,7 +113,7 @@ class SimulationResult:
     present_s: float
     probed_images: int
     events: int
-    leases: int
+    assignments: int
     wakes: int
 
     def bucket_j(self, bucket: str) -> float:
@@ -122,7 +126,7 @@ class SimulationResult:
     @property
     def images(self) -> int:
         """Committed, each once."""
-        return sum(book.terms.images_in(*part) for book in self.jobs for part in book.committed)
+        return sum(book.request.images_in(*part) for book in self.jobs for part in book.committed)
 
     @property
     def missed(self) -> int:
@@ -131,7 +135,7 @@ class SimulationResult:
     @property
     def miss_rate(self) -> float:
         """Of the jobs that have a deadline."""
-        due = sum(book.terms.deadline_s is not None for book in self.jobs)
+        due = sum(book.request.deadline_s is not None for book in self.jobs)
         return self.missed / due if due else 0.0
 
     @property

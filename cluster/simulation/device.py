@@ -1,4 +1,4 @@
-"""One simulated device: what it is doing, what it draws, and the leases in front of it."""
+"""One simulated device: what it is doing, what it draws, and the assignments in front of it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.scheduler.commands import RunLease
+from cluster.scheduler.commands import RunAssignment
 from cluster.scheduler.profiles import Profile
-from cluster.scheduler.terms import OperatingPoint, Performance, Standing
+from cluster.scheduler.request import OperatingPoint, Performance, StandbyCost
 
 Phase = Literal["parked", "waking", "awake", "parking", "silent"]
-NOTHING = Standing(idle_w=0.0, load_s=0.0, load_j=0.0)
+NOTHING = StandbyCost(idle_w=0.0, load_s=0.0, load_j=0.0)
 
 
 class Truth:
@@ -35,9 +35,9 @@ class Truth:
 
 @dataclass
 class Running:
-    """The lease that a device is working on."""
+    """The assignment that a device is working on."""
 
-    lease: RunLease
+    assignment: RunAssignment
     shard_images: int
     images: int
     started_s: float
@@ -46,7 +46,7 @@ class Running:
     def made_shards(self, now_s: float) -> int:
         """Whole shards made so far."""
         made = (now_s - self.started_s) * self.images_per_s * (1 + 1e-9)
-        shards = self.lease.stop - self.lease.first
+        shards = self.assignment.stop - self.assignment.first
         return shards if made >= self.images else min(int(made / self.shard_images), shards - 1)
 
 
@@ -60,11 +60,11 @@ class Device:
     joined_s: float
     phase: Phase = "parked"
     model: str = ""
-    standing: Standing = NOTHING
+    standby: StandbyCost = NOTHING
     epoch: int = 0
     watts: float = 0.0
     since_s: float = 0.0
-    queue: deque[RunLease] = field(default_factory=deque)
+    queue: deque[RunAssignment] = field(default_factory=deque)
     running: Running | None = None
 
     def spend(self, now_s: float) -> float:

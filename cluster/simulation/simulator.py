@@ -75,8 +75,8 @@ class _Run:
         self._obey: dict[type, Callable[[Any], None]] = {
             commands.WakeReplica: lambda c: self.world.wake(c.replica_id, c.model),
             commands.ParkReplica: lambda c: self.world.park(c.replica_id),
-            commands.RunLease: self._lease,
-            commands.RevokeLease: self._revoke,
+            commands.RunAssignment: self._assignment,
+            commands.RevokeAssignment: self._revoke,
             commands.FinishJob: self._finish,
             commands.TellUser: self._tell_user,
             commands.RemindMe: self._remind,
@@ -112,13 +112,13 @@ class _Run:
     def _at(self, at_s: float, action: Callable[[], None]) -> None:
         self.world.calendar.at(at_s, action)
 
-    def _lease(self, command: commands.RunLease) -> None:
-        self._book(command.job_id).lease(command)
+    def _assignment(self, command: commands.RunAssignment) -> None:
+        self._book(command.job_id).assignment(command)
         self.world.run(command)
 
-    def _revoke(self, command: commands.RevokeLease) -> None:
+    def _revoke(self, command: commands.RevokeAssignment) -> None:
         now_s = self.world.calendar.now_s  # after this event, not in the midst of it
-        self._at(now_s, partial(self.world.revoke, command.lease_id))
+        self._at(now_s, partial(self.world.revoke, command.assignment_id))
 
     def _finish(self, command: commands.FinishJob) -> None:
         self._book(command.job_id).end(command)
@@ -162,6 +162,6 @@ class _Run:
             present_s=world.present_s,
             probed_images=world.probed_images,
             events=self._events,
-            leases=world.leases,
+            assignments=world.assignments,
             wakes=world.wakes,
         )

@@ -9,8 +9,8 @@ from itertools import count
 from cluster.scenario.faults import FaultKind, Faults
 from cluster.scenario.fleet import FleetSpec
 from cluster.scheduler import events
-from cluster.scheduler.commands import RunLease
-from cluster.scheduler.terms import Usage
+from cluster.scheduler.commands import RunAssignment
+from cluster.scheduler.request import Usage
 from cluster.simulation.books import InvalidCommand, JobBook
 from cluster.simulation.calendar import Calendar
 from cluster.simulation.device import Device, Running, Truth
@@ -34,7 +34,7 @@ class World:
         self.calendar = Calendar()
         self.buckets, self.power = Buckets(), PowerTimeline(bin_s)
         self.peak_w = 0.0
-        self.probed_images = self.wakes = self.leases = 0
+        self.probed_images = self.wakes = self.assignments = 0
         self.busy_s = self.present_s = self.parked_j = 0.0
         self._tell, self._jobs, self._faults, self._seed = tell, jobs, faults, seed
         self._truth = Truth(fleet.profiles())
@@ -55,10 +55,10 @@ class World:
         profile = self._truth.profile(device.hardware, model)
         if device.phase != "parked" or profile is None:
             raise InvalidCommand(f"wake {replica_id} with {model}: {device.phase}, or not for it")
-        device.phase, device.model, device.standing = "waking", model, profile.standing
+        device.phase, device.model, device.standby = "waking", model, profile.standby
         self.wakes += 1
-        load_s = max(profile.standing.load_s, 1e-3)
-        self._draw(device, profile.standing.load_j / load_s)
+        load_s = max(profile.standby.load_s, 1e-3)
+        self._draw(device, profile.standby.load_j / load_s)
         self._later(device, load_s, self._awake)
 
     def park(self, replica_id: str) -> None:
@@ -71,44 +71,49 @@ class World:
         device.phase = "parking"
         self._later(device, self._hardware[device.hardware].park_s, self._parked)
 
-    def run(self, lease: RunLease) -> None:
-        """Put a lease behind the device's others. Raises InvalidCommand."""
-        device = self._device(lease.replica_id)
-        model = self._jobs[lease.job_id].terms.model
-        if lease.lease_id in self._holder:
-            raise InvalidCommand(f"{lease}: that lease id is taken")
-        self.leases += 1
-        self._holder[lease.lease_id] = device
+    def run(self, assignment: RunAssignment) -> None:
+        """Put an assignment behind the device's others. Raises InvalidCommand."""
+        device = self._device(assignment.replica_id)
+        model = self._jobs[assignment.job_id].request.model
+        if assignment.assignment_id in self._holder:
+            raise InvalidCommand(f"{assignment}: that lease id is taken")
+        self.assignments += 1
+        self._holder[assignment.assignment_id] = device
         if device.phase != "silent":
-            known = self._truth.performance(device.hardware, model, lease.point)
+            known = self._truth.performance(device.hardware, model, assignment.point)
             if device.phase != "awake" or device.model != model or known is None:
                 raise InvalidCommand(
-                    f"{lease}: the replica is {device.phase} with model {device.model!r}, "
+                    f"{assignment}: the replica is {device.phase} with model {device.model!r}, "
                     "or has no such operating point"
                 )
-        device.queue.append(lease)
+        device.queue.append(assignment)
         if device.phase == "awake" and device.running is None:
             self._start(device)
 
-    def revoke(self, lease_id: int) -> None:
-        """Give up what of a lease is not made; one that is answered is left in peace."""
-        device = self._holder.get(lease_id)
+    def revoke(self, assignment_id: int) -> None:
+        """Give up what of an assignment is not made; one that is answered is left in peace."""
+        device = self._holder.get(assignment_id)
         if device is None or device.phase == "silent":
             return
         running = device.running
-        if running is not None and running.lease.lease_id == lease_id:
-            lease, first = running.lease, running.lease.first + running.made_shards(self._now_s)
+        if running is not None and running.assignment.assignment_id == assignment_id:
+            assignment, first = (
+                running.assignment,
+                running.assignment.first + running.made_shards(self._now_s),
+            )
             done = self._close(device)
             self._go_on(device)
             if done is not None:
                 self._tell(done)
         else:
-            lease = next(waiting for waiting in device.queue if waiting.lease_id == lease_id)
-            first = lease.first
-            device.queue.remove(lease)
-            self._forget(lease)
-        for shard in range(first, lease.stop):
-            self._tell(_revoked(self._now_s, lease, shard))
+            assignment = next(
+                waiting for waiting in device.queue if waiting.assignment_id == assignment_id
+            )
+            first = assignment.first
+            device.queue.remove(assignment)
+            self._forget(assignment)
+        for shard in range(first, assignment.stop):
+            self._tell(_revoked(self._now_s, assignment, shard))
 
     # What devices do
 
@@ -120,9 +125,9 @@ class World:
         self._tell(events.ReplicaJoined(self._now_s, replica_id, node_id, hardware))
 
     def _awake(self, device: Device) -> None:
-        load_j, load_s = self._settle(device, "overhead"), device.standing.load_s
+        load_j, load_s = self._settle(device, "overhead"), device.standby.load_s
         device.phase = "awake"
-        self._draw(device, device.standing.idle_w)
+        self._draw(device, device.standby.idle_w)
         usage = Usage(0, load_s, int(1e3 * load_j), "measured_counter")
         self._tell(events.ReplicaAwake(self._now_s, device.replica_id, device.model, usage))
 
@@ -137,19 +142,19 @@ class World:
         self._draw(device, 0.0)
 
     def _start(self, device: Device) -> None:
-        """Take up the next lease."""
+        """Take up the next assignment."""
         self._settle(device, "idle")
-        lease = device.queue.popleft()
-        terms = self._jobs[lease.job_id].terms
-        performance = self._truth.performance(device.hardware, terms.model, lease.point)
-        assert performance is not None  # the lease was checked
+        assignment = device.queue.popleft()
+        request = self._jobs[assignment.job_id].request
+        performance = self._truth.performance(device.hardware, request.model, assignment.point)
+        assert performance is not None  # the assignment was checked
         rate = performance.images_per_s
         rate *= self._faults.pace(device.hardware, self._now_s, self._seed)
         share = self._faults.straggler_share
         if share and self._stragglers.random() < share:
             rate /= self._faults.straggler_factor
-        images = terms.images_in(lease.first, lease.stop)
-        device.running = Running(lease, terms.shard_images, images, self._now_s, rate)
+        images = request.images_in(assignment.first, assignment.stop)
+        device.running = Running(assignment, request.shard_images, images, self._now_s, rate)
         self._draw(device, performance.power_w)
         self._later(device, images / rate, self._ended)
 
@@ -160,33 +165,33 @@ class World:
         self._tell(done)
 
     def _go_on(self, device: Device) -> None:
-        """The next lease, or none."""
+        """The next assignment, or none."""
         if device.queue:
             self._start(device)
         else:
-            self._draw(device, device.standing.idle_w)
+            self._draw(device, device.standby.idle_w)
 
     def _close(self, device: Device, whole: bool = False) -> events.ShardsCommitted | None:
-        """Account for the lease in hand up to now: the event for its finished shards, if any.
+        """Account for the assignment in hand up to now: the event for its finished shards, if any.
 
         whole: it has come to its end, whatever the last digits of the clock say.
         """
         running = device.running
         assert running is not None
-        device.running, lease = None, running.lease
+        device.running, assignment = None, running.assignment
         device.epoch += 1
         energy_j, spent_s = device.spend(self._now_s), self._now_s - running.started_s
         self.busy_s += spent_s
-        self._forget(lease)
-        stop = lease.stop if whole else lease.first + running.made_shards(self._now_s)
-        book = self._jobs[lease.job_id]
-        images = book.terms.images_in(lease.first, stop) if stop > lease.first else 0
-        fresh = book.commit(lease.first, stop, self._now_s) if images else 0
+        self._forget(assignment)
+        stop = assignment.stop if whole else assignment.first + running.made_shards(self._now_s)
+        book = self._jobs[assignment.job_id]
+        images = book.request.images_in(assignment.first, stop) if stop > assignment.first else 0
+        fresh = book.commit(assignment.first, stop, self._now_s) if images else 0
         made = float(images) if whole else max(spent_s * running.images_per_s, float(images))
         useful_j = energy_j * (fresh / made) if fresh else 0.0
-        self.buckets.add(device.hardware, "exploration" if lease.probe else "job", useful_j)
+        self.buckets.add(device.hardware, "exploration" if assignment.probe else "job", useful_j)
         self.buckets.add(device.hardware, "wasted", energy_j - useful_j)
-        self.probed_images += fresh if lease.probe else 0
+        self.probed_images += fresh if assignment.probe else 0
         if not images:
             return None
         part = images / made
@@ -194,9 +199,9 @@ class World:
         return events.ShardsCommitted(
             self._now_s,
             device.replica_id,
-            lease.lease_id,
-            lease.job_id,
-            lease.first,
+            assignment.assignment_id,
+            assignment.job_id,
+            assignment.first,
             stop,
             usage,
         )
@@ -231,7 +236,7 @@ class World:
         else:
             self._settle(device, "wasted" if was == "waking" else "idle")
         if was != "parked":
-            self._draw(device, device.standing.idle_w)
+            self._draw(device, device.standby.idle_w)
         if done is not None:
             self._tell(done)
 
@@ -241,8 +246,8 @@ class World:
 
     def _lose(self, device: Device) -> None:
         self._settle(device, "wasted")
-        for lease in device.queue:
-            self._forget(lease)
+        for assignment in device.queue:
+            self._forget(assignment)
         device.queue.clear()
         self._let_go(device)
 
@@ -277,9 +282,9 @@ class World:
             raise InvalidCommand(f"there is no replica {replica_id!r}")
         return self._devices[replica_id]
 
-    def _forget(self, lease: RunLease) -> None:
-        self._holder.pop(lease.lease_id, None)
-        self._jobs[lease.job_id].end_lease(lease)
+    def _forget(self, assignment: RunAssignment) -> None:
+        self._holder.pop(assignment.assignment_id, None)
+        self._jobs[assignment.job_id].end_assignment(assignment)
 
     def _later(self, device: Device, delay_s: float, action: Callable[[Device], None]) -> None:
         """Do this with the device then, unless something else happens to it first."""
@@ -301,7 +306,13 @@ class World:
         return energy_j
 
 
-def _revoked(at_s: float, lease: RunLease, shard: int) -> events.ShardFailed:
+def _revoked(at_s: float, assignment: RunAssignment, shard: int) -> events.ShardFailed:
     return events.ShardFailed(
-        at_s, lease.replica_id, lease.lease_id, lease.job_id, shard, "revoked", revoked=True
+        at_s,
+        assignment.replica_id,
+        assignment.assignment_id,
+        assignment.job_id,
+        shard,
+        "revoked",
+        revoked=True,
     )

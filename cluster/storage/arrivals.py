@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeFloat
 
 from cluster.errors import NotFound
 from cluster.scheduler.forecast import BINS, Bin, Habits, Kind
-from cluster.scheduler.terms import Objective
+from cluster.scheduler.request import Objective
 from cluster.storage.commit import parse_record
 from cluster.storage.layout import arrivals_key
 from cluster.storage.object_store import ObjectStore

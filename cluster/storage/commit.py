@@ -1,7 +1,7 @@
 """The commit protocol: one small record, created only if absent, makes a shard done.
 
 An attempt writes its objects under keys of its own, then creates the commit record. Whoever
-creates it has won; everyone else's objects are rubbish. Readers trust commit records only, so
+creates it has won; everyone else's objects are garbage. Readers trust commit records only, so
 zombies, retries, lost replies and crashes can neither duplicate nor lose a shard.
 """
 
@@ -44,10 +44,10 @@ def commit(store: ObjectStore, record: CommitRecord, *, backoff: Backoff | None 
     """
     key = JobLayout(record.job_id).commit(record.shard)
     data = record.model_dump_json().encode()
-    standing = parse_record(CommitRecord, key, create_once(store, key, data, backoff=backoff))
-    if standing.token == record.token:
+    stored = parse_record(CommitRecord, key, create_once(store, key, data, backoff=backoff))
+    if stored.token == record.token:
         return "won"
-    for name in {o.key for o in record.objects} - {o.key for o in standing.objects}:
+    for name in {o.key for o in record.objects} - {o.key for o in stored.objects}:
         with suppress(ClusterError):  # the job's end sweeps again
             store.delete(name)
     return "lost"
@@ -152,9 +152,9 @@ def finalise(
         finished_at=utc_now(),
     )
     data = create_once(store, layout.manifest, manifest.model_dump_json().encode(), backoff=backoff)
-    standing = parse_record(Manifest, layout.manifest, data)
-    create_once(store, layout.marker(standing.state), b"", backoff=backoff)
-    return standing
+    stored = parse_record(Manifest, layout.manifest, data)
+    create_once(store, layout.marker(stored.state), b"", backoff=backoff)
+    return stored
 
 
 def reopen(store: ObjectStore, job_id: str) -> Manifest | None:

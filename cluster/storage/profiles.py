@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, Field, NonNegativeInt, PositiveInt
 
 from cluster.errors import Fatal, NotFound
 from cluster.scheduler.profiles import Profile
-from cluster.scheduler.terms import OperatingPoint, Performance, Standing
+from cluster.scheduler.request import OperatingPoint, Performance, StandbyCost
 from cluster.storage.commit import parse_record
 from cluster.storage.layout import PROFILES, profile_key
 from cluster.storage.object_store import ObjectStore
@@ -85,11 +85,11 @@ class ProfileRecord(Record):
     curve: tuple[PointRecord, ...]
 
     def profile(self) -> Profile:
-        standing = Standing(
+        standby = StandbyCost(
             self.idle_w, self.load_s, self.load_j, self.price_per_h, self.carbon_g_per_kwh
         )
         curve = tuple(point.performance() for point in self.curve)
-        return Profile(self.hardware, self.model, standing, curve)
+        return Profile(self.hardware, self.model, standby, curve)
 
 
 def save_profile(store: ObjectStore, profile: Profile, measured_at: datetime) -> None:
@@ -100,15 +100,15 @@ def save_profile(store: ObjectStore, profile: Profile, measured_at: datetime) ->
     """
     key = profile_key(profile.hardware, profile.model)
     kept = {point.performance().point: point for point in _standing_curve(store, key)}
-    standing = profile.standing
+    standby = profile.standby
     record = ProfileRecord(
         hardware=profile.hardware,
         model=profile.model,
-        idle_w=standing.idle_w,
-        load_s=standing.load_s,
-        load_j=standing.load_j,
-        price_per_h=standing.price_per_h,
-        carbon_g_per_kwh=standing.carbon_g_per_kwh,
+        idle_w=standby.idle_w,
+        load_s=standby.load_s,
+        load_j=standby.load_j,
+        price_per_h=standby.price_per_h,
+        carbon_g_per_kwh=standby.carbon_g_per_kwh,
         curve=tuple(_newer(kept.get(p.point), p, measured_at) for p in profile.curve),
     )
     store.put(key, record.model_dump_json(indent=2).encode())

@@ -100,24 +100,25 @@ def _show_shard(facts: dict[str, Any]) -> None:
     print(f"Shard {facts['shard']} of job {facts['job_id']}: images {facts['start']:,} to {last:,}")
     if not facts["leases"]:
         print(_NONE)
-    for lease in facts["leases"]:
-        predicted = lease["predicted"]
+    for assignment in facts["leases"]:
+        predicted = assignment["predicted"]
         kind = {"lease": "Leased", "probe": "Leased as a probe", "speculate": "Leased once more"}
         print(
-            f"\n{kind[lease['kind']]} at {_time(lease['at'])} to {lease['replica_id']} "
-            f"({lease['hardware']}): {lease['why']}."
+            f"\n{kind[assignment['kind']]} at {_time(assignment['at'])} "
+            f"to {assignment['replica_id']} "
+            f"({assignment['hardware']}): {assignment['why']}."
         )
         print(
-            f"  The lease is of shards {lease['first']} to {lease['stop'] - 1}, "
+            f"  The lease is of shards {assignment['first']} to {assignment['stop'] - 1}, "
             f"{predicted['images']:,} images. It was believed to take "
             f"{_seconds(predicted['seconds'])} and {joules(predicted['energy_j'])}, "
             f"{joules(predicted['energy_per_image_j'])} an image."
         )
-        if lease["rivals"]:
-            print(f"  Plan {lease['plan']}, which it follows, believed:")
-            _show_rivals(lease["rivals"], facts["cost_unit"])
+        if assignment["rivals"]:
+            print(f"  Plan {assignment['plan']}, which it follows, believed:")
+            _show_rivals(assignment["rivals"], facts["cost_unit"])
         else:
-            print(f"  What plan {lease['plan']} believed of its rivals is not in the store.")
+            print(f"  What plan {assignment['plan']} believed of its rivals is not in the store.")
     for aside in facts["set_aside"]:
         print(f"\nSet aside at {_time(aside['at'])}: {aside['why']}.")
     measured = facts["measured"]

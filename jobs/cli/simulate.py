@@ -74,7 +74,7 @@ def _figures(day: Day, policy: str, result: SimulationResult) -> dict[str, Any]:
         "utilisation": result.utilisation,
         "peak_w": result.peak_w,
         "wakes": result.wakes,
-        "leases": result.leases,
+        "leases": result.assignments,
     }
 
 

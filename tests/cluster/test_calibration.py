@@ -61,14 +61,14 @@ def test_the_profile_holds_the_batch_that_is_used_and_only_what_is_known() -> No
     (profile,) = found.profiles()
     assert profile.model == model_key("rev", "fp32")
     assert [p.point.batch_size for p in profile.curve] == [32]
-    assert (profile.standing.idle_w, profile.standing.load_j) == (5.0, 4.0)
+    assert (profile.standby.idle_w, profile.standby.load_j) == (5.0, 4.0)
     assert found.share_of_best(used) == 0.5
     assert found.share_of_best(other) == 1.0
 
 
 def test_an_idle_power_that_nobody_could_measure_is_believed_not_zero() -> None:
     (profile,) = calibration(Point("fp32", 32, True, (window(9),)), idle_w=None).profiles()
-    assert profile.standing.idle_w > 0
+    assert profile.standby.idle_w > 0
 
 
 @pytest.mark.parametrize(("cpus", "threads"), [(1, 1), (2, 2), (3, 3), (4, 4), (6, 3), (64, 4)])

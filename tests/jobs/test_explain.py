@@ -11,7 +11,7 @@ import pytest
 
 from cluster.clock import Anchor
 from cluster.scheduler.explain import Decision
-from cluster.scheduler.merit import Rival
+from cluster.scheduler.plan import Rival
 from cluster.storage.decisions import DecisionLog
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
@@ -30,14 +30,14 @@ EARLY, LATE = (Rival("L4", 0.4, 9, "held"),), (
 
 @pytest.fixture
 def place(tmp_path: Path) -> str:
-    """A store with a job that was held, woken, leased, probed, doubled and set aside."""
+    """A store with a job that was held, woken, assigned, probed, doubled and set aside."""
     store = open_store(str(tmp_path / "store"))
     submit(store, JOB)
     write_shard(store, JOB, 0, MEASURED)
     write_shard(store, JOB, 1)
     log = DecisionLog(store, "run-1", anchor=Anchor(datetime(2026, 5, 1, tzinfo=UTC), 0))
     log.begin("job")
-    lease: dict[str, Any] = {"job_id": "job", "replica_id": "r-1", "hardware": "L4"}
+    assignment: dict[str, Any] = {"job_id": "job", "replica_id": "r-1", "hardware": "L4"}
     log.append(
         [
             Decision("plan", 1, 1, "it can wait", demand=f"{KEY} for energy", rivals=EARLY),
@@ -48,7 +48,7 @@ def place(tmp_path: Path) -> str:
             Decision("plan", 3, 2, "a rush is near", demand=f"{KEY} for energy", rivals=LATE),
             Decision("wake", 3, 2, "the plan wants it", replica_id="r-1", hardware="L4"),
             Decision("lease", 4, 2, "cheapest hardware in the plan with room", first=0, stop=3,
-                     predicted_s=3.0, predicted_j=18.0, **lease),
+                     predicted_s=3.0, predicted_j=18.0, **assignment),
             Decision("probe", 5, 2, "to learn what this hardware takes", job_id="job",
                      replica_id="r-9", hardware="H100", first=3, stop=4, predicted_j=4.2),
             Decision("speculate", 6, 2, "r-1 is late with it", job_id="job", replica_id="r-9",
@@ -100,14 +100,14 @@ def test_a_job_is_explained_in_facts(place: str, capsys: pytest.CaptureFixture[s
 
 def test_a_shard_is_explained_in_facts(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     first = facts("job", "--shard", "0", "--store", place, capsys=capsys)
-    (lease,) = first["leases"]
-    assert (lease["replica_id"], lease["plan"]) == ("r-1", 2)
-    assert [rival["hardware"] for rival in lease["rivals"]] == ["L4", "H100"]
-    assert lease["predicted"]["energy_j"] == 18.0
+    (assignment,) = first["leases"]
+    assert (assignment["replica_id"], assignment["plan"]) == ("r-1", 2)
+    assert [rival["hardware"] for rival in assignment["rivals"]] == ["L4", "H100"]
+    assert assignment["predicted"]["energy_j"] == 18.0
     assert first["measured"]["energy_j"] == 6.0
     assert first["measured"]["quality"] == "measured_counter"
     twice = facts("job", "--shard", "2", "--store", place, capsys=capsys)
-    assert [lease["kind"] for lease in twice["leases"]] == ["lease", "speculate"]
+    assert [assignment["kind"] for assignment in twice["leases"]] == ["lease", "speculate"]
     assert twice["set_aside"][0]["why"] == "it is cursed"
     assert twice["measured"] is None
     probed = facts("job", "--shard", "3", "--store", place, capsys=capsys)

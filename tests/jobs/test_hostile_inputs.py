@@ -1,4 +1,4 @@
-"""What a user can get wrong, and what is then said: the thing, the value, the mend; exit 2.
+"""What a user can get wrong, and what is then said: the thing, the value, the fix; exit 2.
 
 `python -m tests.jobs.test_hostile_inputs` prints the table with the actual words.
 """

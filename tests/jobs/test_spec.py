@@ -1,4 +1,4 @@
-"""A job spec is accepted whole or refused with the field, the value and the mend."""
+"""A job spec is accepted whole or refused with the field, the value and the fix."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cluster.scheduler.commands import (
@@ -11,8 +11,8 @@ from cluster.scheduler.commands import (
     FinishJob,
     ParkReplica,
     RemindMe,
-    RevokeLease,
-    RunLease,
+    RevokeAssignment,
+    RunAssignment,
     TellUser,
     WakeReplica,
 )
@@ -29,8 +29,8 @@ from cluster.scheduler.events import (
 )
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import Profile, ProfileBook
+from cluster.scheduler.request import JobRequest, OperatingPoint, Performance, StandbyCost, Usage
 from cluster.scheduler.state import SchedulerState
-from cluster.scheduler.terms import JobTerms, OperatingPoint, Performance, Standing, Usage
 from cluster.types import EnergyQuality
 
 
@@ -52,7 +52,7 @@ def profile(
 ) -> Profile:
     """A profile with one point, or more: (images/s, W) of each faster one."""
     low_j, high_j = bounds_j or (None, None)
-    standing = Standing(idle_w, load_s, load_j, price_per_h, carbon_g_per_kwh)
+    standby = StandbyCost(idle_w, load_s, load_j, price_per_h, carbon_g_per_kwh)
     points = [(rate, power_w), *faster]
     curve = tuple(
         Performance(
@@ -60,7 +60,7 @@ def profile(
         )
         for r, w in points
     )
-    return Profile(hardware, model, standing, curve)
+    return Profile(hardware, model, standby, curve)
 
 
 @dataclass
@@ -77,7 +77,7 @@ class FleetWorld:
         self.reminder_s: float | None = None
         self.waking: dict[str, WakeReplica] = {}
         self.parking: dict[str, None] = {}
-        self.leases: dict[str, list[RunLease]] = {}  # by replica, oldest first
+        self.assignments: dict[str, list[RunAssignment]] = {}  # by replica, oldest first
         self.revoked: set[int] = set()
         self.committed: dict[str, list[int]] = {}
         self.ended: dict[str, FinishJob] = {}
@@ -105,14 +105,20 @@ class FleetWorld:
                 self.parked.remove(replica_id)
                 self.waking[replica_id] = command
             case ParkReplica(replica_id):
-                working = [r for r in self.leases.pop(replica_id) if r.lease_id not in self.revoked]
+                working = [
+                    r
+                    for r in self.assignments.pop(replica_id)
+                    if r.assignment_id not in self.revoked
+                ]
                 assert not working, "parked a replica with work"
                 self.parking[replica_id] = None
-            case RunLease():
-                assert command.replica_id in self.leases, "leased to a replica that is not awake"
-                self.leases[command.replica_id].append(command)
-            case RevokeLease(lease_id):
-                self.revoked.add(lease_id)
+            case RunAssignment():
+                assert command.replica_id in self.assignments, (
+                    "leased to a replica that is not awake"
+                )
+                self.assignments[command.replica_id].append(command)
+            case RevokeAssignment(assignment_id):
+                self.revoked.add(assignment_id)
             case FinishJob(job_id):
                 assert job_id not in self.ended, "a job ended twice"
                 self.ended[job_id] = command
@@ -127,17 +133,19 @@ class FleetWorld:
         shards: int = 10,
         *,
         done: tuple[tuple[int, int], ...] = (),
-        **terms: Any,
+        **request: Any,
     ) -> None:
         """A job of shards of 100 images of model m, unless told otherwise."""
-        model, shard_images = terms.pop("model", "m"), terms.pop("shard_images", 100)
-        job = JobTerms(job_id, model, shards * shard_images, shard_images, **terms)
+        model, shard_images = request.pop("model", "m"), request.pop("shard_images", 100)
+        job = JobRequest(job_id, model, shards * shard_images, shard_images, **request)
         self.send(JobSubmitted(self.now_s, job, done))
 
-    def leased(self, replica_id: str | None = None) -> list[RunLease]:
-        """All leases that were ever given, or those of one replica."""
-        leases = [command for command in self.log if isinstance(command, RunLease)]
-        return [lease for lease in leases if replica_id in (None, lease.replica_id)]
+    def assigned(self, replica_id: str | None = None) -> list[RunAssignment]:
+        """All assignments that were ever given, or those of one replica."""
+        assignments = [command for command in self.log if isinstance(command, RunAssignment)]
+        return [
+            assignment for assignment in assignments if replica_id in (None, assignment.replica_id)
+        ]
 
     def woken(self) -> list[str]:
         """The hardware of every replica that was ever told to wake."""
@@ -158,7 +166,7 @@ class FleetWorld:
 
     def awake(self, replica_id: str) -> None:
         wake = self.waking.pop(replica_id)
-        self.leases[replica_id] = []
+        self.assignments[replica_id] = []
         self.send(ReplicaAwake(self.now_s, replica_id, wake.model))
 
     def park(self, replica_id: str) -> None:
@@ -167,7 +175,7 @@ class FleetWorld:
         self.send(ReplicaParked(self.now_s, replica_id))
 
     def lose(self, replica_id: str, *, gone: bool = False, reason: str = "it died") -> None:
-        for held in (self.waking, self.parking, self.leases):
+        for held in (self.waking, self.parking, self.assignments):
             held.pop(replica_id, None)  # type: ignore[attr-defined]
         self.parked.discard(replica_id)
         if not gone:
@@ -176,36 +184,67 @@ class FleetWorld:
 
     def commit(
         self, replica_id: str, shards: int | None = None, *, forget: bool = True
-    ) -> RunLease:
-        """The replica's oldest lease is done, or its first so many shards are."""
-        lease = self.leases[replica_id][0]
-        stop = lease.stop if shards is None else min(lease.stop, lease.first + shards)
+    ) -> RunAssignment:
+        """The replica's oldest assignment is done, or its first so many shards are."""
+        assignment = self.assignments[replica_id][0]
+        stop = (
+            assignment.stop if shards is None else min(assignment.stop, assignment.first + shards)
+        )
         if forget:
-            rest = RunLease(lease.lease_id, replica_id, lease.job_id, stop, lease.stop, lease.point)
-            self.leases[replica_id][:1] = [rest] if stop < lease.stop else []
-        self.committed.setdefault(lease.job_id, []).extend(range(lease.first, stop))
-        self.send(ShardsCommitted(self.now_s, replica_id, lease.lease_id, lease.job_id,
-                                  lease.first, stop, self.usage(lease, stop)))  # fmt: skip
-        return lease
+            rest = RunAssignment(
+                assignment.assignment_id,
+                replica_id,
+                assignment.job_id,
+                stop,
+                assignment.stop,
+                assignment.point,
+            )
+            self.assignments[replica_id][:1] = [rest] if stop < assignment.stop else []
+        self.committed.setdefault(assignment.job_id, []).extend(range(assignment.first, stop))
+        usage = self.usage(assignment, stop)
+        self.send(
+            ShardsCommitted(
+                self.now_s,
+                replica_id,
+                assignment.assignment_id,
+                assignment.job_id,
+                assignment.first,
+                stop,
+                usage,
+            )
+        )
+        return assignment
 
-    def fail(self, replica_id: str, reason: str = "broken", *, fatal: bool = False) -> RunLease:
-        """The first shard of the replica's oldest lease fails."""
-        lease = self.leases[replica_id][0]
-        rest = RunLease(lease.lease_id, replica_id, lease.job_id, lease.first + 1, lease.stop,
-                        lease.point)  # fmt: skip
-        self.leases[replica_id][:1] = [rest] if lease.first + 1 < lease.stop else []
-        self.send(ShardFailed(self.now_s, replica_id, lease.lease_id, lease.job_id, lease.first,
-                              reason, fatal, lease.lease_id in self.revoked))  # fmt: skip
-        return lease
+    def fail(
+        self, replica_id: str, reason: str = "broken", *, fatal: bool = False
+    ) -> RunAssignment:
+        """The first shard of the replica's oldest assignment fails."""
+        assignment = self.assignments[replica_id][0]
+        rest = replace(assignment, first=assignment.first + 1)
+        self.assignments[replica_id][:1] = [rest] if assignment.first + 1 < assignment.stop else []
+        revoked = assignment.assignment_id in self.revoked
+        self.send(
+            ShardFailed(
+                self.now_s,
+                replica_id,
+                assignment.assignment_id,
+                assignment.job_id,
+                assignment.first,
+                reason,
+                fatal,
+                revoked,
+            )
+        )
+        return assignment
 
-    def usage(self, lease: RunLease, stop: int) -> Usage | None:
+    def usage(self, assignment: RunAssignment, stop: int) -> Usage | None:
         """Just what was believed, so that beliefs stay."""
-        job = self.state.jobs.get(lease.job_id)
+        job = self.state.jobs.get(assignment.job_id)
         if job is None:
             return None
-        curve = self._profile(lease.replica_id).curve
-        point = next(p for p in curve if p.point == lease.point)
-        images = job.terms.images_in(lease.first, stop)
+        curve = self._profile(assignment.replica_id).curve
+        point = next(p for p in curve if p.point == assignment.point)
+        images = job.request.images_in(assignment.first, stop)
         energy_mj = round(images * point.energy_per_image_j * 1000)
         return Usage(images, images / point.images_per_s, energy_mj, "measured_counter")
 
@@ -214,13 +253,13 @@ class FleetWorld:
         self.send(Tick(self.now_s))
 
     def run(self, steps: int = 3000, *, until_s: float = float("inf")) -> None:
-        """Obey everything at once, one lease at a time, until nothing is left to do."""
+        """Obey everything at once, one assignment at a time, until nothing is left to do."""
         for _ in range(steps):
             if self.waking:
                 self.awake(next(iter(self.waking)))
             elif self.parking:
                 self.park(next(iter(self.parking)))
-            elif any(self.leases.values()):
+            elif any(self.assignments.values()):
                 self._finish_next()
             elif self.state.jobs and self.reminder_s is not None and self.reminder_s <= until_s:
                 self.now_s = max(self.now_s, self.reminder_s)
@@ -250,17 +289,20 @@ class FleetWorld:
 
     def _schedule(self) -> None:
         """When the next thing is due of every replica that does something."""
-        moving = [*self.waking, *self.parking, *(n for n, own in self.leases.items() if own)]
+        moving = [*self.waking, *self.parking, *(n for n, own in self.assignments.items() if own)]
         self._due_s = {name: at_s for name, at_s in self._due_s.items() if name in moving}
         for name in moving:
             if name in self._due_s:
                 continue
             takes_s = 0.0
             if name in self.waking:
-                takes_s = self._profile(name).standing.load_s
-            elif name in self.leases and self.leases[name][0].lease_id not in self.revoked:
-                lease = self.leases[name][0]
-                usage = self.usage(lease, lease.stop)
+                takes_s = self._profile(name).standby.load_s
+            elif (
+                name in self.assignments
+                and self.assignments[name][0].assignment_id not in self.revoked
+            ):
+                assignment = self.assignments[name][0]
+                usage = self.usage(assignment, assignment.stop)
                 takes_s = usage.duration_s if usage else 0.0
             self._due_s[name] = self.now_s + takes_s
 
@@ -273,7 +315,7 @@ class FleetWorld:
             self.awake(name)
         elif name in self.parking:
             self.park(name)
-        elif self.leases[name][0].lease_id in self.revoked:
+        elif self.assignments[name][0].assignment_id in self.revoked:
             self.fail(name)
         else:
             self.commit(name)
@@ -282,9 +324,9 @@ class FleetWorld:
         return next(p for p in self.profiles if p.hardware == self.hardware[replica_id])
 
     def _finish_next(self) -> None:
-        busy = [name for name, leases in self.leases.items() if leases]
-        name = min(busy, key=lambda n: self.leases[n][0].lease_id)
-        if self.leases[name][0].lease_id in self.revoked:
+        busy = [name for name, assignments in self.assignments.items() if assignments]
+        name = min(busy, key=lambda n: self.assignments[n][0].assignment_id)
+        if self.assignments[name][0].assignment_id in self.revoked:
             self.fail(name)
         else:
             self.commit(name)

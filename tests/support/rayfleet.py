@@ -16,7 +16,7 @@ import psutil
 from cluster.actors.seats import HARDWARE_LABEL
 from cluster.metering.replay_node import REPLAY_ENV
 from cluster.scheduler.profiles import Profile
-from cluster.scheduler.terms import OperatingPoint, Performance, Standing
+from cluster.scheduler.request import OperatingPoint, Performance, StandbyCost
 from cluster.storage.commit import read_commits
 from cluster.storage.object_store import ObjectStore
 from cluster.types import model_key
@@ -51,8 +51,8 @@ class Kind:
         point = Performance(
             OperatingPoint(1024), self.images_per_s, self.power_w, "measured_counter", samples=20
         )
-        standing = Standing(idle_w=self.idle_w, load_s=4.0, load_j=4 * self.idle_w)
-        return Profile(self.hardware, model_key(bundled_rev(), "fp32"), standing, (point,))
+        standby = StandbyCost(idle_w=self.idle_w, load_s=4.0, load_j=4 * self.idle_w)
+        return Profile(self.hardware, model_key(bundled_rev(), "fp32"), standby, (point,))
 
     def meter_file(self, directory: Path) -> Path:
         """What ``UN0_METER_REPLAY`` of such a node names: the bounds are 20 % about."""

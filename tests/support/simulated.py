@@ -10,7 +10,7 @@ from cluster.scenario.fleet import FleetSpec
 from cluster.scheduler.commands import Command
 from cluster.scheduler.events import Event
 from cluster.scheduler.profiles import ProfileBook
-from cluster.scheduler.terms import JobTerms
+from cluster.scheduler.request import JobRequest
 from cluster.simulation.baselines import BASELINES
 from cluster.simulation.baselines.base import Baseline
 
@@ -43,7 +43,7 @@ def job(
     name: str, at_s: float, images: int, slack_s: float | None = 1000.0, shard_images: int = 10
 ) -> Arrival:
     deadline_s = None if slack_s is None else at_s + slack_s
-    return Arrival(at_s, JobTerms(name, MODEL, images, shard_images, deadline_s=deadline_s))
+    return Arrival(at_s, JobRequest(name, MODEL, images, shard_images, deadline_s=deadline_s))
 
 
 def baseline(name: str, spec: FleetSpec) -> Baseline:

@@ -126,7 +126,7 @@ def bundled_recipes() -> dict[str, Path]:
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """Read a recipe file, or a bundled one by name. Raises InputError naming what to mend."""
+    """Read a recipe file, or a bundled one by name. Raises InputError naming what to fix."""
     bundled = bundled_recipes()
     path = bundled.get(str(name_or_path), Path(name_or_path))
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""What all baselines share: jobs in order of their deadlines, leases, retries, waking, parking.
+"""What all baselines share: jobs by deadline, assignments, retries, waking, parking.
 
 A baseline says where the next piece of a job goes. It may be a device that is busy, asleep or
 loaded with another model: the piece waits in that device's backlog, and the device is woken.
@@ -15,24 +15,24 @@ from typing import Any
 from cluster.scheduler import commands, events
 from cluster.scheduler.profiles import ProfileBook
 from cluster.scheduler.ranges import Ranges
-from cluster.scheduler.terms import JobTerms, OperatingPoint, Performance, Standing
+from cluster.scheduler.request import JobRequest, OperatingPoint, Performance, StandbyCost
 from cluster.states import JobState, ReplicaState
 
-SENT = 2  # leases in a device's own hands: the next is there when one ends
+SENT = 2  # assignments in a device's own hands: the next is there when one ends
 
 
 @dataclass
 class Job:
     """A job, and its shards that nobody has or had with success."""
 
-    terms: JobTerms
+    request: JobRequest
     waiting: Ranges
     committed: Ranges = field(default_factory=Ranges)
 
     @property
     def urgency(self) -> tuple[float, str]:
-        deadline_s = self.terms.deadline_s
-        return (float("inf") if deadline_s is None else deadline_s), self.terms.job_id
+        deadline_s = self.request.deadline_s
+        return (float("inf") if deadline_s is None else deadline_s), self.request.job_id
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Baseline:
     and then every device is woken as it joins.
     """
 
-    lease_s = 60.0
+    assignment_s = 60.0
     park_after_s: float | None = None
 
     def __init__(self, book: ProfileBook, models: tuple[str, ...]) -> None:
@@ -81,7 +81,7 @@ class Baseline:
         self.now_s = 0.0
         self._jobs: dict[str, Job] = {}
         self._waiting: dict[str, Job] = {}  # those of them with shards that nobody has
-        self._lease_ids = count()
+        self._assignment_ids = count()
         self._out: list[commands.Command] = []
         self._on: dict[type, Callable[[Any], None]] = {
             events.JobSubmitted: self._submitted,
@@ -114,7 +114,7 @@ class Baseline:
     def fits(self, job: Job, room: int | None = None) -> Iterator[Device]:
         """Devices that can run the job; with ``room``, those that have fewer pieces than that."""
         for device in self.devices.values():
-            known = self.book.profile(device.hardware, job.terms.model) is not None
+            known = self.book.profile(device.hardware, job.request.model) is not None
             if known and (room is None or device.pieces < room):
                 yield device
 
@@ -124,17 +124,19 @@ class Baseline:
     def leanest(self, device: Device, job: Job) -> Performance:
         return min(self._curve(device, job), key=lambda p: p.energy_per_image_j)
 
-    def standing(self, device: Device, job: Job) -> Standing:
-        profile = self.book.profile(device.hardware, job.terms.model)
+    def standby(self, device: Device, job: Job) -> StandbyCost:
+        profile = self.book.profile(device.hardware, job.request.model)
         assert profile is not None
-        return profile.standing
+        return profile.standby
 
     def shards(self, job: Job, performance: Performance) -> int:
         """How many shards make a piece: ``lease_s`` of work on that device."""
-        return max(1, round(self.lease_s * performance.images_per_s / job.terms.shard_images))
+        return max(
+            1, round(self.assignment_s * performance.images_per_s / job.request.shard_images)
+        )
 
     def _curve(self, device: Device, job: Job) -> tuple[Performance, ...]:
-        profile = self.book.profile(device.hardware, job.terms.model)
+        profile = self.book.profile(device.hardware, job.request.model)
         assert profile is not None
         return profile.curve
 
@@ -160,7 +162,7 @@ class Baseline:
         for piece in (*device.sent.values(), *device.backlog):
             for part in piece.job.committed.missing(piece.first, piece.stop):
                 piece.job.waiting.add(*part)
-                self._waiting[piece.job.terms.job_id] = piece.job
+                self._waiting[piece.job.request.job_id] = piece.job
         self.devices[event.replica_id] = Device(device.replica_id, device.node_id, device.hardware)
 
     def _node_lost(self, event: events.NodeLost) -> None:
@@ -171,14 +173,14 @@ class Baseline:
     def _committed(self, event: events.ShardsCommitted) -> None:
         device, job = self.devices[event.replica_id], self._jobs[event.job_id]
         job.committed.add(event.first, event.stop)
-        piece = device.sent[event.lease_id]
+        piece = device.sent[event.assignment_id]
         if event.usage is not None:
-            self.book.observe(device.hardware, job.terms.model, piece.point, event.usage)
+            self.book.observe(device.hardware, job.request.model, piece.point, event.usage)
         if event.stop == piece.stop:
-            del device.sent[event.lease_id]
+            del device.sent[event.assignment_id]
             device.work_s -= piece.work_s
             device.idle_since_s = self.now_s
-        if job.committed.size == job.terms.shards:
+        if job.committed.size == job.request.shards:
             del self._jobs[event.job_id]
             self._out.append(commands.FinishJob(event.job_id, JobState.COMPLETED))
 
@@ -187,23 +189,23 @@ class Baseline:
     def _hand_out(self) -> None:
         full: set[str] = set()  # models for which there is no room, whatever the job
         for job in sorted(self._waiting.values(), key=lambda job: job.urgency):
-            while job.waiting and job.terms.model not in full:
+            while job.waiting and job.request.model not in full:
                 choice = self.choose(job)
                 if choice is None:
-                    full.add(job.terms.model)
+                    full.add(job.request.model)
                     break
                 device, performance = choice
                 first, stop = job.waiting.take(self.shards(job, performance))
-                work_s = job.terms.images_in(first, stop) / performance.images_per_s
+                work_s = job.request.images_in(first, stop) / performance.images_per_s
                 device.backlog.append(Piece(job, first, stop, performance.point, work_s))
                 device.work_s += work_s
             if not job.waiting:
-                del self._waiting[job.terms.job_id]
+                del self._waiting[job.request.job_id]
 
     def _see_to(self, device: Device) -> None:
         """Send it work, wake it or park it."""
         while device.state == ReplicaState.AWAKE and device.backlog and len(device.sent) < SENT:
-            if device.backlog[0].job.terms.model != device.model:
+            if device.backlog[0].job.request.model != device.model:
                 break
             self._send(device, device.backlog.popleft())
         if device.state == ReplicaState.PARKED and (device.backlog or self.park_after_s is None):
@@ -216,19 +218,19 @@ class Baseline:
                 self._out.append(commands.ParkReplica(device.replica_id))
 
     def _send(self, device: Device, piece: Piece) -> None:
-        lease = commands.RunLease(
-            next(self._lease_ids),
+        assignment = commands.RunAssignment(
+            next(self._assignment_ids),
             device.replica_id,
-            piece.job.terms.job_id,
+            piece.job.request.job_id,
             piece.first,
             piece.stop,
             piece.point,
         )
-        device.sent[lease.lease_id] = piece
-        self._out.append(lease)
+        device.sent[assignment.assignment_id] = piece
+        self._out.append(assignment)
 
     def _wake(self, device: Device) -> None:
-        wanted = [piece.job.terms.model for piece in list(device.backlog)[:1]]
+        wanted = [piece.job.request.model for piece in list(device.backlog)[:1]]
         for model in (*wanted, *self.models):
             profile = self.book.profile(device.hardware, model)
             if profile is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from cluster.scheduler.profiles import ProfileBook
-from cluster.scheduler.terms import Performance
+from cluster.scheduler.request import Performance
 from cluster.simulation.baselines.base import Baseline, Device, Job
 
 
@@ -25,7 +25,7 @@ class Blind(Baseline):
     def shards(self, job: Job, performance: Performance) -> int:  # noqa: ARG002
         rates = [self.fastest(device, job).images_per_s for device in self.fits(job)]
         mean = sum(rates) / len(rates)
-        return max(1, round(self.lease_s * mean / job.terms.shard_images))
+        return max(1, round(self.assignment_s * mean / job.request.shard_images))
 
 
 class Random(Blind):

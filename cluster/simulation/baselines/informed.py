@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.scheduler.terms import Performance
+from cluster.scheduler.request import Performance
 from cluster.simulation.baselines.base import SENT, Baseline, Device, Job
 from cluster.states import ReplicaState
 
@@ -73,15 +73,17 @@ class EnergyAndLateness(Baseline):
     def choose(self, job: Job) -> Choice | None:
         best: tuple[float, Choice] | None = None
         for device in self.fits(job):
-            standing = self.standing(device, job)
+            standby = self.standby(device, job)
             cold = not device.state.is_up and not device.pieces
             for performance in {self.fastest(device, job), self.leanest(device, job)}:
-                energy_j = performance.power_w * self.lease_s + (standing.load_j if cold else 0.0)
-                end_s = self.now_s + device.work_s + self.lease_s
-                end_s += standing.load_s if device.state != ReplicaState.AWAKE else 0.0
-                late_s = max(0.0, end_s - (job.terms.deadline_s or end_s))
+                energy_j = performance.power_w * self.assignment_s + (
+                    standby.load_j if cold else 0.0
+                )
+                end_s = self.now_s + device.work_s + self.assignment_s
+                end_s += standby.load_s if device.state != ReplicaState.AWAKE else 0.0
+                late_s = max(0.0, end_s - (job.request.deadline_s or end_s))
                 cost = energy_j + self.joules_per_late_s * late_s
-                cost /= self.lease_s * performance.images_per_s  # pieces differ in size
+                cost /= self.assignment_s * performance.images_per_s  # pieces differ in size
                 if best is None or cost < best[0]:
                     best = cost, (device, performance)
         return None if best is None else best[1]

@@ -142,7 +142,7 @@ def test_a_deadline_that_the_cheap_node_cannot_meet_brings_in_the_dear_one(world
 @pytest.mark.slow
 def test_a_node_that_joins_gets_work_and_one_that_dies_takes_nothing_along(world: World) -> None:
     """A replica is killed too: its node's meter lives on, and writes down what it wasted."""
-    count = world.images_in(150)  # far more than the first two nodes lease at a time
+    count = world.images_in(150)  # far more than the first two nodes assignment at a time
     job = world.job("joined", count, "--deadline", "10s", "--shard-images", "4096")
     with running(*job) as command:
         command.until(lambda: world.committed("joined") > 0)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from cluster.actors.job_run import JobRun
-from cluster.actors.options import ModelWork, RunPlan
+from cluster.actors.options import ModelWork, RunRequest
 from cluster.energy import ZERO_ENERGY
 from cluster.progress import Snapshot
 from cluster.scheduler.commands import FinishJob
-from cluster.scheduler.terms import JobTerms
+from cluster.scheduler.request import JobRequest
 from cluster.states import JobState
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
@@ -36,8 +36,8 @@ def store(place: Path) -> ObjectStore:
 
 def committed_run(store: ObjectStore, workload: Workload = WORKLOAD) -> JobRun:
     """A run that has just committed every shard."""
-    terms = JobTerms("job", "m", workload.count, workload.shard_images)
-    job = JobRun(RunPlan(workload, terms, ModelWork(1.0, 1, 1)), store)
+    request = JobRequest("job", "m", workload.count, workload.shard_images)
+    job = JobRun(RunRequest(workload, request, ModelWork(1.0, 1, 1)), store)
     job.open()
     job.ready("r", ZERO_ENERGY)
     for index in range(workload.num_shards):

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cluster.actors.launch import fit, job_run
-from cluster.actors.options import ModelWork, ReplicaOptions, RunOptions, RunPlan
+from cluster.actors.options import ModelWork, ReplicaOptions, RunOptions, RunRequest
 from cluster.actors.room import check_machine
 from cluster.errors import UserError
-from cluster.scheduler.terms import JobTerms
+from cluster.scheduler.request import JobRequest
 from cluster.storage.object_store import StoreConfig
 from cluster.types import Workload
 from un0.machine import Memory
@@ -66,7 +66,7 @@ def test_a_run_without_memory_never_gets_to_ray(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("cluster.actors.room.memory_here", lambda: small)
     monkeypatch.setattr("ray.init", no_ray)
     work = Workload.model_construct(job_id="j")
-    plan = RunPlan(work, JobTerms("j", "m", 1, 1), ModelWork(1.0, 32, 32))
+    plan = RunRequest(work, JobRequest("j", "m", 1, 1), ModelWork(1.0, 32, 32))
     with (
         pytest.raises(UserError, match="needs about"),
         job_run(plan, StoreConfig("file:///nowhere"), RunOptions()),

@@ -53,7 +53,7 @@ def test_a_slow_seat_is_of_a_class_of_its_own() -> None:
     crowded = seats(asked_for, 2)
     assert [place.hardware for place in crowded] == ["cpu: Test CPU (0.5 CPUs) x1"] * 4
     assert hardware_class(None, 2, "Test CPU", 2.5) == "cpu: Test CPU x2"
-    assert prior_profile(half.hardware, "rev/fp32", 1.0, batch_size=32).standing.idle_w > 0
+    assert prior_profile(half.hardware, "rev/fp32", 1.0, batch_size=32).standby.idle_w > 0
 
 
 def test_memory_bounds_the_seats_and_leaves_one() -> None:

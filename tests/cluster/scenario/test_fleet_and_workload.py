@@ -31,8 +31,8 @@ def test_the_reference_fleet_has_21_nodes_and_a_source_for_each_figure() -> None
     )
     full = h100.curve[0]
     assert full.images_per_s == pytest.approx(989e12 * 0.4 / 1.103e9)
-    assert (full.power_w, h100.standing.idle_w) == (700 - 70, 120 - 70)
-    assert h100.standing.load_j == pytest.approx((180 - 70) * 45)
+    assert (full.power_w, h100.standby.idle_w) == (700 - 70, 120 - 70)
+    assert h100.standby.load_j == pytest.approx((180 - 70) * 45)
     for kind in spec.hardware:
         assert {"peak_tflops", "utilisation", "idle_w", "parked_w", "load_s"} <= kind.sources.keys()
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 
 from cluster.scheduler.forecast import BIN_S, DAY_S, Expected, Forecast
-from cluster.scheduler.terms import JobTerms
+from cluster.scheduler.request import JobRequest
 
 HOUR_S = 3600.0
 KEY = ("m", "energy")
 
 
-def job(at_s: float, images: int, slack_s: float | None = HOUR_S) -> tuple[float, JobTerms]:
+def job(at_s: float, images: int, slack_s: float | None = HOUR_S) -> tuple[float, JobRequest]:
     due_s = None if slack_s is None else at_s + slack_s
-    return at_s, JobTerms("j", "m", images, 100, deadline_s=due_s)
+    return at_s, JobRequest("j", "m", images, 100, deadline_s=due_s)
 
 
 def day(
     number: int, noon_images: int, slack_s: float | None = HOUR_S
-) -> list[tuple[float, JobTerms]]:
+) -> list[tuple[float, JobRequest]]:
     """A job every ten minutes: of 100 images, and of more from 11 to 13 o'clock."""
     times = [number * DAY_S + minute * 60.0 for minute in range(5, 1440, 10)]
     return [

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from cluster.hardware.datasheets import design_power_mw
 from cluster.hardware.identify import hardware_class
-from cluster.scheduler.merit import Demand, Offer, make_plan
+from cluster.scheduler.plan import Demand, Offer, make_plan
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.priors import prior_profile
 from cluster.scheduler.profiles import Profile, ProfileBook
-from cluster.scheduler.terms import OperatingPoint, Performance, Standing, Usage
+from cluster.scheduler.request import OperatingPoint, Performance, StandbyCost, Usage
 from cluster.types import Precision, model_key
 from un0 import DEFAULT_MODEL, load_model
 from un0.config import ModelConfig
@@ -50,10 +50,10 @@ def test_a_prior_is_usable_and_bounded_whatever_the_hardware(
     assert point.high_j is not None
     # Wide: a factor of several to either side.
     assert 0 < 3 * point.low_j < point.energy_per_image_j < point.high_j / 3
-    standing = profile.standing
-    assert 0 < standing.idle_w < point.power_w
-    assert standing.load_s > 0
-    assert standing.load_j > 0
+    standby = profile.standby
+    assert 0 < standby.idle_w < point.power_w
+    assert standby.load_s > 0
+    assert standby.load_j > 0
 
 
 def test_images_per_s_follow_the_work_and_the_datasheet() -> None:
@@ -113,7 +113,7 @@ def test_a_cpu_counts_by_its_threads() -> None:
     assert four.energy_per_image_j == pytest.approx(one.energy_per_image_j)
     here = prior(hardware_class(None, 3))
     assert here.hardware.endswith(" x3")
-    assert here.standing.idle_w < 10  # watts of some threads, not of a GPU
+    assert here.standby.idle_w < 10  # watts of some threads, not of a GPU
 
 
 def test_unknown_hardware_is_used_when_it_is_all_there_is_and_learned_from() -> None:
@@ -138,7 +138,7 @@ def test_a_measured_rival_inside_the_bounds_goes_first() -> None:
     watts = guess.curve[0].power_w
     slower = guess.curve[0].images_per_s / 2
     measured = Profile(
-        "measured", guess.model, Standing(10, 1, 0.001),
+        "measured", guess.model, StandbyCost(10, 1, 0.001),
         (Performance(OperatingPoint(256), slower, watts, "measured_counter", samples=9),),
     )  # fmt: skip
     offers = {guess.model: [Offer(guess, 1, 1), Offer(measured, 1, 1)]}

@@ -37,9 +37,13 @@ def test_a_budget_that_suffices_pauses_nothing() -> None:
 def test_work_of_unknown_energy_counts_as_predicted() -> None:
     world = budgeted(1e6)
     world.play(0.5)
-    lease = world.leases["r0"][0]
+    assignment = world.assignments["r0"][0]
     for _ in range(2):  # the message comes twice
-        world.send(ShardsCommitted(1, "r0", lease.lease_id, "j", lease.first, lease.first + 1))
+        world.send(
+            ShardsCommitted(
+                1, "r0", assignment.assignment_id, "j", assignment.first, assignment.first + 1
+            )
+        )
     assert world.state.jobs["j"].spent_j == pytest.approx(200)
 
 
@@ -49,12 +53,16 @@ def test_a_failed_attempt_of_unknown_energy_counts_as_predicted(
 ) -> None:
     world = budgeted(1e6)
     world.play(0.5)
-    lease = world.leases["r0"][0]
-    world.send(ShardFailed(1, "r0", lease.lease_id, "j", lease.first, "broken", revoked=revoked))
+    assignment = world.assignments["r0"][0]
+    world.send(
+        ShardFailed(
+            1, "r0", assignment.assignment_id, "j", assignment.first, "broken", revoked=revoked
+        )
+    )
     assert world.state.jobs["j"].spent_j == pytest.approx(spent_j)
 
 
-def test_a_lost_lease_counts_for_the_time_it_ran() -> None:
+def test_a_lost_assignment_counts_for_the_time_it_ran() -> None:
     world = budgeted(1e6)
     world.play(5.0)
     began = world.state.jobs["j"].spent_j

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.scheduler.commands import ParkReplica, RunLease, WakeReplica
+from cluster.scheduler.commands import ParkReplica, RunAssignment, WakeReplica
 from cluster.scheduler.events import CapChanged, NodeDraining
 from tests.support.fleetworld import FleetWorld, profile
 
@@ -100,7 +100,7 @@ def test_the_cap_bounds_what_is_woken() -> None:
 
 
 def test_after_a_lowered_cap_work_goes_on_with_what_fits() -> None:
-    """Replicas that end their leases above the cap must not idle beside waiting work."""
+    """Replicas that end their assignments above the cap must not idle beside waiting work."""
     world = FleetWorld([profile("gpu", 100, 200)])  # idles for free, so patience is an hour
     for _ in range(2):
         world.join("gpu")
@@ -111,7 +111,7 @@ def test_after_a_lowered_cap_work_goes_on_with_what_fits() -> None:
     seen = len(world.log)
     world.play(120)
     assert world.state.power_w <= 250
-    assert any(isinstance(command, RunLease) for command in world.log[seen:])
+    assert any(isinstance(command, RunAssignment) for command in world.log[seen:])
 
 
 def test_under_a_lowered_cap_a_replica_falls_back_to_a_slower_point() -> None:
@@ -119,25 +119,25 @@ def test_under_a_lowered_cap_a_replica_falls_back_to_a_slower_point() -> None:
     world.join("gpu")
     world.submit(shards=10_000, objective="throughput")
     world.play(60)
-    assert world.leased()[-1].point.power_cap_w == 500
+    assert world.assigned()[-1].point.power_cap_w == 500
     world.send(CapChanged(world.now_s, 300.0))
     world.play(120)
-    assert world.leased()[-1].point.power_cap_w == 200
+    assert world.assigned()[-1].point.power_cap_w == 200
     assert world.state.power_w == 200
 
 
-def test_power_falls_when_the_last_lease_at_a_hot_point_ends() -> None:
+def test_power_falls_when_the_last_assignment_at_a_hot_point_ends() -> None:
     world = FleetWorld([profile("gpu", 100, 200, faster=((150, 500),))])
     world.join("gpu")
     world.submit("urgent", shards=2, objective="throughput", priority=1)
     world.submit("calm", shards=1)
     world.awake("r0")
     world.tick(1)
-    while {lease.job_id for lease in world.leases["r0"]} != {"urgent", "calm"}:
+    while {assignment.job_id for assignment in world.assignments["r0"]} != {"urgent", "calm"}:
         world.commit("r0")
     assert world.state.power_w == 500
     world.commit("r0")
-    assert [lease.job_id for lease in world.leases["r0"]] == ["calm"]
+    assert [assignment.job_id for assignment in world.assignments["r0"]] == ["calm"]
     assert world.state.power_w == 200
 
 
@@ -153,8 +153,8 @@ def test_a_draining_replica_holds_power_and_work_goes_on_at_a_slower_point() -> 
     world.submit("quick", shards=10_000, objective="throughput", priority=1)
     world.tick(1)
     world.commit("r1")
-    assert world.leased("r1")[-1].job_id == "quick"
-    assert world.leased("r1")[-1].point.power_cap_w == 200
+    assert world.assigned("r1")[-1].job_id == "quick"
+    assert world.assigned("r1")[-1].point.power_cap_w == 200
 
 
 def test_a_replica_with_another_model_makes_room() -> None:

@@ -39,16 +39,16 @@ def test_a_plan_tells_what_deadlines_ask_for() -> None:
     assert decisions(world, "plan")[-1].why == "deadlines ask for 57.1 images/s"
 
 
-def test_a_lease_says_where_and_what_it_is_expected_to_take() -> None:
+def test_a_assignment_says_where_and_what_it_is_expected_to_take() -> None:
     world = world_of_two()
     world.submit(shards=10)
     world.run()
-    lease = decisions(world, "lease")[0]
-    assert (lease.job_id, lease.hardware, lease.replica_id) == ("j", "cheap", "r0")
-    assert lease.first == 0
-    assert lease.stop is not None
-    assert lease.predicted_s == lease.stop * 1.0
-    assert lease.predicted_j == lease.stop * 50.0
+    assignment = decisions(world, "lease")[0]
+    assert (assignment.job_id, assignment.hardware, assignment.replica_id) == ("j", "cheap", "r0")
+    assert assignment.first == 0
+    assert assignment.stop is not None
+    assert assignment.predicted_s == assignment.stop * 1.0
+    assert assignment.predicted_j == assignment.stop * 50.0
 
 
 def test_a_held_job_is_noted_once_and_by_name() -> None:

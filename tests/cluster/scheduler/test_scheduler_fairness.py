@@ -14,10 +14,10 @@ def world_of_one() -> FleetWorld:
     return world
 
 
-def leased_images(world: FleetWorld, owners: dict[str, str]) -> dict[str, int]:
+def assigned_images(world: FleetWorld, owners: dict[str, str]) -> dict[str, int]:
     given = dict.fromkeys(owners.values(), 0)
-    for lease in world.leased():
-        given[owners[lease.job_id]] += lease.stop - lease.first
+    for assignment in world.assigned():
+        given[owners[assignment.job_id]] += assignment.stop - assignment.first
     return given
 
 
@@ -26,7 +26,7 @@ def test_priority_goes_before_all_else() -> None:
     world.submit("low", shards=100)
     world.submit("high", shards=100, priority=1)
     world.play(60)
-    assert {lease.job_id for lease in world.leased()[2:]} == {"high"}
+    assert {assignment.job_id for assignment in world.assigned()[2:]} == {"high"}
 
 
 def test_the_earlier_deadline_goes_first() -> None:
@@ -45,7 +45,7 @@ def test_owners_share_however_many_jobs_each_has() -> None:
         owners[f"j{number}"] = "many" if number else "one"
         world.submit(f"j{number}", shards=1000, owner=owners[f"j{number}"])
     world.play(600)
-    given = leased_images(world, owners)
+    given = assigned_images(world, owners)
     assert 0.7 < given["one"] / given["many"] < 1.4
 
 
@@ -53,10 +53,10 @@ def test_a_newcomer_is_not_owed_what_others_had_before() -> None:
     world = world_of_one()
     world.submit("old", shards=10_000, owner="old")
     world.play(1000)
-    seen = len(world.leased())
+    seen = len(world.assigned())
     world.submit("new", shards=10_000, owner="new")
     world.play(2000)
-    recent = [lease.job_id for lease in world.leased()[seen:]]
+    recent = [assignment.job_id for assignment in world.assigned()[seen:]]
     assert 0.3 < recent.count("old") / len(recent) < 0.7
 
 

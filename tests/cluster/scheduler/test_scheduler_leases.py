@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.scheduler.commands import RevokeLease, RunLease
+from cluster.scheduler.commands import RevokeAssignment, RunAssignment
 from cluster.scheduler.events import NodeDraining, ShardsCommitted, StopRequested
 from tests.support.fleetworld import FleetWorld, profile
 
@@ -10,18 +10,24 @@ GPU = profile("gpu", 1000, 500)
 EDGE = profile("edge", 10, 4)  # 100 times slower
 
 
-def images(lease: RunLease) -> int:
-    return 100 * (lease.stop - lease.first)
+def images(assignment: RunAssignment) -> int:
+    return 100 * (assignment.stop - assignment.first)
 
 
-def test_leases_are_sized_by_seconds_of_work() -> None:
+def test_assignments_are_sized_by_seconds_of_work() -> None:
     world = FleetWorld([GPU, EDGE])
     world.join("gpu")
     world.join("edge")
     world.submit(shards=10_000, objective="throughput")
     world.play(1)
-    assert [images(lease) for lease in world.leased("r0")] == [10_000, 10_000]  # 10 s each
-    assert [images(lease) for lease in world.leased("r1")] == [100, 100]  # a shard takes 10 s
+    assert [images(assignment) for assignment in world.assigned("r0")] == [
+        10_000,
+        10_000,
+    ]  # 10 s each
+    assert [images(assignment) for assignment in world.assigned("r1")] == [
+        100,
+        100,
+    ]  # a shard takes 10 s
 
 
 def test_slow_hardware_is_of_use_and_never_the_tail() -> None:
@@ -30,23 +36,23 @@ def test_slow_hardware_is_of_use_and_never_the_tail() -> None:
     world.join("edge")
     world.submit(shards=1000, objective="throughput")
     world.play()
-    by_edge = sum(images(lease) for lease in world.leased("r1"))
+    by_edge = sum(images(assignment) for assignment in world.assigned("r1"))
     assert by_edge > 0
     done_s = next(d.at_s for d in world.state.take_decisions() if d.kind == "park")
     alone_s = 100_000 / 1000
     assert done_s - 3600 <= alone_s + 10  # idles for free, so it is parked an hour later
 
 
-def test_every_replica_has_its_next_lease_before_one_ends() -> None:
+def test_every_replica_has_its_next_assignment_before_one_ends() -> None:
     world = FleetWorld([GPU])
     for _ in range(3):
         world.join("gpu")
     world.submit("first", shards=3, objective="throughput")
     world.run()
-    given = len(world.leased())
+    given = len(world.assigned())
     world.submit("second", shards=1000, objective="throughput")
     world.tick(1)
-    order = [lease.replica_id for lease in world.leased()[given:]]
+    order = [assignment.replica_id for assignment in world.assigned()[given:]]
     assert sorted(order[:3]) == ["r0", "r1", "r2"]  # everybody's first before anybody's second
     assert sorted(order[3:]) == ["r0", "r1", "r2"]
 
@@ -72,13 +78,13 @@ def test_a_job_that_has_missed_its_deadline_uses_all_that_the_plan_wakes() -> No
         world.join(hardware)
     world.submit(shards=3000, deadline_s=1.0)
     world.play(10)
-    seen = len(world.leased())
+    seen = len(world.assigned())
     world.play(60)
-    assert {lease.replica_id for lease in world.leased()[seen:]} == {"r0", "r1", "r2"}
+    assert {assignment.replica_id for assignment in world.assigned()[seen:]} == {"r0", "r1", "r2"}
 
 
 def test_what_the_plan_has_nothing_left_for_gets_what_others_leave_idle() -> None:
-    """A job that takes all replicas but has no more shards to lease must not keep them idle."""
+    """A job that takes all replicas but has no more shards to assign must not keep them idle."""
     world = FleetWorld([GPU])
     world.join("gpu")
     world.join("gpu")
@@ -88,7 +94,7 @@ def test_what_the_plan_has_nothing_left_for_gets_what_others_leave_idle() -> Non
     world.submit("modest", shards=4)
     world.tick(1)
     assert "all" in world.state.jobs
-    assert {lease.job_id for lease in world.leased()} == {"all", "modest"}
+    assert {assignment.job_id for assignment in world.assigned()} == {"all", "modest"}
 
 
 def test_stop_waits_for_what_is_in_hand() -> None:
@@ -97,7 +103,7 @@ def test_stop_waits_for_what_is_in_hand() -> None:
     world.submit(shards=1000)
     world.play(1)
     commands = world.send(StopRequested(world.now_s, "j"))
-    assert sum(isinstance(command, RevokeLease) for command in commands) == 2
+    assert sum(isinstance(command, RevokeAssignment) for command in commands) == 2
     assert "j" not in world.ended
     world.run()
     assert world.ended["j"].state == "stopped"
@@ -121,10 +127,10 @@ def test_a_draining_replica_ends_what_it_can_and_is_parked() -> None:
     world.submit(shards=1000)
     world.play(1)
     world.send(NodeDraining(world.now_s, "node-r0", until_s=world.now_s + 12))
-    assert len(world.revoked) == 1  # the second lease would end too late
-    given = len(world.leased("r0"))
+    assert len(world.revoked) == 1  # the second assignment would end too late
+    given = len(world.assigned("r0"))
     world.play(30)
-    assert len(world.leased("r0")) == given
+    assert len(world.assigned("r0")) == given
     assert "r0" in world.parked
     world.play()
     assert world.ended["j"].state == "completed"
@@ -143,16 +149,16 @@ def late_world(deadline_s: float | None) -> FleetWorld:
     return world
 
 
-def speculated(world: FleetWorld) -> list[RunLease]:
-    return [lease for lease in world.leased() if lease.speculative]
+def speculated(world: FleetWorld) -> list[RunAssignment]:
+    return [assignment for assignment in world.assigned() if assignment.speculative]
 
 
-def test_a_late_lease_is_run_again_only_when_the_deadline_asks_for_it() -> None:
+def test_a_late_assignment_is_run_again_only_when_the_deadline_asks_for_it() -> None:
     world = late_world(deadline_s=400.0)
     world.play(250)
     assert not speculated(world)  # it may still come
     world.play(400)
-    assert {lease.replica_id for lease in speculated(world)} == {"r1"}
+    assert {assignment.replica_id for assignment in speculated(world)} == {"r1"}
     assert world.ended["j"].state == "completed"
 
 
@@ -189,10 +195,10 @@ def test_the_loser_of_a_race_gets_other_work_at_once() -> None:
     twin, *_ = speculated(world)
     world.submit("next", shards=1000)
     world.tick(1)
-    given = len(world.leased("r1"))
+    given = len(world.assigned("r1"))
     world.commit("r0")
-    assert twin.lease_id in world.revoked
-    assert [lease.job_id for lease in world.leased("r1")[given:]] == ["next"]
+    assert twin.assignment_id in world.revoked
+    assert [assignment.job_id for assignment in world.assigned("r1")[given:]] == ["next"]
 
 
 def test_a_second_attempt_keeps_to_the_power_cap() -> None:
@@ -219,11 +225,17 @@ def test_work_done_twice_counts_once() -> None:
     world.join("gpu")
     world.submit(shards=300)
     world.play(1)
-    lease = world.commit("r0", forget=False)
+    assignment = world.commit("r0", forget=False)
     again = ShardsCommitted(
-        world.now_s, "r0", lease.lease_id, "j", lease.first, lease.stop, world.usage(lease, 1)
+        world.now_s,
+        "r0",
+        assignment.assignment_id,
+        "j",
+        assignment.first,
+        assignment.stop,
+        world.usage(assignment, 1),
     )
     world.send(again)
     job = world.state.jobs["j"]
-    assert job.done.size == lease.stop - lease.first
+    assert job.done.size == assignment.stop - assignment.first
     assert job.images_left == 100 * (300 - job.done.size)

@@ -39,34 +39,36 @@ def test_only_the_shard_in_hand_is_suspected() -> None:
     assert world.state.jobs["j"].attempts == {0: 1}
 
 
-def test_a_suspect_is_leased_alone_and_first_to_other_hardware() -> None:
+def test_a_suspect_is_assigned_alone_and_first_to_other_hardware() -> None:
     world = world_of("gpu", "other")
     world.lose("r0", gone=True)
     world.commit("r1")
-    assert [(lease.first, lease.stop) for lease in world.leased("r1")[-1:]] == [(0, 1)]
+    assert [(assignment.first, assignment.stop) for assignment in world.assigned("r1")[-1:]] == [
+        (0, 1)
+    ]
 
 
-def test_a_suspect_is_leased_alone_and_last_to_the_same_hardware() -> None:
+def test_a_suspect_is_assigned_alone_and_last_to_the_same_hardware() -> None:
     world = world_of("gpu", "gpu", shards=300)
     world.lose("r0", gone=True)
     world.run()
-    (*_, last) = world.leased("r1")
+    (*_, last) = world.assigned("r1")
     assert (last.first, last.stop) == (0, 1)
 
 
 def test_a_shard_that_kills_every_replica_is_set_aside_and_the_job_goes_on() -> None:
     world = world_of("gpu", "gpu")
     for _ in range(4000):
-        victims = [n for n, own in world.leases.items() if own and own[0].first == 7]
-        head = [n for n, own in world.leases.items() if own and own[0].first < 7 < own[0].stop]
+        victims = [n for n, own in world.assignments.items() if own and own[0].first == 7]
+        head = [n for n, own in world.assignments.items() if own and own[0].first < 7 < own[0].stop]
         if victims:
             world.lose(victims[0], reason="out of memory")
         elif head:
-            world.commit(head[0], 7 - world.leases[head[0]][0].first)
+            world.commit(head[0], 7 - world.assignments[head[0]][0].first)
         elif world.waking:
             world.awake(next(iter(world.waking)))
-        elif any(world.leases.values()):
-            world.commit(next(n for n, own in world.leases.items() if own))
+        elif any(world.assignments.values()):
+            world.commit(next(n for n, own in world.assignments.items() if own))
         elif world.state.jobs:
             world.tick(1)
     end = world.ended["j"]
@@ -79,7 +81,7 @@ def test_a_shard_that_kills_every_replica_is_set_aside_and_the_job_goes_on() -> 
 def test_a_job_with_too_many_bad_shards_fails() -> None:
     world = world_of("gpu", shards=100)
     for _ in range(1000):
-        if "j" not in world.ended and any(world.leases.values()):
+        if "j" not in world.ended and any(world.assignments.values()):
             world.fail("r0", "bad class")
     assert world.ended["j"].state == "failed"
     assert f"{POLICY.max_set_aside + 1} shards were set aside" in world.ended["j"].reason
@@ -121,14 +123,14 @@ def test_a_fatal_loss_bars_the_hardware_and_others_do_the_work() -> None:
     world.send(ReplicaLost(world.now_s, "r0", "no kernel for it", fatal=True))
     world.run()
     assert world.ended["j"].state == "completed"
-    assert {lease.replica_id for lease in world.leased()} == {"r1"}
+    assert {assignment.replica_id for assignment in world.assigned()} == {"r1"}
 
 
 def test_losing_half_of_the_fleet_at_once_says_nothing_about_the_hardware() -> None:
     world = world_of(*["gpu"] * 8)
     for number in range(6):
         name = f"r{number}"
-        del world.leases[name]
+        del world.assignments[name]
         world.send(NodeLost(world.now_s, f"node-{name}", "its rack has no power"))
         world.tick(1)
     assert "j" not in world.ended
@@ -139,7 +141,7 @@ def test_losing_half_of_the_fleet_at_once_says_nothing_about_the_hardware() -> N
 def test_shards_that_kill_replicas_one_after_the_other_do_not_bar_the_hardware() -> None:
     world = world_of("gpu", shards=10)
     for _ in range(100):
-        heads = [own[0] for own in world.leases.values() if own]
+        heads = [own[0] for own in world.assignments.values() if own]
         if heads and heads[0].first < 3:
             world.lose("r0")
         elif heads:
@@ -154,9 +156,9 @@ def test_shards_that_kill_replicas_one_after_the_other_do_not_bar_the_hardware()
 def test_hardware_that_fails_what_others_do_well_is_barred_before_it_costs_a_shard() -> None:
     world = world_of("gpu", "other")
     for _ in range(20):
-        if world.leases["r0"]:
+        if world.assignments["r0"]:
             world.fail("r0", "broken driver")
-    assert ("gpu", "m") in world.state._core.barred
+    assert ("gpu", "m") in world.state._core.blocklisted
     assert not world.state.jobs["j"].set_aside
     world.run()
     assert world.ended["j"].state == "completed"
@@ -170,7 +172,7 @@ def test_a_job_without_replicas_is_told_and_fails_after_a_while(seen: bool) -> N
     world.submit(shards=10)
     if seen:
         world.play(300)
-        world.stuck.update(world.leases)
+        world.stuck.update(world.assignments)
         world.now_s = 1000.0
         world.submit("late", shards=10, objective="throughput", priority=-1)
         world.submit("big", shards=1000, objective="throughput")
@@ -227,4 +229,4 @@ def test_memory_and_work_do_not_grow_with_the_job() -> None:
     world.play(60)
     job = world.state.jobs["j"]
     assert len(list(job.waiting)) == len(list(job.done)) == 1  # ranges
-    assert len(job.leases) == 2
+    assert len(job.assignments) == 2

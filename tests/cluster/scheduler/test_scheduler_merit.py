@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.scheduler.merit import Plan, make_plan
+from cluster.scheduler.plan import Plan, make_plan
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import Profile
-from cluster.scheduler.steps import Demand, Offer
-from cluster.scheduler.terms import Objective
+from cluster.scheduler.request import Objective
+from cluster.scheduler.supply import Demand, Offer
 from tests.support.fleetworld import FleetWorld, profile
 
 EXACT = Policy(round_down=0.0, start_share=0.0)  # no more and no less than the rate needs

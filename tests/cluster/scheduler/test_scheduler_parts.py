@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cluster.scheduler.commands import RunLease, WakeReplica
+from cluster.scheduler.commands import RunAssignment, WakeReplica
 from cluster.scheduler.events import (
     JobSubmitted,
     ReplicaAwake,
@@ -21,13 +21,13 @@ from cluster.scheduler.events import (
     ShardsCommitted,
     Tick,
 )
-from cluster.scheduler.merit import make_plan
+from cluster.scheduler.plan import make_plan
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import MIN_WINDOW_S, Profile, ProfileBook
 from cluster.scheduler.ranges import Ranges
+from cluster.scheduler.request import JobRequest, Objective, OperatingPoint, Performance, Usage
 from cluster.scheduler.state import SchedulerState
-from cluster.scheduler.steps import Demand, Offer, frontier
-from cluster.scheduler.terms import JobTerms, Objective, OperatingPoint, Performance, Usage
+from cluster.scheduler.supply import Demand, Offer, frontier
 from tests.support.fleetworld import profile
 
 # Ranges
@@ -265,41 +265,42 @@ def test_one_deadline_and_nothing_to_stand_by_is_greedy(own: list[Offer], share:
 
 
 def _with_load(found: Profile, load_j: float) -> Profile:
-    return replace(found, standing=replace(found.standing, load_j=load_j))
+    return replace(found, standby=replace(found.standby, load_j=load_j))
 
 
 # What an event costs
 
 
-def busy(nodes: int, shards: int) -> tuple[SchedulerState, list[RunLease]]:
-    """A fleet at work, with two leases each; and the leases."""
+def busy(nodes: int, shards: int) -> tuple[SchedulerState, list[RunAssignment]]:
+    """A fleet at work, with two assignments each; and the assignments."""
     state = SchedulerState(ProfileBook([profile("gpu", 1000, 500)]))
     for number in range(nodes):
         state.handle(ReplicaJoined(0.0, f"r{number}", f"n{number}", "gpu"))
-    commands = state.handle(JobSubmitted(1.0, JobTerms("j", "m", shards * 10, 10)))
+    commands = state.handle(JobSubmitted(1.0, JobRequest("j", "m", shards * 10, 10)))
     for wake in [c for c in commands if isinstance(c, WakeReplica)]:
         commands += state.handle(ReplicaAwake(1.0, wake.replica_id, "m"))
     commands += state.handle(Tick(2.0))
-    return state, [c for c in commands if isinstance(c, RunLease)]
+    return state, [c for c in commands if isinstance(c, RunAssignment)]
 
 
 def calls_per_commit(nodes: int, shards: int) -> float:
-    """How many functions, Python's and C's, are called to handle a lease's end, plans aside."""
-    state, leases = busy(nodes, shards)
-    assert len(leases) == 2 * nodes
+    """How many functions, Python's and C's, handle an assignment's end, plans aside."""
+    state, assignments = busy(nodes, shards)
+    assert len(assignments) == 2 * nodes
     seen, calls = set(), 0
 
     def count(_: FrameType, kind: str, __: object) -> None:
         nonlocal calls
         calls += kind in ("call", "c_call")
 
-    for lease in leases:
-        if lease.replica_id in seen or len(seen) == 20:
+    for assignment in assignments:
+        if assignment.replica_id in seen or len(seen) == 20:
             continue
-        seen.add(lease.replica_id)
+        seen.add(assignment.replica_id)
         event = ShardsCommitted(
-            2.0, lease.replica_id, lease.lease_id, "j", lease.first, lease.stop,
-            Usage(10 * (lease.stop - lease.first), 10.0, 5_000_000, "measured_counter"),
+            2.0, assignment.replica_id, assignment.assignment_id, "j",
+            assignment.first, assignment.stop,
+            Usage(10 * (assignment.stop - assignment.first), 10.0, 5_000_000, "measured_counter"),
         )  # fmt: skip
         sys.setprofile(count)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cluster.scheduler.commands import RunLease
+from cluster.scheduler.commands import RunAssignment
 from cluster.scheduler.events import CapChanged
 from cluster.scheduler.policy import Policy
 from tests.support.fleetworld import FleetWorld, profile
@@ -15,16 +15,16 @@ HOPEFUL = profile(
 )
 
 
-def probing(*, shards: int = 10_000, policy: Policy | None = None, **terms: object) -> FleetWorld:
+def probing(*, shards: int = 10_000, policy: Policy | None = None, **request: object) -> FleetWorld:
     world = FleetWorld([KNOWN, HOPEFUL], policy or Policy())
     for hardware in ("known", "hopeful", "hopeful"):
         world.join(hardware)
-    world.submit(shards=shards, **terms)
+    world.submit(shards=shards, **request)
     return world
 
 
-def probes(world: FleetWorld) -> list[RunLease]:
-    return [lease for lease in world.leased() if lease.probe]
+def probes(world: FleetWorld) -> list[RunAssignment]:
+    return [assignment for assignment in world.assigned() if assignment.probe]
 
 
 def test_hardware_that_may_be_cheaper_is_probed_once_enough_was_spent() -> None:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from cluster.scheduler.commands import RunLease
+from cluster.scheduler.commands import RunAssignment
 from cluster.scheduler.events import (
     CapChanged,
     JobSubmitted,
@@ -19,7 +19,7 @@ from cluster.scheduler.events import (
     ShardsCommitted,
     StopRequested,
 )
-from cluster.scheduler.terms import JobTerms
+from cluster.scheduler.request import JobRequest
 from tests.support.fleetworld import FleetWorld, profile
 
 PROFILES = [
@@ -40,8 +40,8 @@ class Fleet(RuleBasedStateMachine):
     def begin(self, cap_w: float | None) -> None:
         self.world = FleetWorld(PROFILES, cap_w=cap_w)
         self.cap_w = cap_w
-        self.jobs: dict[str, JobTerms] = {}
-        self.old: list[RunLease] = []
+        self.jobs: dict[str, JobRequest] = {}
+        self.old: list[RunAssignment] = []
         self.seen = 0
 
     @rule(hardware=st.lists(HARDWARE, min_size=1, max_size=3), node=st.integers(0, 3))
@@ -66,13 +66,13 @@ class Fleet(RuleBasedStateMachine):
         if len(self.world.state.jobs) >= 4:
             return
         at_s = self.world.now_s
-        terms = JobTerms(
+        request = JobRequest(
             f"j{len(self.jobs)}", model, images, shard_images, owner, priority,
             None if deadline_s is None else at_s + deadline_s, objective, budget_j,
         )  # fmt: skip
-        self.jobs[terms.job_id] = terms
-        had = ((0, terms.shards // 2),) if done else ()
-        self.world.send(JobSubmitted(at_s, terms, had))
+        self.jobs[request.job_id] = request
+        had = ((0, request.shards // 2),) if done else ()
+        self.world.send(JobSubmitted(at_s, request, had))
 
     @rule(data=st.data())
     def wake_up(self, data: st.DataObject) -> None:
@@ -100,7 +100,7 @@ class Fleet(RuleBasedStateMachine):
     def lose(self, data: st.DataObject, gone: bool) -> None:
         if self.world.state.replicas:
             name = data.draw(st.sampled_from(sorted(self.world.state.replicas)))
-            self.old += self.world.leases.get(name, [])
+            self.old += self.world.assignments.get(name, [])
             self.world.lose(name, gone=gone)
 
     @rule(node=st.integers(0, 3), drain=st.booleans(), within_s=st.one_of(st.none(), st.just(3.0)))
@@ -112,7 +112,7 @@ class Fleet(RuleBasedStateMachine):
             return
         gone = [r.replica_id for r in self.world.state.replicas.values() if r.node_id == f"n{node}"]
         for name in gone:
-            for held in (self.world.waking, self.world.parking, self.world.leases):
+            for held in (self.world.waking, self.world.parking, self.world.assignments):
                 held.pop(name, None)  # type: ignore[attr-defined]
             self.world.parked.discard(name)
         self.world.send(NodeLost(now_s, f"n{node}", "it went away"))
@@ -121,11 +121,19 @@ class Fleet(RuleBasedStateMachine):
     @rule(data=st.data())
     def answer_again(self, data: st.DataObject) -> None:
         """A zombie, or a message that comes twice: the shards are committed all the same."""
-        lease = data.draw(st.sampled_from(self.old))
-        self.world.send(ShardsCommitted(self.world.now_s, lease.replica_id, lease.lease_id,
-                                        lease.job_id, lease.first, lease.stop))  # fmt: skip
+        assignment = data.draw(st.sampled_from(self.old))
+        self.world.send(
+            ShardsCommitted(
+                self.world.now_s,
+                assignment.replica_id,
+                assignment.assignment_id,
+                assignment.job_id,
+                assignment.first,
+                assignment.stop,
+            )
+        )
         self.world.send(ReplicaAwake(self.world.now_s, "nobody", "m"))
-        self.world.send(ReplicaParked(self.world.now_s, lease.replica_id + "x"))
+        self.world.send(ReplicaParked(self.world.now_s, assignment.replica_id + "x"))
 
     @rule(data=st.data(), cancel=st.booleans())
     def stop(self, data: st.DataObject, cancel: bool) -> None:
@@ -144,7 +152,7 @@ class Fleet(RuleBasedStateMachine):
         self.world.tick(seconds)
 
     def _busy(self, data: st.DataObject) -> str | None:
-        busy = sorted(name for name, leases in self.world.leases.items() if leases)
+        busy = sorted(name for name, assignments in self.world.assignments.items() if assignments)
         return data.draw(st.sampled_from(busy)) if busy else None
 
     @invariant()
@@ -160,15 +168,15 @@ class Fleet(RuleBasedStateMachine):
 
     @invariant()
     def budgets_hold(self) -> None:
-        """No lease is given that what is spent and promised already leaves no room for."""
+        """No assignment is given that what is spent and promised already leaves no room for."""
         if not hasattr(self, "world"):
             return
-        new = {c.job_id for c in self.world.log[self.seen :] if isinstance(c, RunLease)}
+        new = {c.job_id for c in self.world.log[self.seen :] if isinstance(c, RunAssignment)}
         self.seen = len(self.world.log)
         for job_id in new & set(self.world.state.jobs):
             job = self.world.state.jobs[job_id]
-            if job.terms.energy_budget_j is not None and job.leases:
-                assert job.spent_j + job.reserved_j <= job.terms.energy_budget_j * (1 + 1e-9)
+            if job.request.energy_budget_j is not None and job.assignments:
+                assert job.spent_j + job.reserved_j <= job.request.energy_budget_j * (1 + 1e-9)
 
     def teardown(self) -> None:
         """Once the world behaves, whatever can be run is run: nobody waits for ever."""

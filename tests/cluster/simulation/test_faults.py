@@ -38,7 +38,7 @@ def test_a_crash_commits_what_was_done_and_loses_the_rest() -> None:
     assert lost
     assert not any(scheduler.events[i].gone for i in lost)  # type: ignore[union-attr]
     told = scheduler.events[lost[0] - 1]
-    assert isinstance(told, events.ShardsCommitted)  # in the midst of a lease
+    assert isinstance(told, events.ShardsCommitted)  # in the midst of an assignment
     assert told.at_s == scheduler.events[lost[0]].at_s
     # a shard in hand and a load begun are all that a crash can cost
     assert 0 < wasted_j <= len(lost) * (0.1 * 100 + 500)

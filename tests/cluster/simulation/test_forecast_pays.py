@@ -24,7 +24,7 @@ FLEET = fleet(  # 1, 2 and 50 joules an image
     at_watts(100.0, hardware("dear", 10, 50.0)),
     at_watts(1000.0, hardware("last", 1, 20.0)),
 )
-FAST = Policy(lease_s=120.0, replan_s=60.0)  # to simulate, and as good here
+FAST = Policy(assignment_s=120.0, replan_s=60.0)  # to simulate, and as good here
 
 
 def day(first_s: float = 0.0) -> list[Arrival]:

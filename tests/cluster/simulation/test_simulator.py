@@ -12,7 +12,7 @@ from cluster.scenario.faults import Faults
 from cluster.scheduler import commands, events
 from cluster.scheduler.commands import Command
 from cluster.scheduler.events import Event
-from cluster.scheduler.terms import OperatingPoint
+from cluster.scheduler.request import OperatingPoint
 from cluster.simulation.baselines import BASELINES
 from cluster.simulation.books import InvalidCommand, SimulationStuck
 from cluster.simulation.simulator import simulate
@@ -37,15 +37,15 @@ def wake_then(after: Sequence[Command]) -> Scripted:
     return Scripted(answer)
 
 
-def lease(first: int = 0, stop: int = 100, **changes: object) -> commands.RunLease:
-    values = {"lease_id": 1, "replica_id": "one-0/0", "job_id": "a", "point": POINT, **changes}
-    return commands.RunLease(first=first, stop=stop, **values)  # type: ignore[arg-type]
+def assignment(first: int = 0, stop: int = 100, **changes: object) -> commands.RunAssignment:
+    values = {"assignment_id": 1, "replica_id": "one-0/0", "job_id": "a", "point": POINT, **changes}
+    return commands.RunAssignment(first=first, stop=stop, **values)  # type: ignore[arg-type]
 
 
 def test_each_joule_of_a_simple_day_is_where_it_belongs() -> None:
     # 10 s of loading at 50 W, 10 s of work at 100 W, 80 s warm at 20 W
     spec = fleet(hardware("one"))
-    result = simulate(spec, [job("a", 0.0, 1000)], wake_then([lease()]), horizon_s=100.0)
+    result = simulate(spec, [job("a", 0.0, 1000)], wake_then([assignment()]), horizon_s=100.0)
     assert result.bucket_j("overhead") == pytest.approx(500)
     assert result.bucket_j("job") == pytest.approx(1000)
     assert result.bucket_j("idle") == pytest.approx(1600)
@@ -58,7 +58,7 @@ def test_each_joule_of_a_simple_day_is_where_it_belongs() -> None:
 
 def test_probes_are_exploration() -> None:
     spec = fleet(hardware("one"))
-    probing = wake_then([lease(probe=True)])
+    probing = wake_then([assignment(probe=True)])
     result = simulate(spec, [job("a", 0.0, 1000)], probing, horizon_s=100.0)
     assert result.bucket_j("exploration") == pytest.approx(1000)
     assert result.bucket_j("job") == 0
@@ -67,7 +67,7 @@ def test_probes_are_exploration() -> None:
 
 def test_parked_draw_is_told_apart() -> None:
     spec = fleet(hardware("one", parked_w=15.0))
-    result = simulate(spec, [job("a", 0.0, 1000)], wake_then([lease()]), horizon_s=100.0)
+    result = simulate(spec, [job("a", 0.0, 1000)], wake_then([assignment()]), horizon_s=100.0)
     assert result.bucket_j("job") == pytest.approx(850)
     assert result.parked_j == pytest.approx(1500)
 
@@ -106,15 +106,15 @@ def test_buckets_sum_to_the_power_over_time_and_runs_repeat(
 @pytest.mark.parametrize(
     ("asked", "why"),
     [
-        ([lease(stop=101)], "shards 0 to 99"),
-        ([lease(job_id="b")], "no job 'b'"),
-        ([lease(replica_id="two")], "no replica 'two'"),
-        ([lease(point=OperatingPoint(7))], "no such operating point"),
-        ([lease(0, 60), lease(50, 70, lease_id=2)], "another lease has"),
-        ([lease(0, 50), lease(50, 70)], "lease id is taken"),
-        ([lease(), commands.ParkReplica("one-0/0")], "has a lease"),
+        ([assignment(stop=101)], "shards 0 to 99"),
+        ([assignment(job_id="b")], "no job 'b'"),
+        ([assignment(replica_id="two")], "no replica 'two'"),
+        ([assignment(point=OperatingPoint(7))], "no such operating point"),
+        ([assignment(0, 60), assignment(50, 70, assignment_id=2)], "another lease has"),
+        ([assignment(0, 50), assignment(50, 70)], "lease id is taken"),
+        ([assignment(), commands.ParkReplica("one-0/0")], "has a lease"),
         ([commands.WakeReplica("one-0/0", MODEL, POINT)], "awake"),
-        ([commands.ParkReplica("one-0/0"), lease()], "parking"),
+        ([commands.ParkReplica("one-0/0"), assignment()], "parking"),
         ([commands.FinishJob("a", "completed")], "not committed"),
     ],
 )
@@ -124,7 +124,7 @@ def test_what_cannot_be_is_refused_at_once(asked: list[Command], why: str) -> No
 
 
 def test_leasing_a_parked_replica_is_refused() -> None:
-    eager = Scripted(lambda e: [lease()] if isinstance(e, events.JobSubmitted) else [])
+    eager = Scripted(lambda e: [assignment()] if isinstance(e, events.JobSubmitted) else [])
     with pytest.raises(InvalidCommand, match="parked"):
         simulate(fleet(hardware("one")), [job("a", 0.0, 1000)], eager)
 
@@ -152,7 +152,7 @@ def test_a_later_reminder_replaces_an_earlier_one() -> None:
     assert ticks == [80.0]
 
 
-def test_a_revoked_lease_keeps_what_is_made_and_fails_the_rest() -> None:
+def test_a_revoked_assignment_keeps_what_is_made_and_fails_the_rest() -> None:
     spec = fleet(hardware("one"))
 
     def answer(event: Event) -> list[Command]:
@@ -160,9 +160,9 @@ def test_a_revoked_lease_keeps_what_is_made_and_fails_the_rest() -> None:
             case events.ReplicaJoined():
                 return [commands.WakeReplica(event.replica_id, MODEL, POINT)]
             case events.ReplicaAwake():
-                return [lease(0, 100), commands.RemindMe(event.at_s + 0.25)]
+                return [assignment(0, 100), commands.RemindMe(event.at_s + 0.25)]
             case events.Tick():  # 25 images are made: two shards of ten, and half of one
-                return [commands.RevokeLease(1, "one-0/0", "a")]
+                return [commands.RevokeAssignment(1, "one-0/0", "a")]
             case events.ShardFailed(shard=99):
                 return [commands.FinishJob("a", "stopped")]
         return []
@@ -188,9 +188,9 @@ def test_the_loser_of_two_attempts_is_wasted() -> None:
             case events.ReplicaJoined():
                 return [commands.WakeReplica(event.replica_id, MODEL, POINT)]
             case events.ReplicaAwake(replica_id="one-1/1"):
-                twin = lease(lease_id=2, replica_id="one-1/1", speculative=True)
-                return [lease(), twin]
-            case events.ShardsCommitted(lease_id=2):
+                twin = assignment(assignment_id=2, replica_id="one-1/1", speculative=True)
+                return [assignment(), twin]
+            case events.ShardsCommitted(assignment_id=2):
                 return [commands.FinishJob("a", "completed")]
         return []
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from cluster.scheduler.need import steady_rate
+from cluster.scheduler.demand import steady_rate
 
 
 @dataclass(frozen=True)

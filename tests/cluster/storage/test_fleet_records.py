@@ -17,9 +17,9 @@ from cluster.clock import Anchor
 from cluster.errors import Fatal, Retryable
 from cluster.scheduler.explain import Decision
 from cluster.scheduler.forecast import Forecast
-from cluster.scheduler.merit import Rival
+from cluster.scheduler.plan import Rival
 from cluster.scheduler.profiles import Profile
-from cluster.scheduler.terms import JobTerms, OperatingPoint, Performance, Standing
+from cluster.scheduler.request import JobRequest, OperatingPoint, Performance, StandbyCost
 from cluster.storage.arrivals import load_habits, save_habits
 from cluster.storage.commit import finalise
 from cluster.storage.decisions import DecisionLog, read_decisions
@@ -47,7 +47,7 @@ def profile(hardware: str = "NVIDIA L4", samples: int = 3, rate: float = 100.0) 
         OperatingPoint(256), rate, 50.0, "measured_counter" if samples else "estimated",
         None if samples else 0.1, None if samples else 2.0, samples,
     )  # fmt: skip
-    return Profile(hardware, MODEL, Standing(20.0, 12.0, 400.0), (measured,))
+    return Profile(hardware, MODEL, StandbyCost(20.0, 12.0, 400.0), (measured,))
 
 
 def test_a_profile_comes_back_as_it_was(store: ObjectStore) -> None:
@@ -105,7 +105,7 @@ def test_a_damaged_profile_is_named_and_left_out(
     store.put(bad, damage)
     assert [p.hardware for p in load_profiles(store)] == ["good"]
     assert bad in caplog.text
-    save_profile(store, profile("bad"), NOW)  # and mended by the next writer
+    save_profile(store, profile("bad"), NOW)  # and fixed by the next writer
     assert len(load_profiles(store)) == 2
 
 
@@ -260,7 +260,7 @@ def test_what_work_a_fleet_is_used_to_outlives_its_coordinator_and_its_clock(
     today = Forecast(epoch_s=at_s)
     for minute in range(0, 2 * 1440, 10):
         due_s = 60.0 * minute + 1800
-        job = JobTerms("j", MODEL, 500 if minute % 1440 < 60 else 10, 10, deadline_s=due_s)
+        job = JobRequest("j", MODEL, 500 if minute % 1440 < 60 else 10, 10, deadline_s=due_s)
         today.observe(60.0 * minute, job)
     assert load_habits(store, "a:6379") is None
     habits = today.habits

@@ -15,7 +15,7 @@ from cluster.clock import utc_now
 from cluster.progress import FleetView, NodeView, SeatView
 from cluster.scheduler.priors import prior_profile
 from cluster.scheduler.profiles import Profile
-from cluster.scheduler.terms import OperatingPoint, Performance, Standing
+from cluster.scheduler.request import OperatingPoint, Performance, StandbyCost
 from cluster.storage.open import open_store
 from cluster.storage.profiles import save_profile
 from jobs.cli.main import main
@@ -48,7 +48,7 @@ def place(tmp_path: Path) -> str:
     """A store that knows one device by measurement and one by its data sheet."""
     store = open_store(str(tmp_path / "store"))
     at_work = Performance(OperatingPoint(256), 2000.0, 60.0, "measured_counter", samples=40)
-    measured = Profile("NVIDIA L4", "0123456789abcdef/bf16", Standing(22, 9, 300), (at_work,))
+    measured = Profile("NVIDIA L4", "0123456789abcdef/bf16", StandbyCost(22, 9, 300), (at_work,))
     save_profile(store, measured, utc_now() - timedelta(days=3))
     save_profile(store, prior_profile("Tesla T4", "rev/fp32", 1.0, batch_size=256), utc_now())
     return str(tmp_path / "store")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cluster.scheduler.profiles import Profile
-from cluster.scheduler.terms import Objective, Performance, Standing
+from cluster.scheduler.request import Objective, Performance, StandbyCost
 
 J_PER_KWH = 3.6e6
 
@@ -78,9 +78,9 @@ def merit_order(demand: Demand, offers: Sequence[Offer]) -> list[Step]:
 
 def _chain(demand: Demand, offer: Offer) -> list[Step]:
     """The steps of one hardware: those up, those parked, then faster and faster points."""
-    hardware, standing = offer.profile.hardware, offer.profile.standing
+    hardware, standby = offer.profile.hardware, offer.profile.standby
     best, *faster = frontier(offer.profile, demand.objective)
-    cost = image_cost(best, standing, demand.objective)
+    cost = image_cost(best, standby, demand.objective)
     chain: list[Step] = []
     if offer.up:
         chain.append(Step(cost, hardware, best, cost, min(offer.up, offer.nodes)))
@@ -88,13 +88,13 @@ def _chain(demand: Demand, offer: Offer) -> list[Step]:
         served = demand.images
         if 0 < demand.rate < math.inf:  # until the deadline that sets the rate
             served = int(min(served, demand.images * best.images_per_s / demand.rate))
-        start = start_cost(standing, demand.objective) / max(1, served)
+        start = start_cost(standby, demand.objective) / max(1, served)
         chain.append(Step(cost + start, hardware, best, cost, offer.nodes - offer.up))
     slower = best
     for point in faster:
-        point_cost = image_cost(point, standing, demand.objective)
+        point_cost = image_cost(point, standby, demand.objective)
         more = point_cost * point.images_per_s
-        more -= image_cost(slower, standing, demand.objective) * slower.images_per_s
+        more -= image_cost(slower, standby, demand.objective) * slower.images_per_s
         order = more / (point.images_per_s - slower.images_per_s)
         chain.append(Step(order, hardware, point, point_cost, upgrade=True))
         slower = point
@@ -120,12 +120,12 @@ def _tied(step: Step, steps: Sequence[Step]) -> Step:
 def frontier(profile: Profile, objective: Objective) -> list[Performance]:
     """The point that makes images cheapest, then faster ones by rising marginal cost: the convex
     hull of cost per second over images per second."""
-    standing = profile.standing
+    standby = profile.standby
 
     def cost_per_s(p: Performance) -> float:
-        return image_cost(p, standing, objective) * p.images_per_s
+        return image_cost(p, standby, objective) * p.images_per_s
 
-    at = min(profile.curve, key=lambda p: (image_cost(p, standing, objective), -p.images_per_s))
+    at = min(profile.curve, key=lambda p: (image_cost(p, standby, objective), -p.images_per_s))
     hull = [at]
     while faster := [p for p in profile.curve if p.images_per_s > at.images_per_s]:
         base = at
@@ -140,24 +140,24 @@ def frontier(profile: Profile, objective: Objective) -> list[Performance]:
     return hull
 
 
-def image_cost(performance: Performance, standing: Standing, objective: Objective) -> float:
+def image_cost(performance: Performance, standby: StandbyCost, objective: Objective) -> float:
     """What an image costs at this point in the objective's unit: J, g CO2e, currency, seconds."""
     if objective == "carbon":
-        return performance.energy_per_image_j * standing.carbon_g_per_kwh / J_PER_KWH
+        return performance.energy_per_image_j * standby.carbon_g_per_kwh / J_PER_KWH
     if objective == "cost":
-        return standing.price_per_h / 3600 / performance.images_per_s
+        return standby.price_per_h / 3600 / performance.images_per_s
     if objective == "throughput":
         return 1 / performance.images_per_s
     return performance.energy_per_image_j
 
 
-def start_cost(standing: Standing, objective: Objective) -> float:
+def start_cost(standby: StandbyCost, objective: Objective) -> float:
     """What one start-up costs in the objective's unit."""
     if objective == "carbon":
-        return standing.load_j * standing.carbon_g_per_kwh / J_PER_KWH
+        return standby.load_j * standby.carbon_g_per_kwh / J_PER_KWH
     if objective == "cost":
-        return standing.price_per_h / 3600 * standing.load_s
-    return 0.0 if objective == "throughput" else standing.load_j
+        return standby.price_per_h / 3600 * standby.load_s
+    return 0.0 if objective == "throughput" else standby.load_j
 
 
 def power_mw(performance: Performance) -> int:

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cluster.scheduler.policy import Policy
-from cluster.scheduler.steps import Demand, Offer, Step, merit_order, power_mw, start_cost
-from cluster.scheduler.terms import Objective, Performance
+from cluster.scheduler.request import Objective, Performance
+from cluster.scheduler.supply import Demand, Offer, Step, merit_order, power_mw, start_cost
 
 ROUNDING = 1e-9  # of a rate: what additions leave over wakes no replica
 
@@ -158,8 +158,8 @@ def _hold(
         return None
     first = steps[0]
     threshold = policy.hold_fill * first.performance.images_per_s
-    standing = next(o.profile.standing for o in offers if o.profile.hardware == first.hardware)
-    start = start_cost(standing, demand.objective)
+    standby = next(o.profile.standby for o in offers if o.profile.hardware == first.hardware)
+    start = start_cost(standby, demand.objective)
     if demand.rate >= threshold or start <= policy.start_share * demand.images * first.cost:
         return None
     return threshold
@@ -242,7 +242,7 @@ def _widen(
         grant = grants.get(offer.profile.hardware)
         if grant is None or grant.cost > best:
             continue
-        start = start_cost(offer.profile.standing, demand.objective)
+        start = start_cost(offer.profile.standby, demand.objective)
         budget = policy.start_share * demand.images * grant.cost
         worth = offer.nodes if start <= 0 else int(min(offer.nodes, budget / start))
         wanted = min(max(worth, offer.up) - grant.nodes, shards)

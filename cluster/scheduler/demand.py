@@ -11,8 +11,8 @@ from typing import NamedTuple
 from cluster.scheduler.backlog import Job
 from cluster.scheduler.forecast import Expected, Forecast
 from cluster.scheduler.policy import Policy
-from cluster.scheduler.steps import Demand
-from cluster.scheduler.terms import Objective
+from cluster.scheduler.request import Objective
+from cluster.scheduler.supply import Demand
 
 DEADLINE_RESERVE = 1.4  # of the objective that would rather be sure than cheap
 Key = tuple[str, Objective]
@@ -38,9 +38,9 @@ def by_urgency(
 
     def key(job: Job) -> tuple[float, ...]:
         turn_s = _turn_s(job, now_s, policy)
-        owed = served.get(job.terms.owner, 0.0)
+        owed = served.get(job.request.owner, 0.0)
         order = (owed, turn_s) if fair else (turn_s, owed)
-        return (-job.terms.priority, *order, job.number)
+        return (-job.request.priority, *order, job.number)
 
     return sorted(jobs, key=key)
 
@@ -48,8 +48,8 @@ def by_urgency(
 def _turn_s(job: Job, now_s: float, policy: Policy) -> float:
     """By when it is its turn: the deadline; or, of a job without one, when it has waited so long
     that those with one may go before it no more."""
-    if job.terms.deadline_s is not None:
-        return job.terms.deadline_s
+    if job.request.deadline_s is not None:
+        return job.request.deadline_s
     turn_s = job.came_s + policy.turn_s
     return turn_s if turn_s <= now_s else math.inf
 
@@ -70,16 +70,16 @@ def demands(
     groups: dict[Key, list[Job]] = defaultdict(list)
     for job in jobs:
         if not job.stopping:
-            groups[job.terms.model, job.terms.objective].append(job)
+            groups[job.request.model, job.request.objective].append(job)
     found: list[tuple[float, float, int, Demand]] = []
     for (model, objective), members in groups.items():
-        due = sorted((j for j in members if j.terms.deadline_s is not None), key=_deadline_s)
+        due = sorted((j for j in members if j.request.deadline_s is not None), key=_deadline_s)
         ahead = forecast.ahead((model, objective), now_s) if due else []
-        pace = _pace(due, ahead, now_s, policy.lease_s, policy)
+        pace = _pace(due, ahead, now_s, policy.assignment_s, policy)
         ready = standby.get(model)
         if ready is not None and pace.rate > ready.images_per_s:
             loading_s = ready.load_s * (1 - ready.images_per_s / pace.rate)
-            pace = _pace(due, ahead, now_s, policy.lease_s + loading_s, policy)
+            pace = _pace(due, ahead, now_s, policy.assignment_s + loading_s, policy)
         rate = pace.rate
         if objective == "deadline":
             rate *= DEADLINE_RESERVE
@@ -99,7 +99,7 @@ def demands(
             busy=pace.steady * (1 + (ahead[0].unsure if ahead else 0.0)),
         )
         first_s = min(_turn_s(job, now_s, policy) for job in members)
-        priority, oldest = max(j.terms.priority for j in members), min(j.number for j in members)
+        priority, oldest = max(j.request.priority for j in members), min(j.number for j in members)
         found.append((-priority, first_s, oldest, demand))
     found.sort(key=lambda entry: entry[:3])
     return [demand for *_, demand in found]
@@ -110,7 +110,7 @@ def hold_until_s(
 ) -> float:
     """When the demand of these jobs will have grown to that rate, if nothing is done."""
     prefix, until_s = 0, math.inf
-    members = [j for j in jobs if (j.terms.model, j.terms.objective) == key and not j.stopping]
+    members = [j for j in jobs if (j.request.model, j.request.objective) == key and not j.stopping]
     for job in sorted(members, key=_deadline_s):
         prefix += job.images_left
         needed_s = (policy.reserve * prefix / rate + margin_s) / policy.slack_share
@@ -138,8 +138,8 @@ def _pace(
     goals, in_time = [], True
     for job in due:
         left_s = policy.slack_share * (_deadline_s(job) - now_s) - margin_s
-        in_time = in_time and left_s > policy.lease_s
-        goals.append((max(left_s, policy.lease_s), float(job.images_left)))
+        in_time = in_time and left_s > policy.assignment_s
+        goals.append((max(left_s, policy.assignment_s), float(job.images_left)))
     rate = policy.reserve * steady_rate(0.0, [], goals)
     if not ahead:
         return _Pace(rate, rate, in_time)
@@ -180,4 +180,4 @@ def steady_rate(
 
 
 def _deadline_s(job: Job) -> float:
-    return math.inf if job.terms.deadline_s is None else job.terms.deadline_s
+    return math.inf if job.request.deadline_s is None else job.request.deadline_s

@@ -45,7 +45,7 @@ class Performance:
 
 
 @dataclass(frozen=True)
-class Standing:
+class StandbyCost:
     """What it takes to have a device ready: warm but idle, and to load a model on it.
 
     price_per_h: of the device, in any currency; carbon_g_per_kwh: of its electricity. Used by the
@@ -75,7 +75,7 @@ def joules(usage: Usage | None) -> float | None:
 
 
 @dataclass(frozen=True)
-class JobTerms:
+class JobRequest:
     """A job as far as scheduling goes.
 
     shards: numbered 0 .. shards - 1, of shard_images images each, the last one maybe fewer.
