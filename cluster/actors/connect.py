@@ -140,16 +140,19 @@ def _same_host_port(one: str, other: str) -> bool:
     return port == other_port and bool(set.intersection(*numbers))
 
 
-def ways_in(address: str, env: Mapping[str, str]) -> dict[str, str]:
-    """The environment by which Ray can connect to host:port. Raises UserError if it cannot."""
+def ways_in(address: str, env: Mapping[str, str], given: str | None = None) -> dict[str, str]:
+    """The environment by which Ray can connect to host:port. Raises UserError if it cannot.
+
+    given: the address in the user's words, for messages.
+    """
     mode = env.get("RAY_AUTH_MODE", "").lower()
     token = None if mode == "disabled" else find_token(env)
     try:
         door: Door = knock(address, token)
     except Unreachable as why:
         raise UserError(
-            f"no Ray cluster answers at {address!r}: {why}; check --address (or RAY_ADDRESS), or "
-            "leave both out to run on this machine"
+            f"no Ray cluster answers at {given or address!r}: {why}; check --address (or "
+            "RAY_ADDRESS), or leave both out to run on this machine"
         ) from None
     settings = settings_for(address, door, env)
     if door.ray_version not in (None, ray.__version__):
@@ -216,7 +219,7 @@ def cluster_address(address: str) -> str:
 @contextmanager
 def _cluster(address: str, stop: Stop) -> Iterator[None]:
     host_port = cluster_address(address)
-    settings = ways_in(host_port, os.environ)
+    settings = ways_in(host_port, os.environ, address)
     check_node(host_port, settings.get("RAY_AUTH_TOKEN"))
     with environment(settings), _ray(CONNECT_S, stop, address=host_port):
         yield

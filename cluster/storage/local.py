@@ -189,7 +189,13 @@ class LocalStore:
         if path == self._root:
             self._refuse_gone()
         self._make_dirs(path.parent)
-        path.mkdir(exist_ok=True)
+        try:
+            path.mkdir()
+        except FileExistsError:
+            # Another made it, and may have removed it since: then the caller tries again. Not to be
+            # raised as it is: to put_if_absent it would mean that the object is there.
+            if os.path.lexists(path) and not path.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, "is no directory", str(path)) from None
         _sync_dir(path.parent)
 
     def _refuse_gone(self) -> None:

@@ -108,7 +108,7 @@ def test_an_exported_model_is_told_by_path_and_revision(tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
     told = un0_json("export", "fashion32/n512", str(out))
     revision = hashlib.sha256(out.read_bytes()).hexdigest()
-    assert told == {"path": str(out), "revision": revision, "dtype": "fp32"}
+    assert told == {"path": str(out), "revision": revision, "dtype": "fp32", "notes": []}
 
 
 def test_the_python_interface(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pickle
@@ -9,6 +10,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -208,6 +210,25 @@ def test_what_is_written_where_others_delete_the_last_object_is_there(store: Obj
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(come_and_go, "abcdefgh"))
     assert keys(store, "d/") == []
+
+
+def test_a_directory_that_comes_and_goes_is_no_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another writer makes the directory, and removes it when its last object goes."""
+    store, mkdir, met = open_store(str(tmp_path)), Path.mkdir, []
+
+    def met_by_another(path: Path, *args: Any, **kwargs: Any) -> None:
+        if path.name == "commits" and not met:
+            met.append(path)
+            raise FileExistsError(errno.EEXIST, "exists", str(path))
+        mkdir(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", met_by_another)
+    assert store.put_if_absent("commits/shard", b"mine")
+    assert met
+    assert store.get("commits/shard") == b"mine"
+    assert not store.put_if_absent("commits/shard", b"yours")
 
 
 def test_another_process_opens_the_same_store_from_its_config(store: ObjectStore) -> None:

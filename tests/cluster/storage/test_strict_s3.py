@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import socket
 import uuid
 from collections.abc import Callable, Iterator
@@ -137,7 +138,7 @@ def test_the_environment_may_ask_for_encryption(
         ("redirect307", ["AWS_REGION to eu-central-1", "Please re-send"]),
         ("redirect307_nowhere", ["another region", "Please re-send"]),
         ("expire", ["renew", "The provided token has expired."]),
-        ("skew", ["clock is wrong", "1:20:0", "behind the server's", "NTP"]),
+        ("skew", ["clock is wrong", "behind the server's", "NTP"]),
         ("html", ["web page", "log in"]),
         ("html403", ["web page", "403"]),
     ],
@@ -155,6 +156,8 @@ def test_a_refusal_names_the_fix_within_a_few_requests(
         text = refusal()
     for words in said:
         assert words in text
+    if quirk == "skew":
+        assert re.search(r"\b1:(19:5|20:)", text)
     assert 0 < proxy.requests <= BOUND
 
 
