@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cluster.scheduler.request import SetAside
 from cluster.states import JobState, ReplicaState
@@ -58,8 +58,8 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class SeatView:
-    """Room for one replica on a node: what it is doing and why.
+class SlotView:
+    """A slot, which is room for one replica on a node: what its replica is doing and why.
 
     since_s: seconds in it, or idle.
     """
@@ -79,7 +79,7 @@ class SeatView:
 
 @dataclass(frozen=True)
 class NodeView:
-    """A node of the cluster. devices: what it told of itself, such as GPU names with UUIDs."""
+    """A node of the cluster. devices: what it reported of itself, such as GPU names with UUIDs."""
 
     node_id: str
     host_name: str
@@ -89,11 +89,16 @@ class NodeView:
 
 @dataclass(frozen=True)
 class FleetView:
-    """The fleet as its coordinator sees it. epoch: of the coordinator."""
+    """The fleet as its coordinator sees it. Its names are those of `un0 fleet --json`.
+
+    epoch: the highest of its jobs' (of epochs). seats: the slots. power_w: that its replicas may
+    draw now; cap_w: that they may ever. epochs: by job, the number of this run among the job's.
+    """
 
     epoch: int
     nodes: tuple[NodeView, ...]
-    seats: tuple[SeatView, ...]
+    seats: tuple[SlotView, ...]
     jobs: tuple[str, ...]
     power_w: float
     cap_w: float | None
+    epochs: dict[str, int] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cluster.clock import utc_now
-from cluster.progress import FleetView, NodeView, SeatView
+from cluster.progress import FleetView, NodeView, SlotView
 from cluster.scheduler.priors import prior_profile
 from cluster.scheduler.profiles import Profile
 from cluster.scheduler.request import OperatingPoint, Performance, StandbyCost
@@ -20,7 +20,7 @@ from cluster.storage.open import open_store
 from cluster.storage.profiles import save_profile
 from jobs.cli.main import main
 
-SEAT = SeatView(
+SEAT = SlotView(
     "r-1",
     "node-1",
     "alpha",
