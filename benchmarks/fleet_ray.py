@@ -127,8 +127,8 @@ class Bench:
 
         def work(job_id: str) -> None:
             record, model = prepare(spec.model_copy(update={"job_id": job_id}), self.store)
-            request = {**record.spec, "objective": objective}
-            record = record.model_copy(update={"spec": request})
+            spec_of_run = record.spec.model_copy(update={"objective": objective})
+            record = record.model_copy(update={"spec": spec_of_run})
             options = RunOptions(address=self.fleet.address)
             result = run(record, self.store, options, model, lambda: submit(record, self.store))
             assert result.state == "completed", result
