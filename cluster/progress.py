@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from cluster.errors import UserError
 from cluster.scheduler.request import SetAside
 from cluster.states import JobState, ReplicaState
 from cluster.types import Energy
+from un0.suggest import did_you_mean
+
+SHOWN_OF_ID = 12  # characters of a node's id that are shown
+LEAST_OF_ID = 4  # and that must be given
 
 
 @dataclass(frozen=True)
@@ -102,3 +107,19 @@ class FleetView:
     power_w: float
     cap_w: float | None
     epochs: dict[str, int] = field(default_factory=dict)
+
+    def node(self, name: str) -> NodeView:
+        """The node of that host name or id, of which the first characters will do. Raises
+        UserError where there is none, or more than one."""
+        found = [node for node in self.nodes if name in (node.host_name, node.node_id)]
+        if not found and len(name) >= LEAST_OF_ID:
+            found = [node for node in self.nodes if node.node_id.startswith(name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = ", ".join(node.node_id[:SHOWN_OF_ID] for node in found)
+            raise UserError(f"{len(found)} nodes are called {name!r}; name one by its id: {ids}")
+        known = {node.host_name: None for node in self.nodes}
+        known |= {node.node_id[:SHOWN_OF_ID]: None for node in self.nodes}
+        hint = did_you_mean(name, known, then="`un0 fleet` lists the nodes")
+        raise UserError(f"the fleet has no node {name!r}; {hint}")

@@ -262,3 +262,29 @@ def test_a_closed_terminal_leaves_a_job_to_the_cluster_and_sigterm_stops_it(worl
         assert "Traceback" not in resumed.stderr
         assert json.loads(resumed.stdout)["state"] == "stopped"
     assert newest(world.store, "hung-up") == 1  # nobody had to take it over
+
+
+@pytest.mark.slow
+def test_a_running_fleet_keeps_a_cap_and_drains_a_node(world: World) -> None:
+    """The last test: a drained node stays drained."""
+    with running(*world.job("steered", world.images_in(600))) as command:
+        command.until(lambda: world.committed("steered") > 0)
+        assert un0_json("fleet", "cap", "1.2kW", *world.here) == {"cap_w": 1200.0}
+        assert un0_json("fleet", *world.here)["fleet"]["cap_w"] == 1200.0
+        un0_json("fleet", "cap", "off", *world.here)
+        assert un0_json("fleet", *world.here)["fleet"]["cap_w"] is None
+        unknown = un0("fleet", "drain", "hungry2", *world.here)
+        assert unknown.returncode == 2
+        assert "did you mean 'hungry-2'" in unknown.stderr
+        assert un0("fleet", "drain", "hungry-2", "--within", "1m", *world.here).returncode == 0
+        seats = un0_json("fleet", *world.here)["fleet"]["seats"]
+        assert [seat["host_name"] for seat in seats if seat["draining"]] == ["hungry-2"]
+        un0_json("fleet", "cap", "1W", *world.here)  # less than the least hardware needs
+        command.until(lambda: world.replica_states()["thrifty-1"] == "parked")
+        un0_json("fleet", "cap", "off", *world.here)
+        command.until(lambda: world.replica_states()["thrifty-1"] == "awake")
+        command.process.send_signal(signal.SIGTERM)
+        assert command.wait() == 143
+    elsewhere = un0("fleet", "cap", "1W", "--store", "elsewhere", "--address", world.fleet.address)
+    assert elsewhere.returncode == 2
+    assert "no coordinator is running there for the store" in elsewhere.stderr
