@@ -137,7 +137,7 @@ class Controller:
         """Nodes, slots and jobs now."""
         now_s = monotonic_s()
         slots = []
-        for slot in self._scheduler.replicas.values():
+        for slot in self._scheduler.slots.values():
             spec = self._slots[slot.replica_id].spec
             slots.append(
                 SlotView(

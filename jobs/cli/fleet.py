@@ -181,24 +181,24 @@ def _show_fleet(view: FleetView) -> None:
             Text(node.node_id[:SHOWN_OF_ID]), Text(node.host_name), Text(devices), Text(labels)
         )
     show_table(nodes, give_way=("labels", "devices", "host"))
-    seats = plain_table(
+    slots = plain_table(
         "replica", "host", "hardware", "state", "since", "leases", "up to", "model", "why",
         typed=("replica",),
     )  # fmt: skip
-    for seat in sorted(view.seats, key=lambda seat: (seat.hardware, seat.replica_id)):
-        seats.add_row(
-            Text(seat.replica_id),
-            Text(seat.host_name),
-            Text(seat.hardware),
-            Text(seat.state + (", draining" if seat.draining else "")),
-            _age(seat.since_s),
-            str(seat.leases),
-            f"{seat.power_w:.0f} W",
-            Text(_short(seat.model) if seat.model else "-"),
-            Text(seat.why),
+    for slot in sorted(view.seats, key=lambda slot: (slot.hardware, slot.replica_id)):
+        slots.add_row(
+            Text(slot.replica_id),
+            Text(slot.host_name),
+            Text(slot.hardware),
+            Text(slot.state + (", draining" if slot.draining else "")),
+            _age(slot.since_s),
+            str(slot.leases),
+            f"{slot.power_w:.0f} W",
+            Text(_short(slot.model) if slot.model else "-"),
+            Text(slot.why),
         )
     print()
-    show_table(seats, give_way=("up to", "leases", "since", "model", "hardware", "host", "why"))
+    show_table(slots, give_way=("up to", "leases", "since", "model", "hardware", "host", "why"))
 
 
 def _show_devices(devices: Sequence[dict[str, Any]]) -> None:

@@ -21,7 +21,7 @@ from cluster.storage.open import open_store
 from cluster.storage.profiles import save_profile
 from jobs.cli.main import main
 
-SEAT = SlotView(
+SLOT = SlotView(
     "r-1",
     "node-1",
     "alpha",
@@ -38,7 +38,7 @@ NODE = NodeView("node-1", "alpha", {"rack": "7"}, ("NVIDIA L4 GPU-1",))
 VIEW = FleetView(
     epoch=3,
     nodes=(NODE,),
-    seats=(SEAT,),
+    seats=(SLOT,),
     jobs=("job-a",),
     power_w=72.0,
     cap_w=500.0,
@@ -81,9 +81,9 @@ def test_a_running_fleet_shows_who_is_parked_and_why(
     place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = fleet("--store", place, view=VIEW, patch=monkeypatch, capsys=capsys)
-    seat = next(line for line in shown.splitlines() if line.startswith("r-1"))
-    assert "parked" in seat
-    assert "no work for its model" in seat
+    slot = next(line for line in shown.splitlines() if line.startswith("r-1"))
+    assert "parked" in slot
+    assert "no work for its model" in slot
     for words in (
         "running job-a (run 3)",
         "up to 72 W, of at most 500 W",
