@@ -6,7 +6,7 @@ with the same sampler and deadline, in interleaved rounds; beliefs are learned i
 
 ``merit`` is ``un0 generate``. ``pull`` is the same with every replica awake and taking the next
 work there is, as an actor pool does. ``Ray Data`` is ``map_batches`` + ``write_parquet``, whose
-workers sit down at the same node meters.
+workers are metered by the same node meters.
 
 Energy is from the energy log, between submission and the last byte. ``work``: all that processes
 of the cluster's nodes caused, loading, lost attempts and Ray's own included. ``all nodes``: with
@@ -86,12 +86,12 @@ class Run:
 
 
 class Generate:
-    """A worker of Ray Data, which sits at its node's meter."""
+    """A worker of Ray Data, known to its node's meter."""
 
     def __init__(self, store: StoreConfig, cluster_id: str, job_id: str) -> None:
         meter = asyncio.run(meter_on(here(), store, cluster_id, job_id))
         self._meter = meter
-        self._view = ReplicaMeter(meter, meter.seat(uuid.uuid4().hex))
+        self._view = ReplicaMeter(meter, meter.tenant(uuid.uuid4().hex))
         self._view.begin("loading")
         self._sampler = Sampler(load_model(DEFAULT_MODEL), device="cpu", threads=1)
         self._sampler.warm_up()
@@ -127,8 +127,8 @@ class Bench:
 
         def work(job_id: str) -> None:
             record, model = prepare(spec.model_copy(update={"job_id": job_id}), self.store)
-            request = {**record.spec, "objective": objective}
-            record = record.model_copy(update={"spec": request})
+            spec_of_run = record.spec.model_copy(update={"objective": objective})
+            record = record.model_copy(update={"spec": spec_of_run})
             options = RunOptions(address=self.fleet.address)
             result = run(record, self.store, options, model, lambda: submit(record, self.store))
             assert result.state == "completed", result
@@ -174,7 +174,7 @@ class Bench:
         raise SystemExit("the replicas do not park")
 
     def meter(self) -> None:
-        """Have the nodes metered all the time: somebody sits there, who does nothing."""
+        """Have the nodes metered all the time: for a tenant that does nothing."""
         with connected(self.fleet.address) as cluster_id:
             for node in ray.nodes():
                 if node["Alive"] and node["Resources"].get("CPU"):
@@ -184,7 +184,7 @@ class Bench:
                         ).actor,
                         "benchmark",
                     )
-                    ray.get(present.actor.sit.remote(present.seat("nobody")))
+                    ray.get(present.actor.admit.remote(present.tenant("nobody")))
 
     def write_logs(self) -> None:
         with connected(self.fleet.address):

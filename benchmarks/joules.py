@@ -18,7 +18,7 @@ from cluster.energy import sum_energy
 from cluster.ledger.reading import Source
 from cluster.ledger.timeline import Timeline
 from cluster.metering.node import gpu_source, host_sources
-from cluster.metering.seat import take_seat
+from cluster.metering.tenant import tenant_here
 from cluster.types import MISSING_ENERGY, Energy
 
 MIN_WINDOW_S = 2.0
@@ -50,7 +50,7 @@ class Meter:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._sources: list[Source] = (
-            [gpu_source(take_seat("benchmark", device.type))]
+            [gpu_source(tenant_here("benchmark", device.type))]
             if device.type == "cuda"
             else host_sources()
         )

@@ -34,7 +34,7 @@ import ray
 
 from cluster.actors.node_meter import ReplicaMeter, meter_on
 from cluster.ledger.usage import NO_WORK, Work
-from cluster.metering.seat import device_of
+from cluster.metering.tenant import device_of
 from cluster.pipeline.shard_runner import Meter, ShardRunner
 from cluster.storage.open import open_store
 from cluster.types import MISSING_ENERGY, Energy, Workload
@@ -105,8 +105,8 @@ class Bench:
         self._run = asyncio.run(meter_on(node_id, store.config, "benchmark", "run"))
         self._pid = ray.get(self._run.actor.__ray_call__.remote(lambda _: os.getpid()))
         gpu_name, gpu_uuid = device_of(options.device)
-        seat = self._run.seat("replica", gpu_uuid, gpu_name)
-        self.meter = Timed(ReplicaMeter(self._run, seat))
+        tenant = self._run.tenant("replica", gpu_uuid, gpu_name)
+        self.meter = Timed(ReplicaMeter(self._run, tenant))
         model = load_model(MODEL)
         sampler = Sampler(model, device=options.device, threads=options.threads)
         sampler.warm_up()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from cluster.errors import UserError
 from cluster.scheduler.request import SetAside
 from cluster.states import JobState, ReplicaState
 from cluster.types import Energy
+from un0.suggest import did_you_mean
+
+SHOWN_OF_ID = 12  # characters of a node's id that are shown
+LEAST_OF_ID = 4  # and that must be given
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,8 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class SeatView:
-    """Room for one replica on a node: what it is doing and why.
+class SlotView:
+    """A slot, which is room for one replica on a node: what its replica is doing and why.
 
     since_s: seconds in it, or idle.
     """
@@ -79,7 +84,7 @@ class SeatView:
 
 @dataclass(frozen=True)
 class NodeView:
-    """A node of the cluster. devices: what it told of itself, such as GPU names with UUIDs."""
+    """A node of the cluster. devices: what it reported of itself, such as GPU names with UUIDs."""
 
     node_id: str
     host_name: str
@@ -89,11 +94,32 @@ class NodeView:
 
 @dataclass(frozen=True)
 class FleetView:
-    """The fleet as its coordinator sees it. epoch: of the coordinator."""
+    """The fleet as its coordinator sees it. Its names are those of `un0 fleet --json`.
+
+    epoch: the highest of its jobs' (of epochs). seats: the slots. power_w: that its replicas may
+    draw now; cap_w: that they may ever. epochs: by job, the number of this run among the job's.
+    """
 
     epoch: int
     nodes: tuple[NodeView, ...]
-    seats: tuple[SeatView, ...]
+    seats: tuple[SlotView, ...]
     jobs: tuple[str, ...]
     power_w: float
     cap_w: float | None
+    epochs: dict[str, int] = field(default_factory=dict)
+
+    def node(self, name: str) -> NodeView:
+        """The node of that host name or id, of which the first characters will do. Raises
+        UserError where there is none, or more than one."""
+        found = [node for node in self.nodes if name in (node.host_name, node.node_id)]
+        if not found and len(name) >= LEAST_OF_ID:
+            found = [node for node in self.nodes if node.node_id.startswith(name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = ", ".join(node.node_id[:SHOWN_OF_ID] for node in found)
+            raise UserError(f"{len(found)} nodes are called {name!r}; name one by its id: {ids}")
+        known = {node.host_name: None for node in self.nodes}
+        known |= {node.node_id[:SHOWN_OF_ID]: None for node in self.nodes}
+        hint = did_you_mean(name, known, then="`un0 fleet` lists the nodes")
+        raise UserError(f"the fleet has no node {name!r}; {hint}")

@@ -13,7 +13,16 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from cluster.states import JobState
 
@@ -92,12 +101,39 @@ class Workload(Record):
         return self.labels[class_id] if class_id < len(self.labels) else None
 
 
+class SubmittedSpec(BaseModel):
+    """A job's spec as it was submitted: the fields that a cluster goes by, typed.
+
+    All others are kept as they are, and nothing is added when it is written again: specs of older
+    and newer versions read and write alike. deadline: seconds from submission. objective: one of
+    the scheduler's, unless a newer version wrote it. energy_budget: joules.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    deadline: float | None = None
+    priority: int = 0
+    objective: str = "energy"
+    energy_budget: float | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _none_are_no_labels(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = write(self)
+        return {name: fields[name] for name in fields if name in self.model_fields_set}
+
+
 class JobRecord(Record):
     """``spec.json``: a job as submitted and as resolved. Never changed once written."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     workload: Workload
-    spec: dict[str, Any]
+    spec: SubmittedSpec
     owner: str
     submitted_at: datetime
 

@@ -16,7 +16,7 @@ from cluster.clock import monotonic_ns, monotonic_s
 from cluster.ledger.usage import Use
 from cluster.ledger.writer import EnergyLog
 from cluster.metering.node import NodeMeter
-from cluster.metering.seat import Seat, take_seat
+from cluster.metering.tenant import Tenant, tenant_here
 from cluster.storage.open import open_store
 from cluster.types import EnergyQuality, Precision
 from un0 import Sampler, Un0Model
@@ -65,8 +65,8 @@ def bench(
     flops = images_flops(model.config)
     peaks: dict[str, float] = {}
     with _meter() as meter:
-        seat = take_seat(uuid.uuid4().hex, device.type)
-        meter.sit(seat)
+        tenant = tenant_here(uuid.uuid4().hex, device.type)
+        meter.admit(tenant)
         for engine, precision in wanted:
             sampler = Sampler(model, device=str(device), precision=precision, engine=engine)
             sampler.warm_up()
@@ -75,13 +75,13 @@ def bench(
             executed = {"eager": flops.plain, "cuda": flops.sub_pixel}.get(engine, flops.executed)
             for batch in batches:
                 yield _measure(
-                    meter, seat, sampler, batch, window_s, executed, peaks.get(precision)
+                    meter, tenant, sampler, batch, window_s, executed, peaks.get(precision)
                 )
 
 
 def _measure(
     meter: NodeMeter,
-    seat: Seat,
+    tenant: Tenant,
     sampler: Sampler,
     batch: int,
     window_s: float,
@@ -92,13 +92,13 @@ def _measure(
     sampler.generate(0, 0, class_ids)
     attempt_id, images = uuid.uuid4().hex, 0
     start_ns, start_s = monotonic_ns(), monotonic_s()
-    meter.begin(Use(start_ns, None, "job", attempt_id, seat.replica_id))
+    meter.begin(Use(start_ns, None, "job", attempt_id, tenant.replica_id))
     while monotonic_s() - start_s < window_s:
         sampler.generate(0, images, class_ids)
         images += batch
     images_per_s = images / (monotonic_s() - start_s)
     energy = meter.end(
-        Use(start_ns, monotonic_ns(), "job", attempt_id, seat.replica_id, images=images)
+        Use(start_ns, monotonic_ns(), "job", attempt_id, tenant.replica_id, images=images)
     )
 
     def each_j(whole_mj: int | None) -> float | None:

@@ -64,16 +64,16 @@ def explain_shard(
 
 def _job(record: JobRecord, commits: Sequence[CommitRecord]) -> dict[str, Any]:
     spec, workload = record.spec, record.workload
-    objective = spec.get("objective", "energy")
+    objective = spec.objective
     return {
         "job_id": workload.job_id,
         "model": workload.model,
         "model_key": model_key(workload.model_rev, workload.precision),
         "objective": objective,
         "cost_unit": COST_UNITS.get(objective, "J"),
-        "priority": spec.get("priority", 0),
-        "deadline_s": spec.get("deadline"),
-        "energy_budget_j": spec.get("energy_budget"),
+        "priority": spec.priority,
+        "deadline_s": spec.deadline,
+        "energy_budget_j": spec.energy_budget,
         "images": workload.count,
         "shards": workload.num_shards,
         "committed_shards": len(commits),
@@ -84,7 +84,7 @@ def _demand(record: JobRecord) -> str:
     """The name of the demand that the job is part of."""
     workload = record.workload
     key = model_key(workload.model_rev, workload.precision)
-    return demand_name(key, record.spec.get("objective", "energy"))
+    return demand_name(key, record.spec.objective)
 
 
 def _plan(plan: DecisionRecord) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import get_args
 
 from cluster.actors.options import ModelWork, RunOptions, RunRequest
 from cluster.clock import utc_now
 from cluster.energy import sum_energy
+from cluster.errors import UserError
 from cluster.progress import Snapshot
-from cluster.scheduler.request import JobRequest
+from cluster.scheduler.request import JobRequest, Objective
 from cluster.states import JobState
 from cluster.stopping import Stopped
 from cluster.storage.commit import read_commits
@@ -47,7 +49,7 @@ def run(
 
         last: Snapshot | None = None
         try:
-            with job_run(plan_of(record, facts), store.config, options, stop) as job:
+            with job_run(request_of(record, facts), store.config, options, stop) as job:
                 begin()
                 for last in job:
                     if on_snapshot is not None:
@@ -80,21 +82,33 @@ def _not_begun(record: JobRecord, store: ObjectStore) -> Snapshot:
     )
 
 
-def plan_of(record: JobRecord, facts: ModelWork) -> RunRequest:
-    """The job as the scheduler is to see it from now on."""
+def request_of(record: JobRecord, facts: ModelWork) -> RunRequest:
+    """The job as the scheduler is to see it from now on. Raises UserError for an objective that
+    this version does not know."""
     spec, workload = record.spec, record.workload
-    deadline_s = spec.get("deadline")
+    deadline_s = spec.deadline
     if deadline_s is not None:
-        deadline_s = float(deadline_s) - (utc_now() - record.submitted_at).total_seconds()
+        deadline_s -= (utc_now() - record.submitted_at).total_seconds()
     request = JobRequest(
         job_id=workload.job_id,
         model=workload.model_rev,
         images=workload.count,
         shard_images=workload.shard_images,
         owner=record.owner,
-        priority=spec.get("priority", 0),
+        priority=spec.priority,
         deadline_s=deadline_s,
-        objective=spec.get("objective", "energy"),
-        energy_budget_j=spec.get("energy_budget"),
+        objective=_objective(spec.objective),
+        energy_budget_j=spec.energy_budget,
     )
     return RunRequest(workload, request, facts)
+
+
+def _objective(name: str) -> Objective:
+    known: tuple[Objective, ...] = get_args(Objective)
+    for objective in known:
+        if objective == name:
+            return objective
+    raise UserError(
+        f"objective {name!r} is not one that this version of un0 knows; run the job with the "
+        f"version that it was submitted with, or a newer one"
+    )

@@ -87,10 +87,10 @@ def result_of_earlier(manifest: Manifest, store: str, record: JobRecord) -> JobR
 
 
 def _deadline_missed(record: JobRecord, ended_at: datetime) -> bool | None:
-    deadline_s = record.spec.get("deadline")
+    deadline_s = record.spec.deadline
     if deadline_s is None:
         return None
-    return (ended_at - record.submitted_at).total_seconds() > float(deadline_s)
+    return (ended_at - record.submitted_at).total_seconds() > deadline_s
 
 
 def _energy_figures(energy: Energy, overhead: Energy) -> dict[str, Any]:

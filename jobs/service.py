@@ -14,12 +14,12 @@ from cluster.clock import utc_now
 from cluster.errors import NotFound, UserError
 from cluster.hardware.identify import MOST_THREADS
 from cluster.stopping import STOP_S
-from cluster.storage.commit import find_manifest, reopen
+from cluster.storage.commit import find_manifest
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
 from cluster.storage.reader import load_job
-from cluster.types import JobRecord
+from cluster.types import JobRecord, SubmittedSpec
 from jobs.follow import OnSnapshot, run
 from jobs.resolve import ModelFacts, plan
 from jobs.result import JobResult, result_of_earlier
@@ -108,7 +108,7 @@ def resume(
     record, work = _with_model(record, model or record.workload.model)
 
     def begin() -> None:
-        reopen(opened, job_id)
+        """Nothing is written: the coordinator reopens the job when it takes it on."""
 
     return run(
         record, opened, RunOptions(replicas, address, stop_within_s), work, begin, on_snapshot
@@ -123,7 +123,7 @@ def prepare(spec: JobSpec, store: ObjectStore) -> tuple[JobRecord, ModelWork]:
     workload = plan(spec, facts)
     record = JobRecord(
         workload=workload,
-        spec=spec.model_dump(mode="json", exclude_none=True),
+        spec=SubmittedSpec.model_validate(spec.model_dump(mode="json", exclude_none=True)),
         owner=spec.owner or _user(),
         submitted_at=submitted_at,
     )

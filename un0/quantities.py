@@ -1,4 +1,4 @@
-"""Counts, durations, energies and times as people write them, for flags and files alike.
+"""Counts, durations, energies, powers and times as people write them, for flags and files alike.
 
 Every parser takes text, or a number as a file may hold it, and raises ValueError with the fix.
 Whatever could be read in two ways that differ by a factor is refused.
@@ -53,8 +53,12 @@ _JOULES = {
 }  # fmt: skip
 _MEGA = {"mj": ("MJ", 10**6), "mwh": ("MWh", 3_600_000_000)}
 
+_WATTS = {"": 1, "w": 1, "watt": 1, "watts": 1, "kw": 1000, "kilowatt": 1000, "kilowatts": 1000,
+          "megawatt": 10**6, "megawatts": 10**6}  # fmt: skip
+
 _HOW_COUNT = "write for example 1000, 1e6, 250k, 1.5M or 1,000,000"
 _HOW_DURATION = "write seconds, or for example 90s, 15m, 2h30m, 1d, '2 hours' or PT2H"
+_HOW_POWER = "write watts, or for example 500W, 1.2kW or 2 MW"
 _HOW_ENERGY = "write joules, or for example 500 J, 2 kJ, 3 MJ, 20 Wh or 1.5 kWh"
 
 
@@ -141,6 +145,27 @@ def parse_energy_j(value: Any) -> float:
     if each is None:
         raise _refusal("not an energy", text, _HOW_ENERGY)
     return _positive(_exact(digits) * each, "an energy", "")
+
+
+def parse_power_w(value: Any) -> float:
+    """Watts, more than 0, of ``500``, ``500W``, ``1.2 kW``, ``2 MW`` or a number. Of units with an
+    M only exactly MW is read: mW is a thousand million times less."""
+    if not isinstance(value, str):
+        return _positive(value, "a power", _HOW_POWER)
+    text = value.strip()
+    match = _ENERGY.fullmatch(text)
+    if match is None:
+        raise _refusal("not a power", text, _HOW_POWER)
+    digits, unit = match[1], match[2]
+    if unit.lower() == "mw" and unit != "MW":
+        raise ValueError(
+            f"not a power: {unit!r} could be milli or mega; write {digits} MW or "
+            f"{float(_exact(digits) / 1000):g} W"
+        )
+    each = 10**6 if unit == "MW" else _WATTS.get(unit.lower())
+    if each is None:
+        raise _refusal("not a power", text, _HOW_POWER)
+    return _positive(_exact(digits) * each, "a power", "")
 
 
 def parse_moment(value: Any) -> datetime:

@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from cluster.actors.fleet import Fleet
+from cluster.actors.controller import Controller
 from cluster.actors.options import FleetOptions, RunRequest
 from cluster.progress import FleetView, Snapshot
 from cluster.stopping import Grace
@@ -31,7 +31,7 @@ class Coordinator:
 
     def __init__(self, options: FleetOptions) -> None:
         self._options = options
-        self._fleet: Fleet | None = None
+        self._controller: Controller | None = None
         self._main: asyncio.Task[None] | None = None
         self._ending = False
 
@@ -39,17 +39,17 @@ class Coordinator:
         """Somebody comes. False if this coordinator is about to end: start another."""
         if self._ending:
             return False
-        if self._fleet is None:
-            self._fleet = Fleet(self._options)
-            self._main = asyncio.create_task(self._keep(self._fleet))
-        self._fleet.visited()
+        if self._controller is None:
+            self._controller = Controller(self._options)
+            self._main = asyncio.create_task(self._keep(self._controller))
+        self._controller.visited()
         return True
 
-    async def run(self, plan: RunRequest) -> AsyncIterator[Snapshot]:
+    async def run(self, run: RunRequest) -> AsyncIterator[Snapshot]:
         """Snapshots of the job until it is over; the last one says how it ended."""
         await self.welcome()
-        assert self._fleet is not None
-        job = await self._fleet.submit(plan)
+        assert self._controller is not None
+        job = await self._controller.submit(run)
         while not job.over.is_set():
             yield job.snapshot()
             try:
@@ -58,46 +58,40 @@ class Coordinator:
                 continue
         yield job.snapshot()
 
-    async def stop(
-        self,
-        job_id: str,
-        cancel: bool = False,
-        within_s: float = math.inf,
-        hurry: bool = False,
-    ) -> None:
+    async def stop(self, job_id: str, within_s: float = math.inf, hurry: bool = False) -> None:
         """End the job soon; what is generated is still committed.
 
         within_s: how long a coordinator of a run's own may take. hurry: wait for no shard.
         """
-        if self._fleet is not None:
+        if self._controller is not None:
             grace = Grace.of(within_s)
-            self._fleet.stop(job_id, grace.hurried() if hurry else grace, cancel=cancel)
+            self._controller.stop(job_id, grace.hurried() if hurry else grace)
 
     async def drain(self, node_id: str, within_s: float | None = None) -> None:
         """The node will go: it gets no more work."""
-        if self._fleet is not None:
-            self._fleet.drain(node_id, within_s)
+        if self._controller is not None:
+            self._controller.drain(node_id, within_s)
 
     async def cap(self, watts: float | None) -> None:
         """What the fleet may draw from now on."""
-        if self._fleet is not None:
-            self._fleet.cap(watts)
+        if self._controller is not None:
+            self._controller.cap(watts)
 
     async def view(self) -> FleetView | None:
         """The fleet now; None before there is any."""
-        return None if self._fleet is None else self._fleet.view()
+        return None if self._controller is None else self._controller.view()
 
-    async def _keep(self, fleet: Fleet) -> None:
+    async def _keep(self, controller: Controller) -> None:
         """Run the fleet; a shared one until nobody needs it any more."""
-        main = asyncio.create_task(fleet.main())
+        main = asyncio.create_task(controller.main())
         if self._options.own:
             await main
             return
         while not main.done():
             await asyncio.wait([main], timeout=1.0)
-            if fleet.deserted_for_s > ALONE_S:
+            if controller.deserted_for_s > ALONE_S:
                 self._ending = True
-                await fleet.close()
+                await controller.close()
                 break
         self._ending = True
         main.cancel()

@@ -6,14 +6,14 @@ import asyncio
 import logging
 from dataclasses import replace
 
-from cluster.actors.options import RunRequest
+from cluster.actors.slot import SlotHandle
 from cluster.clock import monotonic_s
 from cluster.energy import ZERO_ENERGY, sum_energy
 from cluster.errors import ClusterError, Fatal, StoreGone
 from cluster.progress import ReplicaView, Snapshot
 from cluster.scheduler.commands import FinishJob
 from cluster.scheduler.request import SetAside
-from cluster.states import NEXT_JOB_STATES, JobEnd, JobState, ReplicaState
+from cluster.states import NEXT_JOB_STATES, JobState, ReplicaState
 from cluster.stopping import NO_HURRY, Grace
 from cluster.storage.commit import (
     Outcome,
@@ -30,6 +30,7 @@ from cluster.types import (
     CommitRecord,
     Energy,
     Manifest,
+    Workload,
     model_key,
 )
 from cluster.types import SetAside as SetAsideRecord
@@ -40,18 +41,18 @@ logger = logging.getLogger(__name__)
 class JobRun:
     """What the displays want to know of a job, and what its store has to know."""
 
-    def __init__(self, plan: RunRequest, store: ObjectStore) -> None:
-        self.plan = plan
-        self.workload = plan.workload
+    def __init__(self, workload: Workload, store: ObjectStore) -> None:
+        self.workload = workload
         self.over = asyncio.Event()  # nothing more will change
-        self.to_stop: JobEnd | None = None  # how the user wants it to end before it is complete
+        self.stopping = False  # the user wants it to end before it is complete
         self.grace = NO_HURRY  # until when, then
         self._store = store
-        self.model = model_key(plan.workload.model_rev, plan.workload.precision)
+        self.model = model_key(workload.model_rev, workload.precision)
         self.epoch = 0  # of this run among the job's
         self._views: dict[str, ReplicaView] = {}
         self.in_flight: dict[tuple[str, int], int] = {}  # images by (replica, shard)
         self._energy = self._overhead = ZERO_ENERGY
+        self._earlier_overhead = ZERO_ENERGY  # of runs that had ended the job before
         self._committed_images = self._committed_shards = 0
         self._run_images = 0
         self._window_s = self._generate_s = 0.0
@@ -68,12 +69,19 @@ class JobRun:
     def open(self) -> tuple[tuple[int, int], ...]:
         """Claim the job and read what is committed: as ranges of shards. Blocks on the store."""
         job_id = self.workload.job_id
-        reopen(self._store, job_id)
+        self._reopen()
         self.epoch = claim(self._store, job_id)
         commits = read_commits(self._store, job_id)
         for record in commits.values():
             self._count(record)
         return _ranges(sorted(commits))
+
+    def _reopen(self) -> None:
+        """Make the job one that has not ended. What its runs so far spent beside images stays its
+        overhead."""
+        ended = reopen(self._store, self.workload.job_id)
+        if ended is not None:
+            self._earlier_overhead = sum_energy([self._earlier_overhead, ended.overhead])
 
     def commit(self, record: CommitRecord) -> Outcome | None:
         """Commit for a store whose one writer is the newest run; None if that is another one."""
@@ -88,22 +96,28 @@ class JobRun:
         view = self.view(replica_id)
         self.update(replica_id, committed_images=view.committed_images + record.rows)
 
-    def ready(self, replica_id: str, startup: Energy, **facts: str) -> None:
-        """A replica takes work; what its start took is this job's overhead."""
+    def started(self, startup: Energy) -> None:
+        """A replica was started for this job: what that took is its overhead."""
         self._overhead = sum_energy([self._overhead, startup])
+
+    def joined(self, slot: SlotHandle) -> None:
+        """The slot's replica is up, and works for the job from now on."""
+        if self.view(slot.replica_id).state == ReplicaState.AWAKE:
+            return
         self._first_ready_s = self._first_ready_s or monotonic_s()
         if self._state == JobState.STARTING:
             self._move(JobState.RUNNING)
-        self.update(replica_id, state=ReplicaState.AWAKE, **facts)
+        self.update(
+            slot.replica_id,
+            state=ReplicaState.AWAKE,
+            host_name=slot.host_name,
+            hardware=slot.hardware,
+            provider=slot.provider,
+        )
 
-    def joined(self, replica_id: str, **facts: str) -> None:
-        """A replica that was up already works for the job too."""
-        if self.view(replica_id).state != ReplicaState.AWAKE:
-            self.ready(replica_id, ZERO_ENERGY, **facts)
-
-    def stopping(self, end: JobEnd, grace: Grace) -> None:
-        """The user wants it to end like that, by then."""
-        self.to_stop, self.grace = end, grace
+    def stop(self, grace: Grace) -> None:
+        """The user wants it to end, by then."""
+        self.stopping, self.grace = True, grace
         if self._state in (JobState.STARTING, JobState.RUNNING):
             self._move(JobState.STOPPING)
 
@@ -166,12 +180,12 @@ class JobRun:
                 job_id,
                 state,
                 shards=self.workload.num_shards,
-                overhead=self._overhead,
+                overhead=sum_energy([self._earlier_overhead, self._overhead]),
                 set_aside=aside,
             )
             if state != JobState.COMPLETED or manifest.state == JobState.COMPLETED:
                 return manifest
-            reopen(self._store, job_id)
+            self._reopen()
 
     def _recount(self) -> None:
         """Claim only what is in the store: what was committed there may have been removed."""
@@ -226,6 +240,14 @@ class JobRun:
             note=self.note,
             set_aside=self._set_aside,
         )
+
+
+class JobBook(dict[str, JobRun]):
+    """The jobs that are not over, by id, oldest first."""
+
+    def of_model(self, model: str) -> list[JobRun]:
+        """The jobs of that model, oldest first."""
+        return [job for job in self.values() if job.model == model]
 
 
 def _ranges(shards: list[int]) -> tuple[tuple[int, int], ...]:

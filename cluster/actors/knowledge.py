@@ -4,13 +4,13 @@ it is kept in the store for the next coordinator; that it cannot be kept never s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
 from cluster.actors.options import FleetOptions, ModelWork
 from cluster.actors.replica import Load
-from cluster.actors.seats import Place
+from cluster.actors.slot import SlotSpec
 from cluster.clock import monotonic_s, utc_now
 from cluster.errors import ClusterError
 from cluster.scheduler.forecast import Forecast, Habits
@@ -20,6 +20,7 @@ from cluster.storage.arrivals import load_habits, save_habits
 from cluster.storage.decisions import DecisionLog
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.profiles import load_profiles, save_profile
+from cluster.types import Workload, model_key
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -42,15 +43,28 @@ class Knowledge:
         self.decisions = DecisionLog(store, run_id)
         self.models: dict[str, tuple[Load, ModelWork]] = {}
 
-    def believe(self, place: Place, key: str) -> None:
+    def learn_model(self, workload: Workload, work: ModelWork, specs: Iterable[SlotSpec]) -> None:
+        """A job brings its model: have a belief of it on the hardware of these slots."""
+        key = model_key(workload.model_rev, workload.precision)
+        load = Load(workload.model, workload.model_rev, workload.precision)
+        self.models[key] = load, work
+        for spec in specs:
+            self._believe(spec, key)
+
+    def believe_all(self, spec: SlotSpec) -> None:
+        """Have a belief of every known model on the slot's hardware."""
+        for key in self.models:
+            self._believe(spec, key)
+
+    def _believe(self, spec: SlotSpec, key: str) -> None:
         """Have a belief of the hardware: the fleet's own, or one from data sheets."""
-        if self.book.profile(place.hardware, key) is not None:
+        if self.book.profile(spec.hardware, key) is not None:
             return
         load, work = self.models[key]
-        tile = work.cpu_tile if place.options.device == "cpu" else work.gpu_tile
+        tile = work.cpu_tile if spec.options.device == "cpu" else work.gpu_tile
         self.book.put(
             prior_profile(
-                place.hardware,
+                spec.hardware,
                 key,
                 work.gflop_per_image,
                 batch_size=tile,

@@ -23,7 +23,7 @@ from cluster.actors.room import RUN_BYTES, room_for
 from cluster.clock import monotonic_s
 from cluster.errors import Fatal, UserError
 from cluster.hardware.identify import MOST_THREADS
-from cluster.progress import FleetView, Snapshot
+from cluster.progress import FleetView, NodeView, Snapshot
 from cluster.stopping import REST, Stop, Stopped
 from cluster.storage.object_store import StoreConfig
 from un0.machine import memory_here
@@ -131,12 +131,62 @@ def fleet_view(address: str | None, store: StoreConfig) -> FleetView | None:
     if target(address, os.environ) is None:
         return None
     with connected(RunOptions(address=address)):
+        found = _running(store)
+    return None if found is None else found[1]
+
+
+def cap_fleet(address: str | None, store: StoreConfig, watts: float | None) -> None:
+    """Bound what all replicas of the running fleet may draw together; None takes the bound off.
+
+    Raises UserError when no coordinator is running there.
+    """
+    with _steered(address, store) as (coordinator, _):
+        ray.get(coordinator.cap.remote(watts), timeout=ANSWER_S)
+
+
+def drain_node(
+    address: str | None, store: StoreConfig, name: str, within_s: float | None
+) -> NodeView:
+    """Give the node no more work, and park its replicas when they are done; the node.
+
+    name: its host name or id. within_s: what would end later than that is run elsewhere; None
+    lets all end that has begun. Raises UserError when there is no such node, or no coordinator.
+    """
+    with _steered(address, store) as (coordinator, view):
+        node = view.node(name)
+        ray.get(coordinator.drain.remote(node.node_id, within_s), timeout=ANSWER_S)
+    return node
+
+
+@contextmanager
+def _steered(address: str | None, store: StoreConfig) -> Iterator[tuple[Any, FleetView]]:
+    """The coordinator that is to be given a command, and its fleet now."""
+    if target(address, os.environ) is None:
+        raise UserError(
+            "which cluster? give --address, or set RAY_ADDRESS; only a fleet that runs share can "
+            "be capped or drained"
+        )
+    with connected(RunOptions(address=address)):
+        found = _running(store)
+        if found is None:
+            raise UserError(
+                f"no coordinator is running there for the store {store.uri}; give the --store of "
+                "a job that runs on that cluster"
+            )
         try:
-            coordinator = ray.get_actor(_name(store), namespace=NAMESPACE)
-            view: FleetView | None = ray.get(coordinator.view.remote(), timeout=ANSWER_S)
-        except (ValueError, RayError, TimeoutError):
-            return None
-    return view
+            yield found
+        except RayError as error:
+            raise Fatal(f"the coordinator does not answer: {plain(error)}; try again") from None
+
+
+def _running(store: StoreConfig) -> tuple[Any, FleetView] | None:
+    """The coordinator that runs with this store share, and its fleet; None if there is none."""
+    try:
+        coordinator = ray.get_actor(_name(store), namespace=NAMESPACE)
+        view: FleetView | None = ray.get(coordinator.view.remote(), timeout=ANSWER_S)
+    except (ValueError, RayError, TimeoutError):
+        return None
+    return None if view is None else (coordinator, view)
 
 
 def _own(fleet: FleetOptions, stop: Stop) -> Any:

@@ -25,7 +25,7 @@ from cluster.ledger.reading import Device
 from cluster.ledger.usage import NO_WORK, Outcome, Use, Work
 from cluster.ledger.writer import EnergyLog
 from cluster.metering.node import NodeMeter
-from cluster.metering.seat import Seat
+from cluster.metering.tenant import Tenant
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
 from cluster.types import MISSING_ENERGY, Energy
@@ -66,9 +66,9 @@ class NodeMeterActor:
                 self._meter = self._open()
             return not self._ending
 
-    def sit(self, seat: Seat) -> tuple[Device, str]:
+    def admit(self, tenant: Tenant) -> tuple[Device, str]:
         """The device whose energy the replica's images will carry, and who meters it."""
-        device = self._meter.sit(seat)
+        device = self._meter.admit(tenant)
         return device, self._meter.provider(device)
 
     def begin(self, use: Use) -> None:
@@ -152,9 +152,9 @@ class RunMeter:
     actor: Any
     run_id: str
 
-    def seat(self, replica_id: str, gpu_uuid: str | None = None, gpu_name: str = "GPU") -> Seat:
-        """Where the replica sits, which is this process."""
-        return Seat(self._name(replica_id), os.getpid(), gpu_uuid, gpu_name, self.run_id)
+    def tenant(self, replica_id: str, gpu_uuid: str | None = None, gpu_name: str = "GPU") -> Tenant:
+        """The replica as the meter knows it, which is this process."""
+        return Tenant(self._name(replica_id), os.getpid(), gpu_uuid, gpu_name, self.run_id)
 
     def settle(self, attempt_id: str, outcome: Outcome) -> None:
         """Say what became of an attempt."""
@@ -209,31 +209,33 @@ class ReplicaMeter:
     """What ``ShardRunner`` needs of the node's meter. Never raises: no answer is ``missing``.
 
     A meter that was restarted does not know its replicas: after an answer that did not come, the
-    replica sits down again before the next attempt.
+    replica is made known again before the next attempt.
     """
 
-    def __init__(self, meter: RunMeter, seat: Seat) -> None:
+    def __init__(self, meter: RunMeter, tenant: Tenant) -> None:
         self._actor = meter.actor
-        self._seat = seat
-        self._seated = False
+        self._tenant = tenant
+        self._admitted = False
         self._begun: dict[str, tuple[int, Work]] = {}
-        self.hardware = seat.gpu_name if seat.gpu_uuid else "cpu"
+        self.hardware = tenant.gpu_name if tenant.gpu_uuid else "cpu"
         self.provider = "missing"
-        self._sit()
+        self._admit()
 
-    def _sit(self) -> None:
+    def _admit(self) -> None:
         try:
-            device, self.provider = ray.get(self._actor.sit.remote(self._seat), timeout=ANSWER_S)
+            device, self.provider = ray.get(
+                self._actor.admit.remote(self._tenant), timeout=ANSWER_S
+            )
         except (RayError, TimeoutError) as error:
             logger.warning("the node's meter does not answer: %s", error)
             return
         self.hardware = f"cpu: {device.hw_name}" if device.hw_type == "cpu" else device.hw_name
-        self._seated = True
+        self._admitted = True
 
     def begin(self, attempt_id: str, work: Work = NO_WORK) -> None:
         """The device begins to work on the attempt."""
-        if not self._seated:
-            self._sit()
+        if not self._admitted:
+            self._admit()
         self._begun[attempt_id] = monotonic_ns(), work
         self._actor.begin.remote(self._use(attempt_id, None, None))
 
@@ -245,7 +247,7 @@ class ReplicaMeter:
             energy: Energy = ray.get(self._actor.end.remote(use), timeout=ANSWER_S)
         except (RayError, TimeoutError) as error:
             logger.warning("the energy of attempt %s is unknown: %s", attempt_id, error)
-            self._seated = False
+            self._admitted = False
             return MISSING_ENERGY
         return energy
 
@@ -256,7 +258,7 @@ class ReplicaMeter:
             end_ns=end_ns,
             bucket="overhead" if work is NO_WORK else "job",
             attempt_id=attempt_id,
-            replica_id=self._seat.replica_id,
+            replica_id=self._tenant.replica_id,
             work=work,
             images=images,
         )

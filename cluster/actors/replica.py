@@ -17,7 +17,7 @@ from cluster.actors.reasons import plain
 from cluster.clock import monotonic_s
 from cluster.errors import Fatal, Retryable, UserError
 from cluster.hardware.identify import host_name
-from cluster.metering.seat import device_of
+from cluster.metering.tenant import device_of
 from cluster.pipeline.shard_runner import PATIENCE_S, Abandoned, Attempt, Lane, ShardRunner
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
@@ -111,7 +111,7 @@ class Replica:
         began_s = monotonic_s()
         loading = f"load-{uuid.uuid4().hex}"
         gpu_name, gpu_uuid = device_of(self._options.device)
-        meter = ReplicaMeter(node_meter, node_meter.seat(self._replica_id, gpu_uuid, gpu_name))
+        meter = ReplicaMeter(node_meter, node_meter.tenant(self._replica_id, gpu_uuid, gpu_name))
         meter.begin(loading)
         load = self._load
         self._sampler = Sampler(

@@ -19,7 +19,7 @@ from cluster.ledger.reading import Source
 from cluster.ledger.usage import Use
 from cluster.ledger.writer import EnergyLog
 from cluster.metering.node import NodeMeter
-from cluster.metering.seat import Seat, gpu_source, host_sources
+from cluster.metering.tenant import Tenant, gpu_source, host_sources
 from cluster.metering.ticker import Ticker
 from cluster.storage.open import open_store
 from cluster.types import MISSING_ENERGY, Energy, EnergyQuality
@@ -47,16 +47,16 @@ class Metered:
 class BenchMeter:
     """Charges windows of this process as the fleet's meter would charge a replica."""
 
-    def __init__(self, meter: NodeMeter, seat: Seat) -> None:
-        self._meter, self._seat = meter, seat
-        device = meter.sit(seat)
+    def __init__(self, meter: NodeMeter, tenant: Tenant) -> None:
+        self._meter, self._tenant = meter, tenant
+        device = meter.admit(tenant)
         self.hw_name, self.provider = device.hw_name, meter.provider(device)
 
     @contextmanager
     def window(self) -> Iterator[Metered]:
         """Meter what happens inside."""
         metered = Metered()
-        use = Use(monotonic_ns(), None, "overhead", uuid.uuid4().hex, self._seat.replica_id)
+        use = Use(monotonic_ns(), None, "overhead", uuid.uuid4().hex, self._tenant.replica_id)
         self._meter.begin(use)
         try:
             yield metered
@@ -70,8 +70,8 @@ class BenchMeter:
 
         Unknown where other processes keep the CPUs busy meanwhile: it would be theirs.
         """
-        on_gpu = self._seat.gpu_uuid is not None
-        sources = [gpu_source(self._seat)] if on_gpu else host_sources()
+        on_gpu = self._tenant.gpu_uuid is not None
+        sources = [gpu_source(self._tenant)] if on_gpu else host_sources()
         try:
             busy_s = cpu_times(()).machine_s
             found = _power(sources, watch_s, 1.0 if on_gpu else cpu_share)
@@ -98,7 +98,7 @@ def bench_meter(gpu: tuple[str, str] | None) -> Iterator[BenchMeter]:
         stack.callback(meter.close)
         name, gpu_uuid = gpu or ("cpu", None)
         try:
-            bench = BenchMeter(meter, Seat("bench", os.getpid(), gpu_uuid, name))
+            bench = BenchMeter(meter, Tenant("bench", os.getpid(), gpu_uuid, name))
         except LookupError as error:
             raise UserError(f"this machine's CPUs cannot be measured alone: {error}") from None
         stack.callback(Ticker(meter.sample, 1.0, "sample").close)

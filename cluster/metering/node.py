@@ -24,7 +24,7 @@ from cluster.ledger.reading import ClockNs, Device, Source, missing
 from cluster.ledger.usage import EnergyRow, Outcome, Use
 from cluster.ledger.writer import EnergyLog
 from cluster.metering.replay_node import ReplayNode
-from cluster.metering.seat import Seat, Taken, gpu_source, host_sources
+from cluster.metering.tenant import Admitted, Tenant, gpu_source, host_sources
 from cluster.types import MISSING_ENERGY, Energy
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ MIN_SHARE = 1e-6  # CPU time ticks coarsely: a short slice may seem to have used
 class NodeMeter:
     """Ledgers of a node's devices. Thread-safe.
 
-    The CPUs are metered from the start, a GPU from when a replica first takes a seat on it. The
+    The CPUs are metered from the start, a GPU from when its first tenant is admitted. The
     energy of an attempt is that of its own device: the GPU it ran on, else the CPUs. What its
     host spent beside the GPU is in the log, in rows of their own zone.
 
@@ -56,7 +56,7 @@ class NodeMeter:
         open_ends: Mapping[str, datetime] | None = None,
         *,
         hosts: Callable[[], Sequence[Source]] = host_sources,
-        gpu: Callable[[Seat], Source] = gpu_source,
+        gpu: Callable[[Tenant], Source] = gpu_source,
         cpu_times: Callable[[Sequence[int]], CpuTimes] | None = None,
         clock_ns: ClockNs = monotonic_ns,
     ) -> None:
@@ -72,29 +72,31 @@ class NodeMeter:
         self._running: dict[str, Use] = {}  # by attempt, as announced
         self._cut_ns = clock_ns()
         self._cpu = self._cpu_times(())
-        self._seen_s: dict[int, float] = {}  # CPU seconds of who sits here, when last alive
+        self._seen_s: dict[int, float] = {}  # CPU seconds of tenants, when last alive
         self._sources: dict[str, Source] = {}
         self._ledgers: dict[str, Ledger] = {}
         self._strangers: defaultdict[str, Strangers] = defaultdict(Strangers)  # by hw_id
-        self._seats: dict[str, Taken] = {}
+        self._tenants: dict[str, Admitted] = {}
         self._closed = False
         self._hosts = [self._open(source) for source in opened]
 
-    def sit(self, seat: Seat) -> Device:
-        """A replica takes its seat; the device whose energy its images will carry.
+    def admit(self, tenant: Tenant) -> Device:
+        """Meter a replica; the device whose energy its images will carry.
 
-        Raises LookupError for a seat on CPUs that have no meter of their own.
+        Raises LookupError for a tenant of CPUs that have no meter of their own.
         """
         with self._lock:
-            if seat.gpu_uuid is None and not self._hosts:
+            if tenant.gpu_uuid is None and not self._hosts:
                 raise LookupError("the CPUs' energy is metered with their GPU's module")
             hw_id = None
-            if seat.gpu_uuid is not None:
-                hw_id = self._open(self._gpu(seat))
+            if tenant.gpu_uuid is not None:
+                hw_id = self._open(self._gpu(tenant))
             self._cut()
-            alive = self._look(seat.pid)
+            alive = self._look(tenant.pid)
             self._cpu = self._last_seen(alive)
-            self._seats[seat.replica_id] = Taken(seat, hw_id, seat.pid in alive.process_s)
+            self._tenants[tenant.replica_id] = Admitted(
+                tenant, hw_id, tenant.pid in alive.process_s
+            )
             return self._sources[hw_id or self._hosts[0]].device
 
     def provider(self, device: Device) -> str:
@@ -104,7 +106,7 @@ class NodeMeter:
     def begin(self, use: Use) -> None:
         """The replica begins to use its devices; ``use.end_ns`` is None.
 
-        Raises LookupError if it has no seat, as ``end`` does.
+        Raises LookupError if it was not admitted, as ``end`` does.
         """
         with self._lock:
             gpu = self._gpu_of(use)
@@ -132,7 +134,7 @@ class NodeMeter:
                 ledger.settle(attempt_id, outcome)
 
     def lose(self, replica_id: str) -> None:
-        """The replica is gone, and its seat free; what it was doing is lost."""
+        """The replica is gone; what it was doing is lost."""
         with self._lock:
             self._lose(replica_id)
 
@@ -140,7 +142,7 @@ class NodeMeter:
         """The run is over: so are its replicas, and what it has not settled is lost."""
         with self._lock:
             for replica_id in [
-                r for r, taken in self._seats.items() if taken.seat.run_id == run_id
+                r for r, admitted in self._tenants.items() if admitted.tenant.run_id == run_id
             ]:
                 self._lose(replica_id)
 
@@ -150,8 +152,8 @@ class NodeMeter:
 
     @property
     def deserted(self) -> bool:
-        """No seat is taken."""
-        return not self._seats
+        """Nobody is metered."""
+        return not self._tenants
 
     def sample(self) -> list[EnergyRow]:
         """Take a reading of every device, and write the log when it is due. Call it each second.
@@ -193,39 +195,41 @@ class NodeMeter:
         return self._log.close()
 
     def _lose(self, replica_id: str) -> None:
-        if replica_id not in self._seats:
+        if replica_id not in self._tenants:
             return
         self._cut()
         for use in [use for use in self._running.values() if use.replica_id == replica_id]:
             del self._running[use.attempt_id]
         for ledger in self._ledgers.values():
             ledger.lose(replica_id, self._clock_ns())
-        del self._seats[replica_id]  # what it said in its last moments comes too late
+        del self._tenants[replica_id]  # what it said in its last moments comes too late
 
     def _lose_the_dead(self) -> None:
-        """Free the seats whose processes are gone: where a whole run was killed nobody says so."""
+        """Drop tenants whose processes are gone: of a run that was killed nobody says so."""
         alive = self._look().process_s
-        for replica_id, taken in list(self._seats.items()):
-            if taken.watched and taken.seat.pid not in alive:
+        for replica_id, admitted in list(self._tenants.items()):
+            if admitted.watched and admitted.tenant.pid not in alive:
                 self._lose(replica_id)
 
     def _look_for_strangers(self, hw_id: str) -> None:
         """Tell the GPU's ledger whether other processes than ours work on it."""
         source = self._sources[hw_id]
         if isinstance(source, Watcher):
-            here = [taken.seat.pid for taken in self._seats.values() if taken.gpu == hw_id]
+            here = [
+                admitted.tenant.pid for admitted in self._tenants.values() if admitted.gpu == hw_id
+            ]
             use = self._strangers[hw_id].seen(source.strangers(here), self._clock_ns())
             if use is not None:
                 self._ledgers[hw_id].report(use)
 
     def _gpu_of(self, use: Use) -> str | None:
-        """The hw_id of the GPU that the user sits on; None on the CPUs."""
-        if use.replica_id not in self._seats:
+        """The hw_id of the GPU that the user draws on; None for the CPUs."""
+        if use.replica_id not in self._tenants:
             raise LookupError(
-                f"replica {use.replica_id!r} has no seat at this node's meter, which may have been "
-                "restarted: sit again"
+                f"replica {use.replica_id!r} is not known to this node's meter, which may "
+                "have been restarted: admit it again"
             )
-        return self._seats[use.replica_id].gpu
+        return self._tenants[use.replica_id].gpu
 
     def _gpus(self) -> list[str]:
         return [hw_id for hw_id in self._ledgers if hw_id not in self._hosts]
@@ -257,7 +261,7 @@ class NodeMeter:
             over = ended is not None and ended.attempt_id == attempt_id
             if now_ns == self._cut_ns and not over:
                 continue
-            gpu = self._seats[use.replica_id].gpu
+            gpu = self._tenants[use.replica_id].gpu
             slice_ = replace(
                 use,
                 start_ns=self._cut_ns,
@@ -282,7 +286,7 @@ class NodeMeter:
         each of its attempts."""
         working = Counter(use.replica_id for use in self._running.values())
         own_s = {
-            replica_id: cpu.since(self._cpu, self._seats[replica_id].seat.pid)
+            replica_id: cpu.since(self._cpu, self._tenants[replica_id].tenant.pid)
             for replica_id in working
         }
         busy_s = max(cpu.machine_s - self._cpu.machine_s, sum(own_s.values()), 1e-9)
@@ -292,8 +296,8 @@ class NodeMeter:
         }
 
     def _look(self, *newcomers: int) -> CpuTimes:
-        """CPU times of those who sit here and are alive."""
-        pids = [*(taken.seat.pid for taken in self._seats.values()), *newcomers]
+        """CPU times of the tenants that are alive."""
+        pids = [*(admitted.tenant.pid for admitted in self._tenants.values()), *newcomers]
         cpu = self._cpu_times(pids)
         seen_s = self._seen_s | dict(cpu.process_s)
         self._seen_s = {pid: seen_s[pid] for pid in pids if pid in seen_s}

@@ -18,7 +18,7 @@ from cluster.scheduler.dispatch import (
     work_to_probe,
 )
 from cluster.scheduler.explain import demand_name
-from cluster.scheduler.fleet import Replica
+from cluster.scheduler.fleet import Slot
 from cluster.scheduler.plan import make_plan
 from cluster.scheduler.request import Performance
 from cluster.scheduler.supply import Demand, Offer, power_mw
@@ -84,53 +84,53 @@ def _wake_and_switch(core: Core) -> None:
     for (hardware, model), performance in wanted.items():
         group = core.fleet.groups[hardware]
         lacking = core.plan.nodes(hardware, model) - group.up_with(model)
-        for replica in core.fleet.parked(hardware, lacking):
-            if not wake(core, replica, model, performance):
+        for slot in core.fleet.parked(hardware, lacking):
+            if not wake(core, slot, model, performance):
                 break
             lacking -= 1
         for other in list(group.up):
             surplus = group.up_with(other) - core.plan.nodes(hardware, other)
-            for replica in core.fleet.with_assignments(hardware, other, 0, min(surplus, lacking)):
-                park(core, replica, f"makes room for {model}")
+            for slot in core.fleet.with_assignments(hardware, other, 0, min(surplus, lacking)):
+                park(core, slot, f"makes room for {model}")
                 lacking -= 1
 
 
-def wake(core: Core, replica: Replica, model: str, performance: Performance) -> bool:
+def wake(core: Core, slot: Slot, model: str, performance: Performance) -> bool:
     """Have the model loaded there; False if the power cap has no room for it."""
     draw_mw = power_mw(performance)
     if core.cap_mw is not None and core.fleet.power_mw + draw_mw > core.cap_mw:
         return False
-    core.learn_gap(replica)
-    with core.fleet.changing(replica):
-        replica.state, replica.model, replica.point = ReplicaState.WAKING, model, performance.point
-        replica.power_mw, replica.since_s = draw_mw, core.now_s
-        replica.why = "the plan wants it"
-    core.note("wake", replica.why, replica)
-    core.out.append(WakeReplica(replica.replica_id, model, performance.point))
+    core.learn_gap(slot)
+    with core.fleet.changing(slot):
+        slot.state, slot.model, slot.point = ReplicaState.WAKING, model, performance.point
+        slot.power_mw, slot.since_s = draw_mw, core.now_s
+        slot.why = "the plan wants it"
+    core.note("wake", slot.why, slot)
+    core.out.append(WakeReplica(slot.replica_id, model, performance.point))
     return True
 
 
-def park(core: Core, replica: Replica, why: str) -> None:
+def park(core: Core, slot: Slot, why: str) -> None:
     """Have an idle replica let go of its model. It counts as drawing power until it has."""
-    with core.fleet.changing(replica):
-        replica.state, replica.why = ReplicaState.PARKING, why
-    core.note("park", why, replica)
-    core.out.append(ParkReplica(replica.replica_id))
+    with core.fleet.changing(slot):
+        slot.state, slot.why = ReplicaState.PARKING, why
+    core.note("park", why, slot)
+    core.out.append(ParkReplica(slot.replica_id))
 
 
-def park_if_idle(core: Core, replica: Replica) -> None:
+def park_if_idle(core: Core, slot: Slot) -> None:
     """Its patience is over: park it, unless there is work for it after all."""
-    replica.look_s = -1.0
-    if not replica.idle:
+    slot.look_s = -1.0
+    if not slot.idle:
         return
-    due_s = replica.since_s + core.patience_s(replica)
+    due_s = slot.since_s + core.patience_s(slot)
     if core.now_s < due_s - 1e-9:  # it was idle before, and is again
-        core.rest(replica)
+        core.rest(slot)
         return
-    if feed(core, replica):
+    if feed(core, slot):
         return
-    waiting = any(job.has_work for job in core.jobs.values() if job.request.model == replica.model)
-    park(core, replica, "cheaper hardware suffices" if waiting else "no work for its model")
+    waiting = any(job.has_work for job in core.jobs.values() if job.request.model == slot.model)
+    park(core, slot, "cheaper hardware suffices" if waiting else "no work for its model")
 
 
 def _make_room(core: Core) -> None:
@@ -138,23 +138,23 @@ def _make_room(core: Core) -> None:
     it: idle ones that it counts on go to their slowest point, from which they can go up again."""
     if core.cap_mw is None:
         return
-    surplus: list[Replica] = []
+    surplus: list[Slot] = []
     for hardware, group in core.fleet.groups.items():
         for model in list(group.up):
             most = group.up_with(model) - core.plan.nodes(hardware, model)
             surplus += core.fleet.with_assignments(hardware, model, 0, most)
-    if core.plan.power_mw + sum(replica.power_mw for replica in surplus) > core.cap_mw:
-        for replica in surplus:
-            park(core, replica, "its power is needed elsewhere")
+    if core.plan.power_mw + sum(slot.power_mw for slot in surplus) > core.cap_mw:
+        for slot in surplus:
+            park(core, slot, "its power is needed elsewhere")
     if core.fleet.power_mw <= core.cap_mw:
         return
     for (model, _), grants in core.plan.grants.items():
         for hardware, grant in grants.items():
             profile = core.book.profile(hardware, model)
             slowest_mw = [power_mw(p) for p in profile.curve] if profile else []
-            for replica in core.fleet.with_assignments(hardware, model, 0, grant.nodes):
-                with core.fleet.changing(replica):
-                    replica.power_mw = min(replica.power_mw, *slowest_mw)
+            for slot in core.fleet.with_assignments(hardware, model, 0, grant.nodes):
+                with core.fleet.changing(slot):
+                    slot.power_mw = min(slot.power_mw, *slowest_mw)
 
 
 def _probe(core: Core, needs: list[Demand]) -> None:
@@ -163,7 +163,7 @@ def _probe(core: Core, needs: list[Demand]) -> None:
     Only with work that can wait, one replica at a time, and for at most a small share of all
     energy spent.
     """
-    probing = core.fleet.replicas.get(core.probing)
+    probing = core.fleet.slots.get(core.probing)
     if probing is not None and (probing.probe or any(held.probe for held in probing.assignments)):
         return
     for need in needs:
@@ -196,14 +196,14 @@ def _hopeful(offer: Offer, best_j: float, *, granted: bool) -> list[Performance]
 def _probe_on(core: Core, offer: Offer, point: Performance, takes_j: float) -> bool:
     """Probe an idle replica, or wake one to be probed when it is up."""
     hardware, model = offer.profile.hardware, offer.profile.model
-    for replica in core.fleet.with_assignments(hardware, model, 0):
-        return probe_point(core, replica, point.point)
+    for slot in core.fleet.with_assignments(hardware, model, 0):
+        return probe_point(core, slot, point.point)
     load_j = offer.profile.standby.load_j
     if offer.up or takes_j + load_j > room_to_probe_j(core):
         return False
-    for replica in core.fleet.parked(hardware):
-        if wake(core, replica, model, point):
-            replica.probe, core.probing = True, replica.replica_id
+    for slot in core.fleet.parked(hardware):
+        if wake(core, slot, model, point):
+            slot.probe, core.probing = True, slot.replica_id
             core.probed_j += load_j
             return True
     return False

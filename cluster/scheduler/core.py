@@ -10,7 +10,7 @@ from typing import Literal
 from cluster.scheduler.backlog import Assignment, Job
 from cluster.scheduler.commands import Command, RevokeAssignment
 from cluster.scheduler.explain import Decision, Diary, Kind
-from cluster.scheduler.fleet import Fleet, Replica
+from cluster.scheduler.fleet import Fleet, Slot
 from cluster.scheduler.forecast import Forecast
 from cluster.scheduler.plan import Plan
 from cluster.scheduler.policy import Policy
@@ -88,10 +88,10 @@ class Core:
         self._assignments += 1
         return self._assignments
 
-    def note(self, kind: Kind, why: str, replica: Replica | None = None, **facts: object) -> None:
+    def note(self, kind: Kind, why: str, slot: Slot | None = None, **facts: object) -> None:
         """Write the decision down."""
-        if replica is not None:
-            facts |= {"replica_id": replica.replica_id, "hardware": replica.hardware}
+        if slot is not None:
+            facts |= {"replica_id": slot.replica_id, "hardware": slot.hardware}
         decision = Decision(kind, self.now_s, self.plan_number, why, **facts)  # type: ignore[arg-type]
         self.diary.note(decision)
 
@@ -133,20 +133,20 @@ class Core:
         job = self.jobs.get(assignment.job_id)
         if job is not None and job.assignments.pop(assignment.assignment_id, None) is not None:
             job.reserved_j = job.reserved_j - assignment.reserved_j if job.assignments else 0.0
-        replica = self.fleet.replicas.get(assignment.replica_id)
-        if replica is None or assignment not in replica.assignments:
+        slot = self.fleet.slots.get(assignment.replica_id)
+        if slot is None or assignment not in slot.assignments:
             return
-        with self.fleet.changing(replica):
-            was_first = replica.assignments[0] is assignment
-            replica.assignments.remove(assignment)
-            if replica.assignments:
-                replica.power_mw = max(held.power_mw for held in replica.assignments)
+        with self.fleet.changing(slot):
+            was_first = slot.assignments[0] is assignment
+            slot.assignments.remove(assignment)
+            if slot.assignments:
+                slot.power_mw = max(held.power_mw for held in slot.assignments)
             else:
-                replica.since_s = self.now_s
-        if was_first and replica.assignments:
-            self.begin(replica.assignments[0])
-        elif not replica.assignments:
-            self.rest(replica)
+                slot.since_s = self.now_s
+        if was_first and slot.assignments:
+            self.begin(slot.assignments[0])
+        elif not slot.assignments:
+            self.rest(slot)
 
     def begin(self, assignment: Assignment) -> None:
         """The replica gets to the assignment now."""
@@ -162,26 +162,26 @@ class Core:
                 RevokeAssignment(assignment.assignment_id, assignment.replica_id, assignment.job_id)
             )
 
-    def rest(self, replica: Replica) -> None:
+    def rest(self, slot: Slot) -> None:
         """The replica is idle: park it when idling has cost as much as loading again would, or at
         once where such pauses have been longer than that (ski rental with a forecast)."""
-        at_s = self.now_s + self.patience_s(replica)
-        if not self.now_s <= replica.look_s <= at_s:  # one timer is enough: it sets the next
-            replica.look_s = at_s
-            self.remind(at_s, "idle", replica.replica_id)
+        at_s = self.now_s + self.patience_s(slot)
+        if not self.now_s <= slot.look_s <= at_s:  # one timer is enough: it sets the next
+            slot.look_s = at_s
+            self.remind(at_s, "idle", slot.replica_id)
 
-    def patience_s(self, replica: Replica) -> float:
+    def patience_s(self, slot: Slot) -> float:
         """How long the replica may idle before it is parked."""
-        profile = self.book.profile(replica.hardware, replica.model)
+        profile = self.book.profile(slot.hardware, slot.model)
         patience_s = self.policy.longest_idle_s
         if profile is not None and profile.standby.idle_w > 0:
             patience_s = min(patience_s, profile.standby.load_j / profile.standby.idle_w)
-        return 0.0 if self.idle_gap_s.get(replica.hardware, 0.0) > 2 * patience_s else patience_s
+        return 0.0 if self.idle_gap_s.get(slot.hardware, 0.0) > 2 * patience_s else patience_s
 
-    def learn_gap(self, replica: Replica) -> None:
+    def learn_gap(self, slot: Slot) -> None:
         """The replica had nothing to do until now."""
-        gap_s = self.now_s - replica.since_s
+        gap_s = self.now_s - slot.since_s
         if gap_s <= 0:
             return
-        before_s = self.idle_gap_s.get(replica.hardware, gap_s)
-        self.idle_gap_s[replica.hardware] = 0.8 * before_s + 0.2 * gap_s
+        before_s = self.idle_gap_s.get(slot.hardware, gap_s)
+        self.idle_gap_s[slot.hardware] = 0.8 * before_s + 0.2 * gap_s

@@ -8,18 +8,18 @@ from cluster.scheduler.backlog import Assignment, Job
 from cluster.scheduler.commands import RunAssignment
 from cluster.scheduler.core import Core
 from cluster.scheduler.explain import Kind
-from cluster.scheduler.fleet import Replica
+from cluster.scheduler.fleet import Slot
 from cluster.scheduler.ranges import Ranges
 from cluster.scheduler.request import Objective, OperatingPoint, Performance
 from cluster.scheduler.supply import power_mw
 from cluster.states import ReplicaState
 
 
-def feed(core: Core, replica: Replica) -> bool:
+def feed(core: Core, slot: Slot) -> bool:
     """Give an awake replica assignments until it has enough; whether it got any."""
     fed = False
-    while _takes_work(core, replica):
-        assignment = _next_assignment(core, replica)
+    while _takes_work(core, slot):
+        assignment = _next_assignment(core, slot)
         if assignment is None:
             break
         fed = True
@@ -31,66 +31,66 @@ def feed_all(core: Core) -> None:
     for waiting in range(core.policy.assignments):
         for (model, _), grants in core.plan.grants.items():
             for hardware in grants:
-                for replica in core.fleet.hungry(hardware, model, waiting):
-                    if not _takes_work(core, replica) or _next_assignment(core, replica) is None:
+                for slot in core.fleet.hungry(hardware, model, waiting):
+                    if not _takes_work(core, slot) or _next_assignment(core, slot) is None:
                         break
 
 
-def _takes_work(core: Core, replica: Replica) -> bool:
+def _takes_work(core: Core, slot: Slot) -> bool:
     over = core.cap_mw is not None and core.fleet.power_mw > core.cap_mw
     return (
-        replica.state == ReplicaState.AWAKE
-        and not replica.draining
+        slot.state == ReplicaState.AWAKE
+        and not slot.draining
         and not over
-        and len(replica.assignments) < core.policy.assignments
+        and len(slot.assignments) < core.policy.assignments
     )
 
 
-def _next_assignment(core: Core, replica: Replica) -> Assignment | None:
+def _next_assignment(core: Core, slot: Slot) -> Assignment | None:
     """Give it the most pressing work that it is good for; else what is late already, which must
     not keep slow hardware from work that it can do in time."""
-    return _assignment_of(core, replica, missed=False) or _assignment_of(core, replica, missed=True)
+    return _assignment_of(core, slot, missed=False) or _assignment_of(core, slot, missed=True)
 
 
-def _assignment_of(core: Core, replica: Replica, *, missed: bool) -> Assignment | None:
+def _assignment_of(core: Core, slot: Slot, *, missed: bool) -> Assignment | None:
     """A assignment of any job in order; or, with ``missed``, of those whose deadline is over."""
-    order = core.order.get(replica.model, {})
+    order = core.order.get(slot.model, {})
     spent: list[str] = []
     assignment = None
     for job_id, job in order.items():
         if job.stopping or not job.has_work:
             spent.append(job_id)
             continue
-        performance = _point_now(core, replica, job.request.objective)
+        performance = _point_now(core, slot, job.request.objective)
         if performance is None or (missed and not job.missed(core.now_s)):
             continue
-        shards = _size(core, job, replica, performance, missed=missed)
+        shards = _size(core, job, slot, performance, missed=missed)
         if shards:
-            first, stop = job.take(shards, replica.hardware)
-            assignment = assignment_out(core, job, replica, first, stop, performance)
+            first, stop = job.take(shards, slot.hardware)
+            assignment = assignment_out(core, job, slot, first, stop, performance)
             break
     for job_id in spent:
         del order[job_id]
     return assignment
 
 
-def _point_now(core: Core, replica: Replica, objective: Objective) -> Performance | None:
+def _point_now(core: Core, slot: Slot, objective: Objective) -> Performance | None:
     """How the plan runs such work there; slower while others still draw the power for that; None
     if it has none for it."""
-    planned = core.planned_point(replica.hardware, replica.model, objective)
-    if planned is None or _within_cap(core, replica, planned):
+    planned = core.planned_point(slot.hardware, slot.model, objective)
+    if planned is None or _within_cap(core, slot, planned):
         return planned
-    profile = core.book.profile(replica.hardware, replica.model)
-    fitting = [p for p in profile.curve if _within_cap(core, replica, p)] if profile else []
+    profile = core.book.profile(slot.hardware, slot.model)
+    fitting = [p for p in profile.curve if _within_cap(core, slot, p)] if profile else []
     return max(fitting, key=lambda p: p.images_per_s, default=None)
 
 
-def _within_cap(core: Core, replica: Replica, performance: Performance) -> bool:
-    more_mw = power_mw(performance) - replica.power_mw
+def _within_cap(core: Core, slot: Slot, performance: Performance) -> bool:
+    more_mw = power_mw(performance) - slot.power_mw
     return core.cap_mw is None or more_mw <= 0 or core.fleet.power_mw + more_mw <= core.cap_mw
 
 
-def _size(core: Core, job: Job, replica: Replica, performance: Performance, *, missed: bool) -> int:
+def _size(core: Core, job: Job, slot: Slot, performance: Performance, *, missed: bool) -> int:
     """Shards for the replica's next assignment; 0 if others had better run them.
 
     Seconds of work, not shards, are what assignments have in common; near the end they get shorter.
@@ -108,7 +108,7 @@ def _size(core: Core, job: Job, replica: Replica, performance: Performance, *, m
     fastest_s = min([shard_s, *(request.shard_images / g.performance.images_per_s for g in able)])
     waiting_s = job.waiting_images / together
     if shard_s > fastest_s:
-        ends_s = _queue_s(core, replica) + shard_s
+        ends_s = _queue_s(core, slot) + shard_s
         tail = ends_s > waiting_s + 2 * policy.assignment_s + fastest_s
         left_s = math.inf if request.deadline_s is None else request.deadline_s - core.now_s
         late = ends_s > left_s and not missed
@@ -137,10 +137,10 @@ def broke(core: Core, job: Job) -> bool:
     return bool(grants) and not any(_affordable(core, job, g.performance) for g in grants)
 
 
-def _queue_s(core: Core, replica: Replica) -> float:
+def _queue_s(core: Core, slot: Slot) -> float:
     """Seconds until the replica is through with the assignments it has."""
     left_s = 0.0
-    for number, assignment in enumerate(replica.assignments):
+    for number, assignment in enumerate(slot.assignments):
         open_s = assignment.predicted_s * assignment.open_share
         if not number:
             open_s = max(0.0, min(open_s, assignment.began_s + assignment.predicted_s - core.now_s))
@@ -151,7 +151,7 @@ def _queue_s(core: Core, replica: Replica) -> float:
 def assignment_out(
     core: Core,
     job: Job,
-    replica: Replica,
+    slot: Slot,
     first: int,
     stop: int,
     performance: Performance,
@@ -163,7 +163,7 @@ def assignment_out(
     images = job.request.images_in(first, stop)
     assignment = Assignment(
         core.next_assignment_id(),
-        replica.replica_id,
+        slot.replica_id,
         job.request.job_id,
         Ranges([(first, stop)]),
         performance.point,
@@ -176,27 +176,27 @@ def assignment_out(
         speculative=twin_of is not None,
         twin=twin_of is not None,
     )
-    if not replica.assignments:
-        core.learn_gap(replica)
-    with core.fleet.changing(replica):
-        replica.assignments.append(assignment)
-        replica.power_mw = max(held.power_mw for held in replica.assignments)
-        replica.point = performance.point
+    if not slot.assignments:
+        core.learn_gap(slot)
+    with core.fleet.changing(slot):
+        slot.assignments.append(assignment)
+        slot.power_mw = max(held.power_mw for held in slot.assignments)
+        slot.point = performance.point
     job.assignments[assignment.assignment_id] = assignment
     job.reserved_j += assignment.predicted_j
     owner = job.request.owner
     core.served_j[owner] = core.served_j.get(owner, 0.0) + assignment.predicted_j
-    if len(replica.assignments) == 1:
+    if len(slot.assignments) == 1:
         core.begin(assignment)
     kind: Kind = "probe" if probe else "speculate" if twin_of is not None else "lease"
     core.note(
-        kind, _why(probe, twin_of), replica, job_id=job.request.job_id, first=first, stop=stop,
+        kind, _why(probe, twin_of), slot, job_id=job.request.job_id, first=first, stop=stop,
         predicted_s=assignment.predicted_s, predicted_j=assignment.predicted_j,
     )  # fmt: skip
     core.out.append(
         RunAssignment(
             assignment.assignment_id,
-            replica.replica_id,
+            slot.replica_id,
             job.request.job_id,
             first,
             stop,
@@ -226,7 +226,7 @@ def second_attempt(core: Core, assignment: Assignment) -> None:
     job = core.jobs.get(assignment.job_id)
     if job is None or assignment.assignment_id not in job.assignments:
         return
-    late = core.fleet.replicas[assignment.replica_id]
+    late = core.fleet.slots[assignment.replica_id]
     if late.assignments[0] is not assignment:
         return  # it is not its turn yet
     again_s = core.now_s + core.policy.assignment_s
@@ -248,31 +248,29 @@ def _images(core: Core, assignment: Assignment) -> int:
     return sum(core.jobs[assignment.job_id].request.images_in(*run) for run in assignment.open)
 
 
-def _twin(core: Core, assignment: Assignment, late: Replica) -> None:
+def _twin(core: Core, assignment: Assignment, late: Slot) -> None:
     """Give its first open shards to another replica as well, if there is one and it may be."""
     job = core.jobs[assignment.job_id]
     other = _other(core, job, late)
     if other is None or job.stopping or assignment.revoked or job.has_twin(assignment):
         return
-    replica, performance = other
+    slot, performance = other
     first, stop = next(iter(assignment.open))
     if stop - first <= _affordable(core, job, performance):
         assignment.twin = True
         job.twins += 1
-        assignment_out(core, job, replica, first, stop, performance, twin_of=assignment)
+        assignment_out(core, job, slot, first, stop, performance, twin_of=assignment)
 
 
-def _other(core: Core, job: Job, late: Replica) -> tuple[Replica, Performance] | None:
+def _other(core: Core, job: Job, late: Slot) -> tuple[Slot, Performance] | None:
     """A replica with room, other than the late one: an idle one if there is one."""
     grants = core.plan.grants.get((job.request.model, job.request.objective), {})
     for waiting in range(core.policy.assignments):
         for hardware in sorted(grants, key=lambda name: grants[name].cost):
-            for replica in core.fleet.with_assignments(
-                hardware, job.request.model, waiting, most=2
-            ):
-                performance = _point_now(core, replica, job.request.objective)
-                if replica is not late and _takes_work(core, replica) and performance is not None:
-                    return replica, performance
+            for slot in core.fleet.with_assignments(hardware, job.request.model, waiting, most=2):
+                performance = _point_now(core, slot, job.request.objective)
+                if slot is not late and _takes_work(core, slot) and performance is not None:
+                    return slot, performance
     return None
 
 
@@ -296,20 +294,20 @@ def room_to_probe_j(core: Core) -> float:
     return core.policy.probe_share * core.spent_j - core.probed_j
 
 
-def probe_point(core: Core, replica: Replica, point: OperatingPoint) -> bool:
+def probe_point(core: Core, slot: Slot, point: OperatingPoint) -> bool:
     """Give the replica a little work at a point that little is known of; whether it got any."""
-    profile = core.book.profile(replica.hardware, replica.model)
+    profile = core.book.profile(slot.hardware, slot.model)
     performance = next((p for p in profile.curve if p.point == point), None) if profile else None
-    job = work_to_probe(core, replica.model)
+    job = work_to_probe(core, slot.model)
     if performance is None or job is None:
         return False
-    if not _takes_work(core, replica) or not _within_cap(core, replica, performance):
+    if not _takes_work(core, slot) or not _within_cap(core, slot, performance):
         return False
     images = probe_images(core, job, performance)
     if images * performance.energy_per_image_j > room_to_probe_j(core):
         return False
-    first, stop = job.take(images // job.request.shard_images, replica.hardware)
-    assignment = assignment_out(core, job, replica, first, stop, performance, probe=True)
+    first, stop = job.take(images // job.request.shard_images, slot.hardware)
+    assignment = assignment_out(core, job, slot, first, stop, performance, probe=True)
     core.probed_j += assignment.predicted_j
-    core.probing = replica.replica_id
+    core.probing = slot.replica_id
     return True

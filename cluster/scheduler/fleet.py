@@ -1,4 +1,4 @@
-"""The fleet's replicas: which are parked, waking, awake, idle. Pure.
+"""The fleet's slots: whose replicas are parked, waking, awake, idle. Pure.
 
 Counts are kept per kind of hardware, so that no decision looks at every node.
 """
@@ -17,8 +17,8 @@ from cluster.states import ReplicaState
 
 
 @dataclass
-class Replica:
-    """One device that can hold a model. why: what it is in this state for, in words."""
+class Slot:
+    """Room for one replica on a device. why: what it is in this state for, in words."""
 
     replica_id: str
     node_id: str
@@ -46,7 +46,7 @@ class Replica:
 
 @dataclass
 class Group:
-    """The replicas of one hardware that may get work, by what they do. Ordered: first in, first
+    """The slots of one hardware that may get work, by what they do. Ordered: first in, first
     out."""
 
     parked: dict[str, None] = field(default_factory=dict)
@@ -62,86 +62,84 @@ class Group:
 
 
 class Fleet:
-    """All replicas. Change one only inside ``changing``, which keeps the counts."""
+    """All slots. Change one only inside ``changing``, which keeps the counts."""
 
     def __init__(self, assignments_per_replica: int) -> None:
         self._assignments_per_replica = assignments_per_replica
-        self.replicas: dict[str, Replica] = {}
+        self.slots: dict[str, Slot] = {}
         self.nodes: dict[str, dict[str, None]] = defaultdict(dict)
         self.groups: dict[str, Group] = defaultdict(Group)
         self.power_mw = 0  # exact: what is added is taken off again
 
-    def join(self, replica: Replica) -> None:
-        self.replicas[replica.replica_id] = replica
-        self.nodes[replica.node_id][replica.replica_id] = None
-        self._place(replica)
+    def join(self, slot: Slot) -> None:
+        self.slots[slot.replica_id] = slot
+        self.nodes[slot.node_id][slot.replica_id] = None
+        self._place(slot)
 
-    def leave(self, replica: Replica) -> None:
-        """Forget a replica whose room is gone."""
-        self._lift(replica)
-        del self.replicas[replica.replica_id]
-        del self.nodes[replica.node_id][replica.replica_id]
-        if not self.nodes[replica.node_id]:
-            del self.nodes[replica.node_id]
+    def leave(self, slot: Slot) -> None:
+        """Forget a slot whose node is gone."""
+        self._lift(slot)
+        del self.slots[slot.replica_id]
+        del self.nodes[slot.node_id][slot.replica_id]
+        if not self.nodes[slot.node_id]:
+            del self.nodes[slot.node_id]
 
     @contextmanager
-    def changing(self, replica: Replica) -> Iterator[None]:
-        """Change the replica inside: it is taken out of the counts, and put back as it is then."""
-        self._lift(replica)
+    def changing(self, slot: Slot) -> Iterator[None]:
+        """Change the slot inside: it is taken out of the counts, and put back as it is then."""
+        self._lift(slot)
         try:
             yield
         finally:
-            self._place(replica)
+            self._place(slot)
 
-    def _lift(self, replica: Replica) -> None:
-        group = self.groups[replica.hardware]
-        self.power_mw -= replica.power_mw
-        if replica.draining:
+    def _lift(self, slot: Slot) -> None:
+        group = self.groups[slot.hardware]
+        self.power_mw -= slot.power_mw
+        if slot.draining:
             return
-        if replica.state == ReplicaState.PARKED:
-            group.parked.pop(replica.replica_id, None)
-        elif replica.state == ReplicaState.PARKING:
+        if slot.state == ReplicaState.PARKED:
+            group.parked.pop(slot.replica_id, None)
+        elif slot.state == ReplicaState.PARKING:
             group.others -= 1
         else:
-            group.up[replica.model].pop(replica.replica_id, None)
-            for waiting in group.hungry.get(replica.model, ()):
-                waiting.pop(replica.replica_id, None)
+            group.up[slot.model].pop(slot.replica_id, None)
+            for waiting in group.hungry.get(slot.model, ()):
+                waiting.pop(slot.replica_id, None)
 
-    def _place(self, replica: Replica) -> None:
-        group = self.groups[replica.hardware]
-        self.power_mw += replica.power_mw
-        if replica.draining:
+    def _place(self, slot: Slot) -> None:
+        group = self.groups[slot.hardware]
+        self.power_mw += slot.power_mw
+        if slot.draining:
             return
-        if replica.state == ReplicaState.PARKED:
-            group.parked[replica.replica_id] = None
-        elif replica.state == ReplicaState.PARKING:
+        if slot.state == ReplicaState.PARKED:
+            group.parked[slot.replica_id] = None
+        elif slot.state == ReplicaState.PARKING:
             group.others += 1
         else:
-            group.up[replica.model][replica.replica_id] = None
-            room = len(replica.assignments) < self._assignments_per_replica
-            if replica.state == ReplicaState.AWAKE and room:
-                self._hungry(group, replica.model)[len(replica.assignments)][replica.replica_id] = (
-                    None
-                )
+            group.up[slot.model][slot.replica_id] = None
+            room = len(slot.assignments) < self._assignments_per_replica
+            if slot.state == ReplicaState.AWAKE and room:
+                self._hungry(group, slot.model)[len(slot.assignments)][slot.replica_id] = None
 
-    def hungry(self, hardware: str, model: str, assignments: int) -> Iterator[Replica]:
+    def hungry(self, hardware: str, model: str, assignments: int) -> Iterator[Slot]:
         """Awake replicas that have so many assignments and take more; last come first, so that
         those that have been idle for long stay so. Assign to each before asking for the next."""
         waiting = self._hungry(self.groups[hardware], model)[assignments]
         while waiting:
-            yield self.replicas[next(reversed(waiting))]
+            yield self.slots[next(reversed(waiting))]
 
     def with_assignments(
         self, hardware: str, model: str, assignments: int, most: int = 1
-    ) -> list[Replica]:
+    ) -> list[Slot]:
         """At most so many awake replicas that have so many assignments and take more."""
         waiting = self._hungry(self.groups[hardware], model)[assignments]
-        return [self.replicas[name] for name in islice(waiting, max(0, most))]
+        return [self.slots[name] for name in islice(waiting, max(0, most))]
 
-    def parked(self, hardware: str, most: int = 1) -> list[Replica]:
+    def parked(self, hardware: str, most: int = 1) -> list[Slot]:
         """At most so many parked replicas of this hardware, the longest there first."""
         names = islice(self.groups[hardware].parked, max(0, most))
-        return [self.replicas[name] for name in names]
+        return [self.slots[name] for name in names]
 
     def _hungry(self, group: Group, model: str) -> list[dict[str, None]]:
         if model not in group.hungry:
@@ -151,14 +149,14 @@ class Fleet:
     def validate(self) -> None:
         """Raise AssertionError if the counts are not those of the replicas."""
         for hardware, group in self.groups.items():
-            able = [r for r in self.replicas.values() if r.hardware == hardware and not r.draining]
+            able = [r for r in self.slots.values() if r.hardware == hardware and not r.draining]
             assert group.total() == len(able), "a replica is not counted"
             parked = {r.replica_id for r in able if r.state == ReplicaState.PARKED}
             assert set(group.parked) == parked
             for model, names in group.up.items():
                 assert set(names) == {r.replica_id for r in able if r.up and r.model == model}
-        for replica in self.replicas.values():
-            awake = replica.state == ReplicaState.AWAKE
-            assert awake or not replica.assignments, "a lease of a sleeping replica"
-            assert len(replica.assignments) <= self._assignments_per_replica, "too many leases"
-        assert self.power_mw == sum(r.power_mw for r in self.replicas.values())
+        for slot in self.slots.values():
+            awake = slot.state == ReplicaState.AWAKE
+            assert awake or not slot.assignments, "an assignment of a sleeping replica"
+            assert len(slot.assignments) <= self._assignments_per_replica, "too many assignments"
+        assert self.power_mw == sum(r.power_mw for r in self.slots.values())

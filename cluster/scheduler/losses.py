@@ -4,59 +4,59 @@ from __future__ import annotations
 
 from cluster.scheduler.backlog import Assignment, Job
 from cluster.scheduler.core import Core
-from cluster.scheduler.fleet import Replica
+from cluster.scheduler.fleet import Slot
 
 
-def count_loss(core: Core, replica: Replica, reason: str, *, fatal: bool) -> None:
+def count_loss(core: Core, slot: Slot, reason: str, *, fatal: bool) -> None:
     """The replica died at work or while loading; its assignments are still there."""
-    core.last_loss[replica.model] = reason
-    if replica.assignments and not fatal:
-        assignment = replica.assignments[0]
+    core.last_loss[slot.model] = reason
+    if slot.assignments and not fatal:
+        assignment = slot.assignments[0]
         shard = next(iter(assignment.open), (-1, 0))[0]
         if assignment.revoked or shard in core.jobs[assignment.job_id].attempts:
             return  # a shard that did this before says nothing about the hardware
-    _count(core, replica, reason, fatal=fatal)
+    _count(core, slot, reason, fatal=fatal)
 
 
-def drop_assignments(core: Core, replica: Replica, reason: str) -> None:
+def drop_assignments(core: Core, slot: Slot, reason: str) -> None:
     """Its assignments are lost: the shard it was at is suspected, the others just wait again."""
-    for number, assignment in enumerate(list(replica.assignments)):
+    for number, assignment in enumerate(list(slot.assignments)):
         job = core.jobs[assignment.job_id]
         runs = list(assignment.open)
         job.spent_j += _lost_j(core, assignment) if not number else 0.0
         core.drop_assignment(assignment)
         if not number and runs and not assignment.revoked:
-            blame(core, job, runs[0][0], replica, reason)
+            blame(core, job, runs[0][0], slot, reason)
         for run in runs:
             job.put_back(*run)
         core.touch(job.request.job_id)
     core.stale = True
 
 
-def shard_failed(core: Core, job: Job, shard: int, replica: Replica, reason: str) -> None:
+def shard_failed(core: Core, job: Job, shard: int, slot: Slot, reason: str) -> None:
     """An attempt failed and left the replica alive. That is the hardware's fault if others do well
     meanwhile; what fails everywhere, a full disk say, is not."""
     if shard not in job.attempts:
-        model = replica.model
+        model = slot.model
         rivals = [o.profile.hardware for o in core.offers(model)]
-        if any(r != replica.hardware and (r, model) not in core.losses for r in rivals):
-            _count(core, replica, reason, fatal=False)
-    blame(core, job, shard, replica, reason)
+        if any(r != slot.hardware and (r, model) not in core.losses for r in rivals):
+            _count(core, slot, reason, fatal=False)
+    blame(core, job, shard, slot, reason)
 
 
-def blame(core: Core, job: Job, shard: int, replica: Replica, reason: str) -> None:
+def blame(core: Core, job: Job, shard: int, slot: Slot, reason: str) -> None:
     """Count a failed attempt; after too many the shard is set aside."""
     if job.stopping or shard in job.done:
         return
-    if job.blame(shard, reason, replica.hardware, core.policy.max_attempts):
+    if job.blame(shard, reason, slot.hardware, core.policy.max_attempts):
         core.note("set_aside", reason, job_id=job.request.job_id, first=shard, stop=shard + 1)
 
 
-def _count(core: Core, replica: Replica, reason: str, *, fatal: bool) -> None:
+def _count(core: Core, slot: Slot, reason: str, *, fatal: bool) -> None:
     """Hardware that does nothing but fail with a model is barred from it."""
-    key = replica.hardware, replica.model
+    key = slot.hardware, slot.model
     # Each of its replicas may fail once, however few are left by now
-    most = max(core.policy.max_fruitless, core.fleet.groups[replica.hardware].total())
+    most = max(core.policy.max_fruitless, core.fleet.groups[slot.hardware].total())
     count, most = core.losses.get(key, (0, most))
     core.losses[key] = count + 1, most
     if fatal or count + 1 > most:

@@ -39,7 +39,7 @@ from cluster.scheduler.events import (
     Tick,
 )
 from cluster.scheduler.explain import Decision
-from cluster.scheduler.fleet import Fleet, Replica
+from cluster.scheduler.fleet import Fleet, Slot
 from cluster.scheduler.forecast import Forecast
 from cluster.scheduler.losses import count_loss, drop_assignments, shard_failed
 from cluster.scheduler.policy import Policy
@@ -114,9 +114,9 @@ class SchedulerState:
         return self._core.jobs
 
     @property
-    def replicas(self) -> dict[str, Replica]:
-        """All replicas. To look at, not to change."""
-        return self._core.fleet.replicas
+    def slots(self) -> dict[str, Slot]:
+        """All slots. To look at, not to change."""
+        return self._core.fleet.slots
 
     @property
     def power_w(self) -> float:
@@ -129,7 +129,7 @@ class SchedulerState:
         core.fleet.validate()
         assignments = {
             assignment.assignment_id
-            for r in core.fleet.replicas.values()
+            for r in core.fleet.slots.values()
             for assignment in r.assignments
         }
         for job in core.jobs.values():
@@ -167,59 +167,59 @@ class SchedulerState:
 
     def _replica_joined(self, event: ReplicaJoined) -> None:
         core = self._core
-        if event.replica_id in core.fleet.replicas:
+        if event.replica_id in core.fleet.slots:
             return
-        replica = Replica(event.replica_id, event.node_id, event.hardware, since_s=core.now_s)
-        core.fleet.join(replica)
+        slot = Slot(event.replica_id, event.node_id, event.hardware, since_s=core.now_s)
+        core.fleet.join(slot)
         for key in [key for key in core.blocklisted if key[0] == event.hardware]:
             del core.blocklisted[key]
         core.stale = bool(core.jobs)
 
     def _replica_awake(self, event: ReplicaAwake) -> None:
         core = self._core
-        replica = core.fleet.replicas.get(event.replica_id)
+        slot = core.fleet.slots.get(event.replica_id)
         if event.usage is not None:
             core.spent_j += joules(event.usage) or 0.0
-            if replica is not None:
-                core.book.observe_load(replica.hardware, event.model, event.usage)
-        if replica is None or replica.state != ReplicaState.WAKING or replica.model != event.model:
+            if slot is not None:
+                core.book.observe_load(slot.hardware, event.model, event.usage)
+        if slot is None or slot.state != ReplicaState.WAKING or slot.model != event.model:
             return
-        with core.fleet.changing(replica):
-            replica.state, replica.since_s, replica.why = ReplicaState.AWAKE, core.now_s, ""
-            to_probe, replica.probe = replica.probe, False
-        if replica.draining:
-            park(core, replica, "its node is draining")
-        elif not feed(core, replica):
-            point = replica.point if to_probe else None
-            if point is None or not probe_point(core, replica, point):
-                core.rest(replica)
+        with core.fleet.changing(slot):
+            slot.state, slot.since_s, slot.why = ReplicaState.AWAKE, core.now_s, ""
+            to_probe, slot.probe = slot.probe, False
+        if slot.draining:
+            park(core, slot, "its node is draining")
+        elif not feed(core, slot):
+            point = slot.point if to_probe else None
+            if point is None or not probe_point(core, slot, point):
+                core.rest(slot)
 
     def _replica_parked(self, event: ReplicaParked) -> None:
-        replica = self._core.fleet.replicas.get(event.replica_id)
-        if replica is not None and replica.state == ReplicaState.PARKING:
-            self._to_parked(replica, replica.why)
+        slot = self._core.fleet.slots.get(event.replica_id)
+        if slot is not None and slot.state == ReplicaState.PARKING:
+            self._to_parked(slot, slot.why)
 
-    def _to_parked(self, replica: Replica, why: str) -> None:
+    def _to_parked(self, slot: Slot, why: str) -> None:
         core = self._core
-        with core.fleet.changing(replica):
-            replica.state, replica.model, replica.point = ReplicaState.PARKED, "", None
-            replica.power_mw, replica.probe, replica.why = 0, False, why
+        with core.fleet.changing(slot):
+            slot.state, slot.model, slot.point = ReplicaState.PARKED, "", None
+            slot.power_mw, slot.probe, slot.why = 0, False, why
         core.stale = bool(core.jobs)
 
     def _replica_lost(self, event: ReplicaLost) -> None:
         core = self._core
-        replica = core.fleet.replicas.get(event.replica_id)
-        if replica is None or (replica.state == ReplicaState.PARKED and not event.gone):
+        slot = core.fleet.slots.get(event.replica_id)
+        if slot is None or (slot.state == ReplicaState.PARKED and not event.gone):
             return
-        if replica.state == ReplicaState.WAKING or replica.assignments:
-            count_loss(core, replica, event.reason, fatal=event.fatal)
-        drop_assignments(core, replica, event.reason)
+        if slot.state == ReplicaState.WAKING or slot.assignments:
+            count_loss(core, slot, event.reason, fatal=event.fatal)
+        drop_assignments(core, slot, event.reason)
         if event.gone:
-            core.fleet.leave(replica)
+            core.fleet.leave(slot)
             core.stale = bool(core.jobs)
         else:
-            self._to_parked(replica, f"was lost: {event.reason}")
-            replica.since_s = core.now_s
+            self._to_parked(slot, f"was lost: {event.reason}")
+            slot.since_s = core.now_s
 
     def _node_lost(self, event: NodeLost) -> None:
         for name in list(self._core.fleet.nodes.get(event.node_id, ())):
@@ -228,31 +228,31 @@ class SchedulerState:
     def _node_draining(self, event: NodeDraining) -> None:
         core = self._core
         for name in list(core.fleet.nodes.get(event.node_id, ())):
-            replica = core.fleet.replicas[name]
-            with core.fleet.changing(replica):
-                replica.draining, replica.drain_until_s = True, event.until_s
+            slot = core.fleet.slots[name]
+            with core.fleet.changing(slot):
+                slot.draining, slot.drain_until_s = True, event.until_s
             ends_s = core.now_s
-            for assignment in replica.assignments:
+            for assignment in slot.assignments:
                 ends_s = (
                     max(ends_s, assignment.began_s) + assignment.predicted_s * assignment.open_share
                 )
                 if event.until_s is not None and ends_s > event.until_s:
                     core.revoke(assignment)
-            if replica.idle:
-                park(core, replica, "its node is draining")
+            if slot.idle:
+                park(core, slot, "its node is draining")
         core.stale = True
 
     def _shards_committed(self, event: ShardsCommitted) -> None:
         core = self._core
-        replica = core.fleet.replicas.get(event.replica_id)
+        slot = core.fleet.slots.get(event.replica_id)
         job = core.jobs.get(event.job_id)
         took_j = joules(event.usage)
         core.spent_j += took_j or 0.0
         assignment = None if job is None else job.assignments.get(event.assignment_id)
-        if replica is not None and assignment is not None:
-            core.losses.pop((replica.hardware, replica.model), None)
+        if slot is not None and assignment is not None:
+            core.losses.pop((slot.hardware, slot.model), None)
             if event.usage is not None:
-                core.book.observe(replica.hardware, replica.model, assignment.point, event.usage)
+                core.book.observe(slot.hardware, slot.model, assignment.point, event.usage)
         if job is None:
             return
         if (
@@ -270,9 +270,9 @@ class SchedulerState:
         ):
             if twin is not assignment and self._answered(job, twin, event.first, event.stop):
                 core.revoke(twin)
-                self._next(core.fleet.replicas[twin.replica_id])
-        if replica is not None:
-            self._next(replica)
+                self._next(core.fleet.slots[twin.replica_id])
+        if slot is not None:
+            self._next(slot)
         if not job.assignments:
             core.stale = core.stale or job.has_work
             core.touch(job.request.job_id)
@@ -286,12 +286,12 @@ class SchedulerState:
         self._core.drop_assignment(assignment)
         return True
 
-    def _next(self, replica: Replica) -> None:
+    def _next(self, slot: Slot) -> None:
         """It may have room for more work, or nothing to do on a node that is to go."""
-        if replica.draining and replica.idle:
-            park(self._core, replica, "its node is draining")
+        if slot.draining and slot.idle:
+            park(self._core, slot, "its node is draining")
         else:
-            feed(self._core, replica)
+            feed(self._core, slot)
 
     def _shard_failed(self, event: ShardFailed) -> None:
         core = self._core
@@ -314,16 +314,16 @@ class SchedulerState:
         self._answered(job, assignment, event.shard, event.shard + 1)
         if event.fatal and not job.stopping:
             self._end(job, JobState.FAILED, event.reason)
-            self._next(core.fleet.replicas[assignment.replica_id])
+            self._next(core.fleet.slots[assignment.replica_id])
             return
         if not event.revoked:
             shard_failed(
-                core, job, event.shard, core.fleet.replicas[assignment.replica_id], event.reason
+                core, job, event.shard, core.fleet.slots[assignment.replica_id], event.reason
             )
         job.put_back(event.shard, event.shard + 1)
         core.stale = core.stale or job.has_work
         core.touch(job.request.job_id)
-        self._next(core.fleet.replicas[assignment.replica_id])
+        self._next(core.fleet.slots[assignment.replica_id])
 
     def _cap_changed(self, event: CapChanged) -> None:
         self._core.cap_mw = _milli(event.watts)
@@ -334,9 +334,9 @@ class SchedulerState:
         if kind == "plan":
             core.stale = core.stale or (bool(core.jobs) and core.now_s >= core.plan_at_s)
         elif kind == "idle":
-            replica = core.fleet.replicas.get(name)
-            if replica is not None:
-                park_if_idle(core, replica)
+            slot = core.fleet.slots.get(name)
+            if slot is not None:
+                park_if_idle(core, slot)
         else:
             job_id, _, assignment_id = name.rpartition("/")
             job = core.jobs.get(job_id)
@@ -358,9 +358,7 @@ class SchedulerState:
         core = self._core
         if state == JobState.PAUSED:
             core.note("pause", reason, job_id=job.request.job_id)
-        freed = [
-            core.fleet.replicas[assignment.replica_id] for assignment in job.assignments.values()
-        ]
+        freed = [core.fleet.slots[assignment.replica_id] for assignment in job.assignments.values()]
         for assignment in list(job.assignments.values()):
             core.revoke(assignment)
             core.drop_assignment(assignment)
@@ -368,8 +366,8 @@ class SchedulerState:
         core.order.get(job.request.model, {}).pop(job.request.job_id, None)
         core.stale = bool(core.jobs)
         core.out.append(FinishJob(job.request.job_id, state, reason, tuple(job.set_aside.values())))
-        for replica in freed:
-            self._next(replica)
+        for slot in freed:
+            self._next(slot)
 
     def _remind(self) -> None:
         """Ask for a Tick when the next timer is due."""

@@ -160,11 +160,9 @@ def finalise(
 def reopen(store: ObjectStore, job_id: str) -> Manifest | None:
     """Make the job ready to run (on), whatever state it is in. Call it before each run.
 
-    A job that ended as cancelled, failed or with errors loses its cancel request, its manifest
-    and its marker; its commits stay. The manifest is returned, so that its overhead can be carried
-    on.
+    A job that ended as cancelled, failed or with errors loses its manifest and its marker; its
+    commits stay. The manifest is returned, so that its overhead can be carried on.
     A completed job is left as it is: its manifest is returned, and there is nothing to run.
-    A cancel request that has not been carried out yet stays, and is still to be obeyed.
     """
     layout = JobLayout(job_id)
     manifest = find_manifest(store, job_id)
@@ -172,7 +170,6 @@ def reopen(store: ObjectStore, job_id: str) -> Manifest | None:
         return manifest
     if manifest or ended_state(store, job_id):
         # In this order a crash in here leaves a job that still looks ended, to be reopened.
-        store.delete(layout.control("cancel"))
         store.delete(layout.manifest)
         for state in set(TERMINAL) - {JobState.COMPLETED}:
             store.delete(layout.marker(state))

@@ -38,9 +38,6 @@ class JobLayout:
     def spec(self) -> str:
         return f"{self.root}spec.json"
 
-    def control(self, request: str) -> str:
-        return f"{self.root}control/{request}.json"
-
     @property
     def epochs(self) -> str:
         return f"{self.root}epochs/"

@@ -1,4 +1,7 @@
-"""``un0 fleet``: nodes, devices, what is known of them, and who is parked and why."""
+"""``un0 fleet``: nodes, devices, what is known of them, and who is parked and why.
+
+``un0 fleet cap`` and ``un0 fleet drain`` steer a running fleet.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +9,66 @@ import socket
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from cluster.clock import utc_now
 from cluster.metering.select import choose_machine
-from cluster.progress import FleetView
+from cluster.progress import SHOWN_OF_ID, FleetView
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
 from cluster.storage.profiles import PointRecord, ProfileRecord, load_profile_records
-from jobs.cli.options import Address, EndpointUrl, Json, Store, plain_table, show_json, show_table
+from jobs.cli.options import (
+    EndpointUrl,
+    Json,
+    Store,
+    plain_table,
+    quantity,
+    show_json,
+    show_table,
+)
 from jobs.format import bounded, duration, joules
 from jobs.service import DEFAULT_STORE
+from un0.quantities import parse_duration_s, parse_power_w
 
 _DAY_S = 86_400
 
 
+fleet_app = typer.Typer()
+Cluster = Annotated[
+    str | None, typer.Option("--address", help="Existing Ray cluster. Default: RAY_ADDRESS.")
+]
+OtherStore = Annotated[str | None, typer.Option("--store", help="The store of its jobs.")]
+Within = Annotated[
+    float | None,
+    typer.Option(
+        parser=quantity(parse_duration_s),
+        metavar="TIME",
+        help="Shards that would end later are run elsewhere: 90s, 2m. Default: all that have "
+        "begun may end.",
+    ),
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Register this module's commands."""
-    app.command("fleet")(fleet_command)
+    app.add_typer(fleet_app, name="fleet")
 
 
+@fleet_app.callback(invoke_without_command=True)
 def fleet_command(
-    address: Address = None,
+    context: typer.Context,
+    address: Cluster = None,
     store: Store = DEFAULT_STORE,
     endpoint_url: EndpointUrl = None,
     as_json: Json = False,
 ) -> None:
     """Show nodes and devices, what is known of them, who is parked and why."""
+    if context.invoked_subcommand is not None:
+        context.obj = {"address": address, "store": store, "endpoint_url": endpoint_url}
+        return
     opened = open_store(store, endpoint_url=endpoint_url, probe=False)
     profiles = load_profile_records(opened)
     view = _running_fleet(address, opened.config)
@@ -50,6 +83,64 @@ def fleet_command(
     if devices is not None:
         _show_devices(devices)
     _show_profiles(profiles, store, utc_now())
+
+
+@fleet_app.command("cap")
+def cap_command(
+    context: typer.Context,
+    watts: Annotated[str, typer.Argument(metavar="WATTS|off", help="500W, 1.2kW, or off.")],
+    address: Cluster = None,
+    store: OtherStore = None,
+    endpoint_url: EndpointUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Bound the power of a running fleet: replicas are parked until it is kept.
+
+    It holds for as long as the fleet's coordinator runs, which is a minute longer than its jobs.
+    """
+    cap_w = None if watts.lower() == "off" else quantity(parse_power_w)(watts)
+    where, config = _where(context, address, store, endpoint_url)
+    from cluster.actors.launch import cap_fleet  # Ray takes a second to import
+
+    cap_fleet(where, config, cap_w)
+    if as_json:
+        show_json({"cap_w": cap_w})
+    else:
+        print("The fleet has no cap." if cap_w is None else f"The fleet's cap is {cap_w:,.0f} W.")
+
+
+@fleet_app.command("drain")
+def drain_command(
+    context: typer.Context,
+    node: Annotated[str, typer.Argument(help="Its host name or id, as `un0 fleet` lists them.")],
+    within: Within = None,
+    address: Cluster = None,
+    store: OtherStore = None,
+    endpoint_url: EndpointUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Give a node of a running fleet no more work, before it is taken away."""
+    where, config = _where(context, address, store, endpoint_url)
+    from cluster.actors.launch import drain_node
+
+    drained = drain_node(where, config, node, within)
+    if as_json:
+        shown = {"node_id": drained.node_id, "host_name": drained.host_name, "within_s": within}
+        show_json(shown)
+        return
+    print(f"Node {drained.host_name} ({drained.node_id[:SHOWN_OF_ID]}) gets no more work.")
+    print("`un0 fleet` shows when its replicas are parked.")
+
+
+def _where(
+    context: typer.Context, address: str | None, store: str | None, endpoint_url: str | None
+) -> tuple[str | None, StoreConfig]:
+    """Address and store of the fleet: options may stand before the subcommand's name too."""
+    before = context.obj
+    opened = open_store(
+        store or before["store"], endpoint_url=endpoint_url or before["endpoint_url"], probe=False
+    )
+    return address or before["address"], opened.config
 
 
 def _running_fleet(address: str | None, store: StoreConfig) -> FleetView | None:
@@ -79,32 +170,35 @@ def _devices_here() -> list[dict[str, Any]]:
 
 def _show_fleet(view: FleetView) -> None:
     cap = "no cap" if view.cap_w is None else f"of at most {view.cap_w:,.0f} W"
-    jobs = f"running {', '.join(view.jobs)}" if view.jobs else "no job is running"
-    print(f"Coordinator {view.epoch}: {jobs}; up to {view.power_w:,.0f} W, {cap}")
+    runs = [f"{job} (run {n})" if (n := view.epochs.get(job)) else job for job in view.jobs]
+    jobs = f"running {', '.join(runs)}" if runs else "no job is running"
+    print(f"Coordinator: {jobs}; up to {view.power_w:,.0f} W, {cap}")
     nodes = plain_table("node", "host", "devices", "labels", typed=("node",))
     for node in view.nodes:
         labels = ", ".join(f"{name}={value}" for name, value in sorted(node.labels.items()))
         devices = ", ".join(node.devices)
-        nodes.add_row(Text(node.node_id[:12]), Text(node.host_name), Text(devices), Text(labels))
+        nodes.add_row(
+            Text(node.node_id[:SHOWN_OF_ID]), Text(node.host_name), Text(devices), Text(labels)
+        )
     show_table(nodes, give_way=("labels", "devices", "host"))
-    seats = plain_table(
+    slots = plain_table(
         "replica", "host", "hardware", "state", "since", "leases", "up to", "model", "why",
         typed=("replica",),
     )  # fmt: skip
-    for seat in sorted(view.seats, key=lambda seat: (seat.hardware, seat.replica_id)):
-        seats.add_row(
-            Text(seat.replica_id),
-            Text(seat.host_name),
-            Text(seat.hardware),
-            Text(seat.state + (", draining" if seat.draining else "")),
-            _age(seat.since_s),
-            str(seat.leases),
-            f"{seat.power_w:.0f} W",
-            Text(_short(seat.model) if seat.model else "-"),
-            Text(seat.why),
+    for slot in sorted(view.seats, key=lambda slot: (slot.hardware, slot.replica_id)):
+        slots.add_row(
+            Text(slot.replica_id),
+            Text(slot.host_name),
+            Text(slot.hardware),
+            Text(slot.state + (", draining" if slot.draining else "")),
+            _age(slot.since_s),
+            str(slot.leases),
+            f"{slot.power_w:.0f} W",
+            Text(_short(slot.model) if slot.model else "-"),
+            Text(slot.why),
         )
     print()
-    show_table(seats, give_way=("up to", "leases", "since", "model", "hardware", "host", "why"))
+    show_table(slots, give_way=("up to", "leases", "since", "model", "hardware", "host", "why"))
 
 
 def _show_devices(devices: Sequence[dict[str, Any]]) -> None:

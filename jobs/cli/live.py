@@ -34,9 +34,9 @@ class Follower:
 
     def on_job(self, record: JobRecord) -> None:
         """The job is in the store."""
-        deadline_s = record.spec.get("deadline")
+        deadline_s = record.spec.deadline
         if deadline_s is not None:
-            self._due = record.submitted_at + timedelta(seconds=float(deadline_s))
+            self._due = record.submitted_at + timedelta(seconds=deadline_s)
         if self._live is None and not self._quiet:
             self._console.print(f"job {record.workload.job_id}", markup=False)
 

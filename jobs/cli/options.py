@@ -37,6 +37,18 @@ def whole(least: int | None = None, most: int | None = None) -> Callable[[Any], 
     return read
 
 
+def quantity(parse: Callable[[Any], float]) -> Callable[[Any], float]:
+    """A parser for flags, of one of ``un0.quantities``."""
+
+    def read(value: Any) -> float:
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise typer.BadParameter(f"{value!r}: {error}") from None
+
+    return read
+
+
 Store = Annotated[str, typer.Option(help="file:///dir, a directory, or s3://bucket/prefix.")]
 EndpointUrl = Annotated[
     str | None, typer.Option(help="S3 endpoint. Default: AWS_ENDPOINT_URL, then AWS.")

@@ -203,7 +203,7 @@ def _keys_of_job(by: str, record: JobRecord | None) -> list[str]:
     if record is None:
         return [NO_JOB_FILE]
     if by == "label":
-        labels = record.spec.get("labels") or {}
+        labels = record.spec.labels
         return [f"{name}={value}" for name, value in sorted(labels.items())] or [UNLABELLED]
     return [record.owner if by == "owner" else record.workload.model]
 

@@ -47,7 +47,7 @@ def logged(address: str, tmp_path_factory: pytest.TempPathFactory) -> ObjectStor
         long.until(lambda: bool(read_commits(store, "long")))
         assert un0_json(*job("short", 300))["state"] == "completed"
         assert long.process.poll() is None
-    wait_for(lambda: seats() == [])  # nobody told the meter
+    wait_for(lambda: tenants() == [])  # nobody told the meter
     assert un0_json(*job("last", 300))["state"] == "completed"
     return store
 
@@ -65,10 +65,10 @@ def meters() -> list[Any]:
     return [ray.get_actor(name["name"], namespace=name["namespace"]) for name in found]
 
 
-def seats() -> list[str]:
-    """Who sits at the node's one meter."""
+def tenants() -> list[str]:
+    """Whom the node's one meter knows."""
     (actor,) = meters()
-    found: list[str] = ray.get(actor.__ray_call__.remote(lambda meter: list(meter._meter._seats)))
+    found: list[str] = ray.get(actor.__ray_call__.remote(lambda meter: list(meter._meter._tenants)))
     return found
 
 

@@ -10,7 +10,7 @@ import torch
 
 from cluster.clock import monotonic_ns
 from cluster.metering.node import gpu_source
-from cluster.metering.seat import take_seat
+from cluster.metering.tenant import tenant_here
 from tests.support.gpu import needs
 from un0 import Sampler
 from un0.catalog import RELEASED
@@ -64,7 +64,7 @@ def test_out_of_memory_halves_the_tile() -> None:
 
 
 def test_joules_come_from_the_counter_and_grow_with_work() -> None:
-    source = gpu_source(take_seat("test", "cuda"))
+    source = gpu_source(tenant_here("test", "cuda"))
     sampler = Sampler(random_model(n=1024), device="cuda", precision="bf16")
     sampler.warm_up()
     begin = source.read()

@@ -107,10 +107,12 @@ def test_durations(text: str, seconds: float) -> None:
 def test_a_deadline_in_the_store_is_seconds_from_submission(tmp_path: Path) -> None:
     due = utc_now() + timedelta(hours=2)
     record, _ = prepare(JobSpec(count=1, deadline=due.isoformat()), open_store(str(tmp_path)))
-    assert record.submitted_at + timedelta(seconds=record.spec["deadline"]) == pytest.approx(
+    left_s = record.spec.deadline
+    assert left_s is not None
+    assert record.submitted_at + timedelta(seconds=left_s) == pytest.approx(
         due, abs=timedelta(milliseconds=1)
     )
-    assert JobSpec.model_validate(record.spec).deadline == record.spec["deadline"]
+    assert JobSpec.model_validate(record.spec.model_dump()).deadline == left_s
 
 
 def test_the_reference_has_every_field_and_its_forms_are_accepted() -> None:

@@ -267,7 +267,7 @@ class FleetWorld:
             else:
                 return
         raise AssertionError(
-            f"still not through after {steps} steps: {self.state.jobs} {self.state.replicas} "
+            f"still not through after {steps} steps: {self.state.jobs} {self.state.slots} "
             f"{self.log[-20:]}"
         )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from cluster.actors.seats import HARDWARE_LABEL
+from cluster.actors.discovery import HARDWARE_LABEL
 from cluster.metering.replay_node import REPLAY_ENV
 from cluster.scheduler.profiles import Profile
 from cluster.scheduler.request import OperatingPoint, Performance, StandbyCost

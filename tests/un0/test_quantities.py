@@ -17,6 +17,7 @@ from un0.quantities import (
     parse_duration_s,
     parse_energy_j,
     parse_moment,
+    parse_power_w,
 )
 
 
@@ -116,6 +117,32 @@ def test_energies_refused(text: object, fix: str) -> None:
     assert fix in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "power_w"),
+    [
+        ("500", 500), ("500W", 500), ("500 w", 500), ("1.2kW", 1200), ("1.2 KW", 1200),
+        (72.5, 72.5), ("2 MW", 2e6), ("3 kilowatts", 3000), ("1e3 watts", 1000),
+        ("10 000 W", 10_000),
+    ],
+)  # fmt: skip
+def test_powers(text: object, power_w: float) -> None:
+    assert parse_power_w(text) == power_w
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("5 mW", "write 5 MW or 0.005 W"), ("5mw", "5 MW"), ("1,5 kW", "1.5 kW"),
+        ("2 kWh", "1.2kW"), ("3 horses", "500W"), ("W", "500W"),
+        ("0", "more than 0"), ("-5W", "more than 0"), ("1e400 W", "finite"), (True, "500W"),
+    ],
+)  # fmt: skip
+def test_powers_refused(text: object, fix: str) -> None:
+    with pytest.raises(ValueError, match="not a power") as refusal:
+        parse_power_w(text)
+    assert fix in str(refusal.value)
+
+
 def test_a_deadline_may_be_a_time_whose_zone_is_given() -> None:
     midnight = datetime(2026, 12, 1, tzinfo=UTC)
     for text in ("2026-12-01T00:00Z", "2026-12-01 00:00:00Z", "2026-12-01T01:00+01:00"):
@@ -170,7 +197,10 @@ def test_a_time_reads_back_in_any_zone(moment: datetime, zone: timezone) -> None
 ODD = st.text(st.sampled_from("0123456789,._ eE+-kKmMGhHdDsSwWJjPTZ:\uff15 "), max_size=12)
 
 
-@given(ODD, st.sampled_from([parse_count, parse_duration_s, parse_energy_j, parse_deadline]))
+READERS = [parse_count, parse_duration_s, parse_energy_j, parse_power_w, parse_deadline]
+
+
+@given(ODD, st.sampled_from(READERS))
 def test_whatever_is_typed_is_read_or_refused(text: str, parse: Callable[[object], Any]) -> None:
     try:
         found = parse(text)

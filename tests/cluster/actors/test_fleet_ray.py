@@ -15,9 +15,11 @@ import psutil
 import pytest
 import ray
 
-from cluster.actors.launch import fleet_view
+from cluster.actors.launch import cap_fleet, drain_node, fleet_view
 from cluster.clock import utc_now
+from cluster.errors import UserError
 from cluster.ledger.reader import closure_error_mj, energy_dataset, energy_files
+from cluster.progress import SlotView
 from cluster.storage.commit import read_commits
 from cluster.storage.epoch import newest
 from cluster.storage.object_store import ObjectStore
@@ -262,3 +264,33 @@ def test_a_closed_terminal_leaves_a_job_to_the_cluster_and_sigterm_stops_it(worl
         assert "Traceback" not in resumed.stderr
         assert json.loads(resumed.stdout)["state"] == "stopped"
     assert newest(world.store, "hung-up") == 1  # nobody had to take it over
+
+
+@pytest.mark.slow
+def test_a_running_fleet_keeps_a_cap_and_drains_a_node(world: World) -> None:
+    """The last test: a drained node stays drained."""
+    where = (world.fleet.address, world.store.config)
+
+    def seats() -> dict[str, SlotView]:
+        view = fleet_view(*where)
+        return {} if view is None else {seat.host_name: seat for seat in view.seats}
+
+    with running(*world.job("steered", world.images_in(600))) as command:
+        command.until(lambda: world.committed("steered") > 0)
+        assert un0_json("fleet", "cap", "1W", *world.here) == {"cap_w": 1.0}
+        command.until(lambda: seats()["thrifty-1"].state == "parked")  # which needs more
+        view = fleet_view(*where)
+        assert view is not None
+        assert view.cap_w == 1.0
+        cap_fleet(*where, None)
+        command.until(lambda: seats()["thrifty-1"].state == "awake")
+        with pytest.raises(UserError, match="did you mean 'hungry-2'"):
+            drain_node(*where, "hungry2", None)
+        un0_json("fleet", "drain", "hungry-2", "--within", "1m", *world.here)
+        command.until(lambda: seats()["hungry-2"].draining)
+        assert not seats()["thrifty-1"].draining
+        command.process.send_signal(signal.SIGTERM)
+        assert command.wait() == 143
+    elsewhere = open_store(f"{world.store.config.uri}-2", probe=False).config
+    with pytest.raises(UserError, match="no coordinator is running there for the store"):
+        cap_fleet(world.fleet.address, elsewhere, 1.0)

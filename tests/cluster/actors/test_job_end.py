@@ -8,20 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from cluster.actors.job_run import JobRun
-from cluster.actors.options import ModelWork, RunRequest
-from cluster.energy import ZERO_ENERGY
+from cluster.actors.event_queue import EventQueue
+from cluster.actors.job_run import JobBook, JobRun
+from cluster.actors.knowledge import Knowledge
+from cluster.actors.options import FleetOptions, ReplicaOptions
+from cluster.actors.slot import SlotHandle, SlotSpec
+from cluster.actors.slots import Slots
 from cluster.progress import Snapshot
 from cluster.scheduler.commands import FinishJob
-from cluster.scheduler.request import JobRequest
-from cluster.states import JobState
+from cluster.states import JobState, ReplicaState
+from cluster.storage.commit import finalise, find_manifest
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
-from cluster.types import Workload
+from cluster.types import Energy, Workload
 from tests.support import jobfactory
 
 WORKLOAD = jobfactory.workload()
+SLOT = SlotHandle(SlotSpec("r", "node", "host", "cpu", ReplicaOptions("cpu", 1)))
 
 
 @pytest.fixture
@@ -36,10 +40,9 @@ def store(place: Path) -> ObjectStore:
 
 def committed_run(store: ObjectStore, workload: Workload = WORKLOAD) -> JobRun:
     """A run that has just committed every shard."""
-    request = JobRequest("job", "m", workload.count, workload.shard_images)
-    job = JobRun(RunRequest(workload, request, ModelWork(1.0, 1, 1)), store)
+    job = JobRun(workload, store)
     job.open()
-    job.ready("r", ZERO_ENERGY)
+    job.joined(SLOT)
     for index in range(workload.num_shards):
         record = jobfactory.write_shard(store, workload, index)
         job.committed("r", record)
@@ -87,3 +90,47 @@ def test_an_emptied_store_is_not_taken_for_another_run(store: ObjectStore, place
     last = end(job, "failed")
     assert last.committed_images == 0
     assert "are gone from" in last.reason
+
+
+SPENT = Energy(energy_mj=700, quality="measured_counter", method="nvml")
+LOADED = Energy(energy_mj=40, quality="measured_counter", method="nvml")
+
+
+def test_overhead_of_a_run_that_failed_stays_the_jobs(store: ObjectStore) -> None:
+    failed = committed_run(store)
+    failed.started(SPENT)
+    end(failed, "failed")
+    resumed = JobRun(WORKLOAD, store)
+    resumed.open()
+    resumed.started(LOADED)
+    resumed.joined(SLOT)
+    last = end(resumed)
+    assert last.state == "completed"
+    assert last.overhead.energy_mj == 40, "a snapshot's is of its run"
+    manifest = find_manifest(store, "job")
+    assert manifest is not None
+    assert manifest.overhead.energy_mj == 740
+
+
+def test_overhead_of_a_failure_that_is_overruled_stays_the_jobs(store: ObjectStore) -> None:
+    """The job ends as failed while another run of it has all shards: that one's end stands."""
+    job = committed_run(store)
+    job.started(LOADED)
+    finalise(store, "job", JobState.FAILED, shards=WORKLOAD.num_shards, overhead=SPENT)
+    assert end(job).state == "completed"
+    manifest = find_manifest(store, "job")
+    assert manifest is not None
+    assert manifest.state == "completed"
+    assert manifest.overhead.energy_mj == 740
+
+
+def test_a_replica_that_is_not_up_yet_is_not_asked_how_long_it_ran(store: ObjectStore) -> None:
+    """It would answer after its model is loaded, and the job would end as much later."""
+    book, events = JobBook(), EventQueue()
+    options = FleetOptions(store.config, "local")
+    slots = Slots(options, "run", book, Knowledge(store, options, "run"), events)
+    job = JobRun(WORKLOAD, store)
+    job.update("r", state=ReplicaState.WAKING)
+    waking = SlotHandle(SLOT.spec, actor=object())  # which has nothing to be asked
+    asyncio.run(slots.end_job(waking, job))
+    assert job.view("r").state == "waking"

@@ -35,7 +35,7 @@ def main(store: str) -> None:
              log_to_driver=False)  # fmt: skip
     node_id = ray.get_runtime_context().get_node_id()
     run = asyncio.run(meter_on(node_id, StoreConfig(f"file://{store}"), "local", "run"))
-    meter = ReplicaMeter(run, run.seat("replica-0", "GPU-a"))
+    meter = ReplicaMeter(run, run.tenant("replica-0", "GPU-a"))
     meter.begin("attempt", Work(job_id="job", shard=0))
     time.sleep(1.0)  # for the board to spend 50 J
     meter.end("attempt", images=100)

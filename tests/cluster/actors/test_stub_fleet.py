@@ -46,7 +46,7 @@ class Body:
             job_id="job", model="test", model_rev="rev", count=24, seed=9, shard_images=8,
             class_ids=(0, 1), width=size, height=size,
         )  # fmt: skip
-        view = ReplicaMeter(meter, meter.seat(replica_id, gpu_uuid))
+        view = ReplicaMeter(meter, meter.tenant(replica_id, gpu_uuid))
         assert view.provider == "nvml-counter"
         self._runner = ShardRunner(self._workload, sampler, view, open_store(store, probe=False))
         self._in_the_middle, self._go_on = threading.Event(), threading.Event()
@@ -89,7 +89,7 @@ class Node:
         for seconds, and would not be believed."""
 
         def bare(actor: Any) -> None:
-            actor._meter._gpu = lambda seat: NvmlCounter(seat.gpu_uuid)
+            actor._meter._gpu = lambda tenant: NvmlCounter(tenant.gpu_uuid)
 
         self.at_meter(bare)
 
@@ -175,7 +175,7 @@ def meter_killed(store: StoreConfig) -> dict[str, Any]:
 
 def is_back(node: Node) -> bool:
     try:
-        return node.at_meter(lambda actor: not actor._meter._seats)
+        return node.at_meter(lambda actor: not actor._meter._tenants)
     except RayError:
         return False
 

@@ -18,7 +18,7 @@ from cluster.ledger.reading import Device, Reading, Source
 from cluster.ledger.usage import Use, Work
 from cluster.ledger.writer import EnergyLog
 from cluster.metering.node import NodeMeter
-from cluster.metering.seat import Seat
+from cluster.metering.tenant import Tenant
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
 
@@ -87,9 +87,9 @@ def store(tmp_path: Path) -> ObjectStore:
 
 
 def node(world: World, store: ObjectStore, **more: Any) -> NodeMeter:
-    def gpu(seat: Seat) -> Source:
-        assert seat.gpu_uuid is not None
-        return Watched(world, Device(seat.gpu_uuid, "gpu", "GPU", "gpu"), GPU_W)
+    def gpu(tenant: Tenant) -> Source:
+        assert tenant.gpu_uuid is not None
+        return Watched(world, Device(tenant.gpu_uuid, "gpu", "GPU", "gpu"), GPU_W)
 
     def hosts() -> list[Source]:
         return [Steady(world, Device("package-0", "cpu", "CPU", "package"), HOST_W)]
@@ -126,7 +126,7 @@ def test_an_attempt_on_a_gpu_is_charged_its_board_and_its_host_is_in_the_log(
     world: World, store: ObjectStore
 ) -> None:
     meter = node(world, store)
-    assert meter.sit(Seat("r0", 1, "GPU-a")).hw_id == "GPU-a"
+    assert meter.admit(Tenant("r0", 1, "GPU-a")).hw_id == "GPU-a"
     use = attempt(world, "r0", "a")
     meter.begin(use)
     world.run(10, p1=2)
@@ -146,7 +146,7 @@ def test_the_host_is_divided_by_cpu_time_and_others_are_foreign(
 ) -> None:
     meter = node(world, store)
     for replica, pid in (("r0", 1), ("r1", 2)):
-        assert meter.sit(Seat(replica, pid)).hw_id == "package-0"
+        assert meter.admit(Tenant(replica, pid)).hw_id == "package-0"
     first, second = attempt(world, "r0", "a"), attempt(world, "r1", "b")
     meter.begin(first)
     meter.begin(second)
@@ -163,21 +163,21 @@ def test_where_the_module_holds_the_cpu_nothing_is_counted_twice(
     world: World, store: ObjectStore
 ) -> None:
     meter = node(world, store, hosts=list)
-    meter.sit(Seat("r0", 1, "GPU-a"))
+    meter.admit(Tenant("r0", 1, "GPU-a"))
     use = attempt(world, "r0", "a")
     meter.begin(use)
     world.run(10, p1=5)
     assert meter.end(over(use, world, images=1)).energy_mj == GPU_W * 10 * 1000
     with pytest.raises(LookupError):
-        meter.sit(Seat("r1", 2))
+        meter.admit(Tenant("r1", 2))
     meter.close()
     assert {row["zone"] for row in rows(store)} == {"gpu"}
 
 
 def test_a_killed_replica_leaves_its_joules_in_wasted(world: World, store: ObjectStore) -> None:
     meter = node(world, store)
-    meter.sit(Seat("r0", 1, "GPU-a"))
-    meter.sit(Seat("r1", 2, "GPU-b"))
+    meter.admit(Tenant("r0", 1, "GPU-a"))
+    meter.admit(Tenant("r1", 2, "GPU-b"))
     lost, won = attempt(world, "r0", "a"), attempt(world, "r1", "b")
     meter.begin(lost)
     meter.begin(won)
@@ -193,12 +193,12 @@ def test_a_killed_replica_leaves_its_joules_in_wasted(world: World, store: Objec
     assert total_j(store, hw_id="GPU-a") == total_j(store, hw_id="GPU-b") == GPU_W * 10
 
 
-def test_a_use_without_a_seat_is_refused_and_the_others_go_on(
+def test_a_use_of_a_stranger_is_refused_and_the_others_go_on(
     world: World, store: ObjectStore
 ) -> None:
     meter = node(world, store)
     for replica, pid in (("r0", 1), ("r1", 2)):
-        meter.sit(Seat(replica, pid))
+        meter.admit(Tenant(replica, pid))
     meter.lose("r0")
     late, well = attempt(world, "r0", "a"), attempt(world, "r1", "b")
     with pytest.raises(LookupError, match="r0"):
@@ -216,7 +216,7 @@ def test_an_attempt_that_lost_the_race_is_wasted_and_loading_is_overhead(
     world: World, store: ObjectStore
 ) -> None:
     meter = node(world, store)
-    meter.sit(Seat("r0", 1))
+    meter.admit(Tenant("r0", 1))
     load = Use(world.now_ns, None, "overhead", "load", "r0")
     meter.begin(load)
     world.run(3, p1=3)
@@ -233,7 +233,7 @@ def test_an_attempt_that_lost_the_race_is_wasted_and_loading_is_overhead(
 
 def test_long_attempts_are_looked_at_in_between(world: World, store: ObjectStore) -> None:
     meter = node(world, store)
-    meter.sit(Seat("r0", 1))
+    meter.admit(Tenant("r0", 1))
     use = attempt(world, "r0", "a")
     meter.begin(use)
     for second in range(300):  # busy alone at first, then beside others
@@ -249,7 +249,7 @@ def test_long_attempts_are_looked_at_in_between(world: World, store: ObjectStore
 
 def test_a_meter_that_comes_back_leaves_a_gap_not_a_zero(world: World, store: ObjectStore) -> None:
     meter = node(world, store)
-    meter.sit(Seat("r0", 1))
+    meter.admit(Tenant("r0", 1))
     for _ in range(60):
         world.run(1)
         meter.sample()
@@ -270,7 +270,7 @@ def test_a_board_that_others_use_while_we_do_not_is_foreign(
     world: World, store: ObjectStore
 ) -> None:
     meter = node(world, store)
-    meter.sit(Seat("r0", 1, "GPU-a"))
+    meter.admit(Tenant("r0", 1, "GPU-a"))
 
     def watch(seconds: int, busy: bool | None) -> None:
         world.busy = busy
@@ -295,12 +295,12 @@ def test_a_board_that_others_use_while_we_do_not_is_foreign(
     assert {row["shared"] for row in of_gpu if row["bucket"] == "idle"} == {False}
 
 
-def test_runs_that_leave_or_are_killed_free_their_seats_alone(
+def test_runs_that_leave_or_are_killed_free_their_devices_alone(
     world: World, store: ObjectStore
 ) -> None:
     meter = node(world, store)
     for run, pid in (("one", 1), ("two", 2), ("three", 99)):
-        meter.sit(Seat(f"{run}/r0", pid, f"GPU-{run}", run_id=run))
+        meter.admit(Tenant(f"{run}/r0", pid, f"GPU-{run}", run_id=run))
         meter.begin(attempt(world, f"{run}/r0", run))
     world.run(10, p1=1, p2=1, p99=1)
     meter.leave("one")
@@ -345,7 +345,7 @@ def test_what_a_process_used_until_it_was_killed_is_wasted_not_a_stranger_s(
     world: World, store: ObjectStore
 ) -> None:
     meter = node(world, store)
-    meter.sit(Seat("r0", 1))
+    meter.admit(Tenant("r0", 1))
     meter.begin(attempt(world, "r0", "a"))
     for _ in range(8):  # less than the time from one cut to the next
         world.run(1, p1=1)

@@ -16,8 +16,8 @@ from cluster.ledger.usage import Use, Work
 from cluster.ledger.writer import EnergyLog
 from cluster.metering.node import NodeMeter
 from cluster.metering.replay_node import REPLAY_ENV, ReplayNode
-from cluster.metering.seat import Seat, host_sources
 from cluster.metering.select import choose_cpu
+from cluster.metering.tenant import Tenant, host_sources
 from cluster.storage.open import open_store
 from tests.support.meter_worlds import TestClock
 
@@ -54,7 +54,7 @@ def test_a_node_s_neighbours_on_the_machine_are_no_strangers(trace: Path, tmp_pa
     source = ReplayNode(trace, lambda: used, clock)
     meter = NodeMeter(EnergyLog(store, "edge", cluster_id="c"), 1, hosts=lambda: [source],
                       clock_ns=clock)  # fmt: skip
-    meter.sit(Seat("r", replica))
+    meter.admit(Tenant("r", replica))
     use = Use(clock.now_ns, None, "job", "a", "r", Work(job_id="job"))
     meter.begin(use)
     clock.now_ns += 10**10

@@ -46,7 +46,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(hardware=st.lists(HARDWARE, min_size=1, max_size=3), node=st.integers(0, 3))
     def join(self, hardware: list[str], node: int) -> None:
-        if len(self.world.state.replicas) < 8:
+        if len(self.world.state.slots) < 8:
             self.world.join(*hardware, node=f"n{node}")
 
     @rule(
@@ -98,8 +98,8 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(data=st.data(), gone=st.booleans())
     def lose(self, data: st.DataObject, gone: bool) -> None:
-        if self.world.state.replicas:
-            name = data.draw(st.sampled_from(sorted(self.world.state.replicas)))
+        if self.world.state.slots:
+            name = data.draw(st.sampled_from(sorted(self.world.state.slots)))
             self.old += self.world.assignments.get(name, [])
             self.world.lose(name, gone=gone)
 
@@ -110,7 +110,7 @@ class Fleet(RuleBasedStateMachine):
             until_s = None if within_s is None else now_s + within_s
             self.world.send(NodeDraining(now_s, f"n{node}", until_s))
             return
-        gone = [r.replica_id for r in self.world.state.replicas.values() if r.node_id == f"n{node}"]
+        gone = [r.replica_id for r in self.world.state.slots.values() if r.node_id == f"n{node}"]
         for name in gone:
             for held in (self.world.waking, self.world.parking, self.world.assignments):
                 held.pop(name, None)  # type: ignore[attr-defined]

@@ -187,7 +187,6 @@ def test_a_drained_job_is_cleaned_whatever_its_end(store: ObjectStore) -> None:
 @pytest.mark.parametrize("state", ["cancelled", "failed"])
 def test_an_ended_job_can_be_reopened_and_completed(store: ObjectStore, state: str) -> None:
     attempt(store, 0)
-    store.put(LAYOUT.control("cancel"), b"{}")
     overhead = Energy(energy_mj=5, quality="measured_counter", method="nvml")
     ended = finalise(store, JOB, state, shards=2, overhead=overhead)  # type: ignore[arg-type]
     assert ended_state(store, JOB) == state
@@ -201,10 +200,21 @@ def test_an_ended_job_can_be_reopened_and_completed(store: ObjectStore, state: s
     assert finalise(store, JOB, "completed", shards=2).state == "completed"
 
 
-def test_reopening_leaves_completed_jobs_and_fresh_cancel_requests(store: ObjectStore) -> None:
-    store.put(LAYOUT.control("cancel"), b"{}")
+def test_a_cancel_request_of_an_older_version_stops_nothing(store: ObjectStore) -> None:
+    """Nothing ever carried one out; a job of such a store is run and completed like any other."""
+    request = f"{LAYOUT.root}control/cancel.json"
+    store.put(request, b"{}")
+    attempt(store, 0)
+    finalise(store, JOB, "failed", shards=2)
+    assert reopen(store, JOB) is not None
+    attempt(store, 1)
+    assert finalise(store, JOB, "completed", shards=2).state == "completed"
+    assert ended_state(store, JOB) == "completed"
+    assert request in keys(store)
+
+
+def test_reopening_leaves_completed_jobs(store: ObjectStore) -> None:
     assert reopen(store, JOB) is None
-    assert LAYOUT.control("cancel") in keys(store)
     attempt(store, 0)
     done = finalise(store, JOB, "completed")
     before = keys(store)

@@ -1,4 +1,4 @@
-"""Where a replica sits, and the sources of what is metered there."""
+"""The processes that draw on a node's devices, and the sources of what is metered there."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Seat:
-    """Where a replica sits: on a GPU (or MIG slice) by UUID, or on the CPUs alone; its process.
+class Tenant:
+    """A process that draws on a device: a GPU (or MIG slice) by UUID, or the CPUs alone.
 
     replica_id: unlike that of any other replica on the node. run_id: of the run it belongs to.
     """
@@ -28,10 +28,10 @@ class Seat:
 
 
 @dataclass(frozen=True)
-class Taken:
-    """A seat that is taken. gpu: the hw_id of its GPU. watched: its process can be seen."""
+class Admitted:
+    """A tenant that is metered. gpu: the hw_id of its GPU. watched: its process can be seen."""
 
-    seat: Seat
+    tenant: Tenant
     gpu: str | None
     watched: bool
 
@@ -46,12 +46,12 @@ def host_sources() -> list[Source]:
     return cpus
 
 
-def gpu_source(seat: Seat) -> Source:
-    """The best source of the seat's GPU."""
-    assert seat.gpu_uuid is not None
-    choice = choose_gpu(seat.gpu_uuid, seat.gpu_name)
+def gpu_source(tenant: Tenant) -> Source:
+    """The best source of the tenant's GPU."""
+    assert tenant.gpu_uuid is not None
+    choice = choose_gpu(tenant.gpu_uuid, tenant.gpu_name)
     for refusal in choice.refused:
-        logger.info("%s: not %s: %s", seat.gpu_name, refusal.provider, refusal.reason)
+        logger.info("%s: not %s: %s", tenant.gpu_name, refusal.provider, refusal.reason)
     return choice.source
 
 
@@ -70,7 +70,7 @@ def device_of(device: str) -> tuple[str, str | None]:
     return properties.name, visible if visible.startswith("MIG-") else str(properties.uuid)
 
 
-def take_seat(replica_id: str, device: str) -> Seat:
-    """The seat of this process on the torch device ``cpu`` or ``cuda``."""
+def tenant_here(replica_id: str, device: str) -> Tenant:
+    """This process as a tenant of the torch device ``cpu`` or ``cuda``."""
     name, uuid = device_of(device)
-    return Seat(replica_id, os.getpid(), uuid, name)
+    return Tenant(replica_id, os.getpid(), uuid, name)

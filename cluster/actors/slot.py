@@ -1,4 +1,4 @@
-"""One seat of the fleet as the coordinator handles it: its process, and the shards it is at."""
+"""One slot of the fleet: what it is, its replica, and the shards that are under way there."""
 
 from __future__ import annotations
 
@@ -7,12 +7,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.actors.node_meter import RunMeter
-from cluster.actors.seats import Place
+from cluster.actors.options import ReplicaOptions
 from cluster.scheduler.commands import RunAssignment
 from cluster.scheduler.request import Usage
 from cluster.types import Energy
 
 IN_FLIGHT = 2  # the next shard generates while the last is encoded and uploaded
+
+
+@dataclass(frozen=True)
+class SlotSpec:
+    """What a slot is: a node's device, or some of its CPU threads, that can hold one replica.
+
+    replica_id: the name that the scheduler, the displays and the logs know the slot by.
+    """
+
+    replica_id: str
+    node_id: str
+    host_name: str
+    hardware: str
+    options: ReplicaOptions
 
 
 @dataclass
@@ -28,15 +42,15 @@ class Work:
 
 
 @dataclass
-class Seat:
-    """A place, and the replica that sits there while it is awake.
+class SlotHandle:
+    """A slot, and the replica that is there while it is awake.
 
-    life: how many replicas have sat here; each goes by a name of its own at the node's meter.
+    incarnation: how many replicas have been here; each has a name of its own at the node's meter.
     running: by attempt, the assignment and shard.
     """
 
-    place: Place
-    life: int = 0
+    spec: SlotSpec
+    incarnation: int = 0
     actor: Any = None
     meter: RunMeter | None = None
     model: str = ""
@@ -48,12 +62,16 @@ class Seat:
 
     @property
     def replica_id(self) -> str:
-        return self.place.replica_id
+        return self.spec.replica_id
 
     @property
     def name(self) -> str:
-        """Of the replica that sits here now."""
-        return f"{self.replica_id}.{self.life}"
+        """Of the replica that is here now."""
+        return f"{self.replica_id}.{self.incarnation}"
+
+    def is_at(self, incarnation: int) -> bool:
+        """Whether the replica of that number is still here."""
+        return self.actor is not None and self.incarnation == incarnation
 
     def next_shard(self) -> tuple[RunAssignment, int] | None:
         """The next shard to begin, in order; None while enough are under way."""
@@ -78,6 +96,11 @@ class Seat:
             if assignment.assignment_id == assignment_id
         ]
         return shards, under_way
+
+    @property
+    def jobs_under_way(self) -> set[str]:
+        """The jobs of the attempts that are under way here."""
+        return {assignment.job_id for assignment, _ in self.running.values()}
 
     def vacate(self) -> None:
         """The replica is gone."""

@@ -1,4 +1,4 @@
-"""How a node is cut into seats by what its processes may use, whatever Ray believes."""
+"""How a node is cut into slots by what its processes may use, whatever Ray believes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from cluster.actors.discovery import NodeFacts, slots_on
 from cluster.actors.options import FleetOptions, ReplicaOptions
 from cluster.actors.room import REPLICA_BYTES, RUN_BYTES, check_memory, room_for
-from cluster.actors.seats import NodeFacts, Place, places_on
+from cluster.actors.slot import SlotSpec
 from cluster.errors import UserError
 from cluster.hardware.identify import hardware_class
 from cluster.scheduler.priors import prior_profile
@@ -27,8 +28,8 @@ def node(**resources: float) -> dict[str, Any]:
     return {"NodeID": "abcdef0123", "Resources": resources, "Labels": {}}
 
 
-def seats(fleet: FleetOptions, cpus: float, memory: Memory = PLENTY) -> list[Place]:
-    return places_on(node(CPU=32.0), facts(cpus, memory), fleet, 0)
+def slots(fleet: FleetOptions, cpus: float, memory: Memory = PLENTY) -> list[SlotSpec]:
+    return slots_on(node(CPU=32.0), facts(cpus, memory), fleet, 0)
 
 
 SHARED = FleetOptions(STORE, "cluster", own=False)
@@ -40,31 +41,31 @@ SHARED = FleetOptions(STORE, "cluster", own=False)
 def test_never_more_threads_than_cpus_that_may_be_used(
     usable: float, count: int, threads: int
 ) -> None:
-    found = seats(SHARED, usable)
-    assert [place.options for place in found] == [ReplicaOptions("cpu", threads)] * count
-    assert {place.hardware for place in found} == {f"cpu: Test CPU x{threads}"}
+    found = slots(SHARED, usable)
+    assert [spec.options for spec in found] == [ReplicaOptions("cpu", threads)] * count
+    assert {spec.hardware for spec in found} == {f"cpu: Test CPU x{threads}"}
 
 
-def test_a_slow_seat_is_of_a_class_of_its_own() -> None:
+def test_a_slow_slot_is_of_a_class_of_its_own() -> None:
     """What is measured under a quota says nothing of whole CPUs, and the other way round."""
-    (half,) = seats(SHARED, 0.5)
+    (half,) = slots(SHARED, 0.5)
     assert half.hardware == "cpu: Test CPU (0.5 CPUs) x1"
     asked_for = FleetOptions(STORE, "local", ReplicaOptions("cpu", 1), 4)
-    crowded = seats(asked_for, 2)
-    assert [place.hardware for place in crowded] == ["cpu: Test CPU (0.5 CPUs) x1"] * 4
+    crowded = slots(asked_for, 2)
+    assert [spec.hardware for spec in crowded] == ["cpu: Test CPU (0.5 CPUs) x1"] * 4
     assert hardware_class(None, 2, "Test CPU", 2.5) == "cpu: Test CPU x2"
     assert prior_profile(half.hardware, "rev/fp32", 1.0, batch_size=32).standby.idle_w > 0
 
 
-def test_memory_bounds_the_seats_and_leaves_one() -> None:
-    assert len(seats(SHARED, 32, Memory(3 * REPLICA_BYTES, 2**40, ""))) == 3
-    assert len(seats(SHARED, 32, Memory(0, 2**40, ""))) == 1
+def test_memory_bounds_the_slots_and_leaves_one() -> None:
+    assert len(slots(SHARED, 32, Memory(3 * REPLICA_BYTES, 2**40, ""))) == 3
+    assert len(slots(SHARED, 32, Memory(0, 2**40, ""))) == 1
 
 
-def test_gpus_are_seats_whatever_the_cpus() -> None:
+def test_gpus_are_slots_whatever_the_cpus() -> None:
     gpus = [("H100", "GPU-1"), ("H100", "GPU-2")]
-    found = places_on(node(CPU=32.0, GPU=2.0), facts(1, Memory(0, 1, ""), *gpus), SHARED, 0)
-    assert [(place.options.device, place.hardware) for place in found] == [("cuda", "H100")] * 2
+    found = slots_on(node(CPU=32.0, GPU=2.0), facts(1, Memory(0, 1, ""), *gpus), SHARED, 0)
+    assert [(spec.options.device, spec.hardware) for spec in found] == [("cuda", "H100")] * 2
 
 
 def test_a_run_that_memory_has_no_room_for_is_refused_before_ray_starts() -> None:

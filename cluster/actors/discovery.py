@@ -1,4 +1,4 @@
-"""Room for replicas: what nodes tell of themselves, and how they are cut into seats."""
+"""Nodes come and go: what they report of themselves, and how they are cut into slots."""
 
 from __future__ import annotations
 
@@ -11,28 +11,22 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.actors.event_queue import EventQueue
 from cluster.actors.options import FleetOptions, ReplicaOptions
 from cluster.actors.room import room_for
+from cluster.actors.slot import SlotSpec
+from cluster.actors.slots import Slots
 from cluster.hardware.identify import cpu_name, hardware_class, host_name, replica_threads
 from cluster.ledger.reading import Refused
 from cluster.metering.nvml import NvmlDevice, list_gpus
 from cluster.progress import NodeView
+from cluster.scheduler.events import ReplicaJoined
 from un0.machine import Cpus, Memory, cpus_here, memory_here
 
 logger = logging.getLogger(__name__)
-TELL_S = 60.0
+ANSWER_S = 60.0
+DISCOVER_S = 2.0
 HARDWARE_LABEL = "un0/hardware"  # a node's operator may name its class
-
-
-@dataclass(frozen=True)
-class Place:
-    """One seat: a node's device, or some of its CPU threads, for one replica."""
-
-    replica_id: str
-    node_id: str
-    host_name: str
-    hardware: str
-    options: ReplicaOptions
 
 
 @dataclass(frozen=True)
@@ -45,6 +39,39 @@ class NodeFacts:
     gpus: tuple[tuple[str, str], ...]
     cpus: Cpus
     memory: Memory
+
+
+class Discovery:
+    """Looks at the cluster's nodes now and then, and keeps the fleet's slots to what is there."""
+
+    def __init__(self, options: FleetOptions, slots: Slots, events: EventQueue) -> None:
+        self._options = options
+        self._slots = slots
+        self._events = events
+
+    async def watch(self) -> None:
+        """Find nodes that have come and gone, for ever."""
+        while True:
+            try:
+                await self._look()
+            except Exception:  # a look that failed must not be the last one
+                logger.exception("the cluster's nodes could not be looked at")
+            await asyncio.sleep(DISCOVER_S)
+
+    async def _look(self) -> None:
+        slots = self._slots
+        nodes = await asyncio.to_thread(ray.nodes)
+        alive = {str(node["NodeID"]): node for node in nodes if node["Alive"]}
+        for node_id in slots.nodes.keys() - alive.keys():
+            slots.lose_node(node_id)
+        new = sorted(alive.keys() - slots.nodes.keys())
+        joined: list[ReplicaJoined] = []
+        for node_id, facts in zip(new, await asyncio.gather(*map(facts_of, new)), strict=True):
+            if facts is not None:
+                node = alive[node_id]
+                specs = slots_on(node, facts, self._options, len(slots.handles))
+                joined += slots.join(view_of(node, facts), specs)
+        self._events.put(*joined)
 
 
 @ray.remote(num_cpus=0, max_retries=1)  # type: ignore[untyped-decorator]
@@ -62,18 +89,18 @@ def _gpus() -> tuple[tuple[str, str], ...]:
                 found.append((device.device.hw_name, uuid))
                 device.close()
     except Refused as refused:
-        logger.info("no GPU is told of: %s", refused.reason)
+        logger.info("no GPU is reported: %s", refused.reason)
     return tuple(found)
 
 
 async def facts_of(node_id: str) -> NodeFacts | None:
-    """What a node tells of itself; None if it does not answer."""
+    """What a node reports of itself; None if it does not answer."""
     pinned = NodeAffinitySchedulingStrategy(node_id, soft=False)
     try:
         answer = describe_node.options(scheduling_strategy=pinned).remote()
-        facts: NodeFacts = await asyncio.wait_for(answer, TELL_S)
+        facts: NodeFacts = await asyncio.wait_for(answer, ANSWER_S)
     except (RayError, TimeoutError) as error:
-        logger.warning("node %s does not tell of itself: %s", node_id, error)
+        logger.warning("node %s does not report its devices: %s", node_id, error)
         return None
     return facts
 
@@ -84,13 +111,13 @@ def view_of(node: dict[str, Any], facts: NodeFacts) -> NodeView:
     return NodeView(str(node["NodeID"]), facts.host_name, dict(node.get("Labels") or {}), devices)
 
 
-def places_on(
+def slots_on(
     node: dict[str, Any], facts: NodeFacts, fleet: FleetOptions, taken: int
-) -> list[Place]:
-    """The seats of a node: one per GPU that Ray has there, else of CPU threads, no more than its
+) -> list[SlotSpec]:
+    """The slots of a node: one per GPU that Ray has there, else of CPU threads, no more than its
     processes may use and its memory holds. Who asks for a number of replicas gets it.
 
-    taken: seats that the fleet has already, where it is limited to some number.
+    taken: slots that the fleet has already, where it is limited to some number.
     """
     resources, node_id = node["Resources"], str(node["NodeID"])
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
@@ -104,7 +131,7 @@ def places_on(
         room = min(room, room_for(facts.memory, 0))
     cpus_each = facts.cpus.share / max(1, room)
     own_name = (node.get("Labels") or {}).get(HARDWARE_LABEL)
-    places = []
+    specs = []
     for number in range(room):
         gpu = facts.gpus[number][0] if number < len(facts.gpus) else "GPU"
         hardware = own_name or hardware_class(
@@ -113,8 +140,8 @@ def places_on(
         name = f"{facts.host_name}-{node_id[:6]}-{number}"
         if fleet.own:
             name = f"replica-{taken + number}"
-        places.append(Place(name, node_id, facts.host_name, hardware, share))
-    return places
+        specs.append(SlotSpec(name, node_id, facts.host_name, hardware, share))
+    return specs
 
 
 def share_of(gpus: int, cpus: int) -> ReplicaOptions:
