@@ -15,10 +15,10 @@ import torch
 
 from cluster.clock import monotonic_s
 from cluster.energy import sum_energy
-from cluster.ledger.reading import Source
 from cluster.ledger.timeline import Timeline
 from cluster.metering.node import gpu_source, host_sources
 from cluster.metering.seat import take_seat
+from cluster.metering.source import Source
 from cluster.types import MISSING_ENERGY, Energy
 
 MIN_WINDOW_S = 2.0

@@ -14,8 +14,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.actors.options import FleetOptions, ReplicaOptions
 from cluster.actors.room import room_for
 from cluster.hardware.identify import cpu_name, hardware_class, host_name, replica_threads
-from cluster.ledger.reading import Refused
 from cluster.metering.nvml import NvmlDevice, list_gpus
+from cluster.metering.source import Refused
 from cluster.progress import NodeView
 from un0.machine import Cpus, Memory, cpus_here, memory_here
 

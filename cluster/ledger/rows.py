@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.clock import Anchor
+from cluster.ledger.schema import ENERGY_SCHEMA
 from cluster.ledger.usage import EnergyRow, Interval
-from cluster.storage.schemas import ENERGY_SCHEMA
 from cluster.types import SCHEMA_VERSION
 
 MeterTotals = Counter[tuple[str, int]]

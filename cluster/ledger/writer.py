@@ -28,10 +28,10 @@ from cluster.ledger.rows import (
     energy_table,
     metered_mj,
 )
+from cluster.ledger.schema import ENERGY_SCHEMA
 from cluster.ledger.usage import EnergyRow
 from cluster.storage.layout import EnergyKey
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.schemas import ENERGY_SCHEMA
 
 logger = logging.getLogger(__name__)
 

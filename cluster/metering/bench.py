@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 
 from cluster.clock import monotonic_ns
 from cluster.errors import UserError
-from cluster.hardware.identify import cpu_times
-from cluster.ledger.reading import Source
+from cluster.hardware.proc import cpu_times
 from cluster.ledger.usage import Use
 from cluster.ledger.writer import EnergyLog
 from cluster.metering.node import NodeMeter
 from cluster.metering.seat import Seat, gpu_source, host_sources
+from cluster.metering.source import Source
 from cluster.metering.ticker import Ticker
 from cluster.storage.open import open_store
 from cluster.types import MISSING_ENERGY, Energy, EnergyQuality

@@ -17,8 +17,8 @@ from cluster.ledger.rows import (
     footer_of,
     metered_mj,
 )
+from cluster.ledger.schema import ENERGY_SCHEMA
 from cluster.ledger.usage import EnergyRow, Interval, Work
-from cluster.storage.schemas import ENERGY_SCHEMA
 from tests.support.energyfactory import ANCHOR, START
 
 ORIGIN = Origin("cluster", "host", ANCHOR)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from cluster.ledger.reading import Refused
 from cluster.metering import select, zeus
 from cluster.metering.select import choose_cpu, choose_gpu, choose_machine
+from cluster.metering.source import Refused
 from cluster.metering.zeus import open_zeus, zeus_hardware
 
 NOWHERE = Path("/nowhere")
