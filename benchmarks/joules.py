@@ -14,14 +14,13 @@ from time import process_time
 import torch
 
 from cluster.clock import monotonic_s
-from cluster.energy import sum_energy
+from cluster.energy import MIN_WINDOW_S, sum_energy
 from cluster.ledger.timeline import Timeline
 from cluster.metering.node import gpu_source, host_sources
 from cluster.metering.seat import take_seat
 from cluster.metering.source import Source
 from cluster.types import MISSING_ENERGY, Energy
 
-MIN_WINDOW_S = 2.0
 OUTAGE_NS = 10**10
 
 

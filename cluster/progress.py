@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.scheduler.request import SetAside
 from cluster.states import JobState, ReplicaState
-from cluster.types import Energy
+from cluster.types import Energy, SetAside
 
 
 @dataclass(frozen=True)

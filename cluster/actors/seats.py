@@ -13,7 +13,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.actors.options import FleetOptions, ReplicaOptions
 from cluster.actors.room import room_for
-from cluster.hardware.identify import cpu_name, hardware_class, host_name, replica_threads
+from cluster.hardware.identify import (
+    GPU_THREADS,
+    cpu_name,
+    hardware_class,
+    host_name,
+    replica_threads,
+)
 from cluster.metering.nvml import NvmlDevice, list_gpus
 from cluster.metering.source import Refused
 from cluster.progress import NodeView
@@ -119,4 +125,6 @@ def places_on(
 
 def share_of(gpus: int, cpus: int) -> ReplicaOptions:
     """How a node is cut: by GPU, else into CPU replicas."""
-    return ReplicaOptions("cuda", 1) if gpus else ReplicaOptions("cpu", replica_threads(cpus))
+    if gpus:
+        return ReplicaOptions("cuda", GPU_THREADS)
+    return ReplicaOptions("cpu", replica_threads(cpus))

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 MOST_THREADS = 4  # of a CPU replica: more gain little, and lose much where one stalls
+GPU_THREADS = 1  # of a GPU replica
 
 
 def cpu_name() -> str:
@@ -42,7 +43,11 @@ def hardware_class(
     return f"cpu: {cpu or cpu_name()}{slowed} x{threads}"
 
 
-def replica_threads(cpus: int) -> int:
-    """Threads of a CPU replica where there are so many CPUs: up to four, fewest CPUs left over."""
-    most = min(MOST_THREADS, max(1, cpus))
-    return max(range(1, most + 1), key=lambda t: (cpus // t * t, t))
+def replica_threads(*cpus: int, replicas: int | None = None) -> int:
+    """Threads of a CPU replica on nodes of so many CPUs: up to four, fewest CPUs left over.
+
+    replicas: there are to be so many in all; None: as many as fit.
+    """
+    room = {t: sum(count // t for count in cpus) for t in range(1, MOST_THREADS + 1)}
+    fitting = [t for t in room if room[t] >= (replicas or 1)] or [1]
+    return max(fitting, key=lambda t: (min(room[t], replicas or room[t]) * t, t))

@@ -21,8 +21,8 @@ from cluster.hardware.proc import cpu_times as machine_cpu_times
 from cluster.ledger.foreign import Strangers, Watcher
 from cluster.ledger.ledger import Ledger
 from cluster.ledger.reading import Device, missing
+from cluster.ledger.sink import RowSink
 from cluster.ledger.usage import EnergyRow, Outcome, Use
-from cluster.ledger.writer import EnergyLog
 from cluster.metering.replay_node import ReplayNode
 from cluster.metering.seat import Seat, Taken, gpu_source, host_sources
 from cluster.metering.source import ClockNs, Source
@@ -52,7 +52,7 @@ class NodeMeter:
 
     def __init__(
         self,
-        log: EnergyLog,
+        log: RowSink,
         first_epoch: int,
         open_ends: Mapping[str, datetime] | None = None,
         *,

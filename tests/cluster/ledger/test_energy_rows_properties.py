@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from cluster.ledger.reading import Device
 from cluster.ledger.rows import (
-    Origin,
     energy_parquet,
     energy_table,
     footer_of,
     metered_mj,
 )
 from cluster.ledger.schema import ENERGY_SCHEMA
+from cluster.ledger.sink import Origin
 from cluster.ledger.usage import EnergyRow, Interval, Work
 from tests.support.energyfactory import ANCHOR, START
 
