@@ -22,10 +22,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from cluster.ledger.reading import Reading, Refused, Source
+from cluster.ledger.reading import Reading
 from cluster.metering.nvml import list_gpus
 from cluster.metering.nvml_sources import NvmlCounter, NvmlPower
 from cluster.metering.period import update_period_s
+from cluster.metering.source import Refused, Source
 from un0 import Sampler, Un0Model, load_model
 
 WARN, FAIL = 0.05, 0.10  # of difference between counter and power

@@ -14,14 +14,13 @@ from time import process_time
 import torch
 
 from cluster.clock import monotonic_s
-from cluster.energy import sum_energy
-from cluster.ledger.reading import Source
+from cluster.energy import MIN_WINDOW_S, sum_energy
 from cluster.ledger.timeline import Timeline
 from cluster.metering.node import gpu_source, host_sources
+from cluster.metering.source import Source
 from cluster.metering.tenant import tenant_here
 from cluster.types import MISSING_ENERGY, Energy
 
-MIN_WINDOW_S = 2.0
 OUTAGE_NS = 10**10
 
 

@@ -32,10 +32,10 @@ import pyarrow as pa
 
 from cluster.ledger.compaction import compact
 from cluster.ledger.rows import energy_parquet
+from cluster.ledger.schema import ENERGY_SCHEMA
 from cluster.ledger.writer import SETTLED
 from cluster.storage.layout import EnergyKey
 from cluster.storage.open import open_store
-from cluster.storage.schemas import ENERGY_SCHEMA
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DEVICES = 8

@@ -9,7 +9,6 @@ profile holds the one that is used.
 from __future__ import annotations
 
 import math
-import os
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -19,9 +18,9 @@ import numpy as np
 import torch
 
 from cluster.clock import monotonic_s
-from cluster.energy import sum_energy
+from cluster.energy import MIN_WINDOW_S, sum_energy
 from cluster.errors import UserError
-from cluster.hardware.identify import hardware_class, replica_threads
+from cluster.hardware.identify import GPU_THREADS, hardware_class, replica_threads
 from cluster.metering.bench import BenchMeter, Idle, bench_meter
 from cluster.scheduler.priors import prior_profile
 from cluster.scheduler.profiles import Profile
@@ -30,7 +29,6 @@ from cluster.types import Energy, EnergyQuality, Precision, model_key
 from un0 import Sampler, Un0Model, load_model
 from un0.machine import cpus_here, machine_cpus
 
-MIN_WINDOW_S = 2.0  # counters tick: a shorter window says little about joules (docs/energy.md)
 IDLE_S = 3.0
 ROUNDS = 3
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
@@ -166,11 +164,11 @@ def calibrate(
     """
     if not MIN_WINDOW_S <= seconds < math.inf:
         raise UserError(f"--seconds {seconds:g}: joules need windows of at least {MIN_WINDOW_S:g}")
-    gpu = gpu_here()
+    gpu = torch.cuda.is_available()
     cpus = cpus_here()
-    threads = 2 if gpu else replica_threads(cpus.usable)
+    threads = GPU_THREADS if gpu else replica_threads(cpus.usable)
     cpu_share = min(1.0, threads / machine_cpus())
-    with bench_meter(gpu) as bench:
+    with bench_meter("cuda" if gpu else "cpu") as bench:
         loads: list[Load] = []
         for number, precision in enumerate(precisions):
             on_step(number, len(precisions), f"loading in {precision}")
@@ -193,7 +191,7 @@ def calibrate(
             on_step=on_step,
         )
     return Calibration(
-        hardware=hardware_class(bench.hw_name if gpu else None, threads, cpus=cpus.share),
+        hardware=hardware_class(bench.device.hw_name if gpu else None, threads, cpus=cpus.share),
         provider=bench.provider,
         model=model,
         model_rev=loaded.rev,
@@ -242,27 +240,31 @@ def _sampler(loaded: Un0Model, point: Point, threads: int) -> Sampler | None:
 
 
 def _window(bench: BenchMeter, sampler: Sampler, seconds: float) -> Window:
-    """Images without a pause for at least so long, in whole rounds of batches."""
-    unit = sampler.tile * sampler.threads
+    """A window of the sampler's own batches, on all its threads."""
+
+    def make(first: int, count: int) -> None:
+        classes = np.arange(first, first + count) % sampler.config.num_classes
+        for _ in sampler.generate_tiles(0, first, classes):
+            pass
+
+    return measure(bench, make, sampler.tile * sampler.threads, seconds)
+
+
+def measure(
+    bench: BenchMeter, make: Callable[[int, int], None], unit: int, seconds: float
+) -> Window:
+    """Images made without a pause for at least so long.
+
+    make: makes the images (first, count); count is a multiple of ``unit``.
+    """
     made, wanted = 0, unit
     with bench.window() as metered:
         start_s = monotonic_s()
         while True:
-            classes = np.arange(made, made + wanted) % sampler.config.num_classes
-            for _, images in sampler.generate_tiles(0, made, classes):
-                made += len(images)
+            make(made, wanted)
+            made += wanted
             spent_s = monotonic_s() - start_s
             if spent_s >= seconds:
                 break
             wanted = unit * math.ceil(made / spent_s * (seconds - spent_s) / unit)
     return Window(made, metered.duration_s, metered.energy)
-
-
-def gpu_here() -> tuple[str, str] | None:
-    """Name and UUID of the GPU that PyTorch uses; None without one."""
-    if not torch.cuda.is_available():
-        return None
-    properties = torch.cuda.get_device_properties(0)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
-    # Of a MIG slice CUDA may tell the board's UUID.
-    return properties.name, visible if visible.startswith("MIG-") else str(properties.uuid)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from cluster.errors import UserError
 from un0 import documents
 from un0.errors import InputError
+from un0.suggest import did_you_mean
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -28,3 +29,16 @@ def parse(model: type[Model], data: dict[str, Any], source: str) -> Model:
         return documents.parse(model, data, source)
     except InputError as error:
         raise UserError(str(error)) from None
+
+
+def read_bundled(
+    model: type[Model], name: str | Path, folder: Path, what: str, example: str
+) -> Model:
+    """The model in ``folder/name.yaml``, or in the file ``name``. Raises UserError."""
+    bundled = folder / f"{name}.yaml"
+    path = bundled if bundled.is_file() else Path(name)
+    if not path.exists():
+        known = sorted(p.stem for p in folder.glob("*.yaml"))
+        fix = did_you_mean(str(name), known, then=f"bundled: {', '.join(known)}")
+        raise UserError(f"{what} {str(name)!r} is neither a file nor bundled; {fix}")
+    return parse(model, read_mapping(path, what, example), f"{what} {path}")

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cluster.types import MISSING_ENERGY, Energy, EnergyQuality
+from cluster.types import MISSING_ENERGY, QUALITIES, Energy
 
-_BEST_FIRST: tuple[EnergyQuality, ...] = (
-    "measured_counter",
-    "measured_power",
-    "estimated",
-    "missing",
-)
-
+MIN_WINDOW_S = 2.0
+"""Counters move every 20 to 100 ms: a shorter window alone says little (docs/energy.md)."""
 
 ZERO_ENERGY = Energy(energy_mj=0, quality="measured_counter", method="none")
 
@@ -33,7 +28,7 @@ def sum_energy(parts: Iterable[Energy]) -> Energy:
         return ZERO_ENERGY
     if len(values) < len(parts):
         return MISSING_ENERGY
-    quality = max((p.quality for p in parts), key=_BEST_FIRST.index)
+    quality = max((p.quality for p in parts), key=QUALITIES.index)
     bounded = quality == "estimated"
     return Energy(
         energy_mj=sum(values),

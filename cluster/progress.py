@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cluster.errors import UserError
-from cluster.scheduler.request import SetAside
 from cluster.states import JobState, ReplicaState
-from cluster.types import Energy
+from cluster.types import Energy, SetAside
 from un0.suggest import did_you_mean
 
 SHOWN_OF_ID = 12  # characters of a node's id that are shown

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from pydantic import (
 from cluster.states import JobState
 
 EnergyQuality = Literal["measured_counter", "measured_power", "estimated", "missing"]
+QUALITIES: tuple[EnergyQuality, ...] = get_args(EnergyQuality)
+"""How energy is known, the surest first."""
 Precision = Literal["fp32", "bf16", "fp16", "int8", "fp8", "fp8-full"]
 ImageEncoding = Literal["png", "webp", "jpeg", "raw"]
 

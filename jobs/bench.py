@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from cluster.clock import monotonic_ns, monotonic_s
-from cluster.ledger.usage import Use
-from cluster.ledger.writer import EnergyLog
-from cluster.metering.node import NodeMeter
-from cluster.metering.tenant import Tenant, tenant_here
-from cluster.storage.open import open_store
+from cluster.calibration import Point, Window, measure
+from cluster.metering.bench import BenchMeter, bench_meter
 from cluster.types import EnergyQuality, Precision
 from un0 import Sampler, Un0Model
 from un0.engine import ENGINES
@@ -64,9 +56,7 @@ def bench(
     """Rows, path by path, each measured for ``window_s`` seconds after a warm-up."""
     flops = images_flops(model.config)
     peaks: dict[str, float] = {}
-    with _meter() as meter:
-        tenant = tenant_here(uuid.uuid4().hex, device.type)
-        meter.admit(tenant)
+    with bench_meter(device.type) as meter:
         for engine, precision in wanted:
             sampler = Sampler(model, device=str(device), precision=precision, engine=engine)
             sampler.warm_up()
@@ -74,56 +64,33 @@ def bench(
                 peaks[precision] = gemm_peak_flops_per_s(device, precision, sampler.threads)
             executed = {"eager": flops.plain, "cuda": flops.sub_pixel}.get(engine, flops.executed)
             for batch in batches:
-                yield _measure(
-                    meter, tenant, sampler, batch, window_s, executed, peaks.get(precision)
-                )
+                window = _window(meter, sampler, batch, window_s)
+                point = Point(precision, batch, used=True, windows=(window,))
+                yield _row(point, sampler.engine_name, executed, peaks.get(precision))
 
 
-def _measure(
-    meter: NodeMeter,
-    tenant: Tenant,
-    sampler: Sampler,
-    batch: int,
-    window_s: float,
-    flops: int,
-    peak_flops_per_s: float | None,
-) -> BenchRow:
+def _window(meter: BenchMeter, sampler: Sampler, batch: int, window_s: float) -> Window:
+    """A window of requests for ``batch`` images each, after one that does not count."""
     class_ids = np.arange(batch) % sampler.config.num_classes
-    sampler.generate(0, 0, class_ids)
-    attempt_id, images = uuid.uuid4().hex, 0
-    start_ns, start_s = monotonic_ns(), monotonic_s()
-    meter.begin(Use(start_ns, None, "job", attempt_id, tenant.replica_id))
-    while monotonic_s() - start_s < window_s:
-        sampler.generate(0, images, class_ids)
-        images += batch
-    images_per_s = images / (monotonic_s() - start_s)
-    energy = meter.end(
-        Use(start_ns, monotonic_ns(), "job", attempt_id, tenant.replica_id, images=images)
-    )
 
-    def each_j(whole_mj: int | None) -> float | None:
-        return None if whole_mj is None else whole_mj / 1e3 / images
+    def make(first: int, count: int) -> None:
+        for start in range(first, first + count, batch):
+            sampler.generate(0, start, class_ids)
 
+    make(0, batch)
+    return measure(meter, make, batch, window_s)
+
+
+def _row(point: Point, engine: str, flops: int, peak_flops_per_s: float | None) -> BenchRow:
+    low_j, high_j = point.bounds_j
     return BenchRow(
-        engine=f"un0-{sampler.engine_name}",
-        precision=sampler.precision,
-        batch=batch,
-        images_per_s=images_per_s,
-        energy_per_image_j=each_j(energy.energy_mj),
-        energy_low_j=each_j(energy.low_mj),
-        energy_high_j=each_j(energy.high_mj),
-        energy_quality=energy.quality,
-        roofline_share=peak_flops_per_s and images_per_s * flops / peak_flops_per_s,
+        engine=f"un0-{engine}",
+        precision=point.precision,
+        batch=point.batch_size,
+        images_per_s=point.images_per_s,
+        energy_per_image_j=point.energy_per_image_j,
+        energy_low_j=low_j,
+        energy_high_j=high_j,
+        energy_quality=point.quality,
+        roofline_share=peak_flops_per_s and point.images_per_s * flops / peak_flops_per_s,
     )
-
-
-@contextmanager
-def _meter() -> Iterator[NodeMeter]:
-    """This machine's meter, whose log nobody will read."""
-    with tempfile.TemporaryDirectory() as folder:
-        log = EnergyLog(open_store(folder, probe=False), socket.gethostname(), cluster_id="bench")
-        meter = NodeMeter(log, 0)
-        try:
-            yield meter
-        finally:
-            meter.close()

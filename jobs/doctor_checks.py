@@ -79,8 +79,8 @@ def check_temp(_: Where) -> Finding:
 
 def check_gpu(_: Where) -> Finding:
     """GPUs, and whether the installed torch can use them with this driver."""
-    from cluster.ledger.reading import Refused
     from cluster.metering.nvml import cuda_version, list_gpus
+    from cluster.metering.source import Refused
 
     built = _torch_cuda()
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cluster.types import Energy
 
 UNKNOWN = "unknown"
@@ -17,12 +19,19 @@ def joules(value_j: float | None) -> str:
     return f"{value_j * 1e3:.3g} mJ"
 
 
-def bounded(value_j: float | None, low_j: float | None, high_j: float | None) -> str:
-    """The figure, with its bounds when it has them."""
-    text = joules(value_j)
-    return (
-        text if low_j is None or high_j is None else f"{text} ({joules(low_j)} to {joules(high_j)})"
-    )
+def bounded(
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    *,
+    show: Callable[[float | None], str] = joules,
+) -> str:
+    """The figure, with its bounds when it has them. Of an unknown one the lower bound, if known."""
+    if value is None and low is not None:
+        return f"at least {show(low)}"
+    if low is None or high is None:
+        return show(value)
+    return f"{show(value)} ({show(low)} to {show(high)})"
 
 
 def energy_per_image(energy: Energy, images: int) -> str:

@@ -7,8 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from cluster.progress import Snapshot
-from cluster.scheduler.request import SetAside
-from cluster.types import MISSING_ENERGY, Energy, JobRecord, Manifest
+from cluster.types import MISSING_ENERGY, Energy, JobRecord, Manifest, SetAside
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class JobResult:
     set_aside: tuple[SetAside, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"set_aside": tuple(s.model_dump() for s in self.set_aside)}
 
 
 def result_of(snapshot: Snapshot, store: str, record: JobRecord, ended_at: datetime) -> JobResult:

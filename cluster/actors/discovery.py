@@ -16,9 +16,15 @@ from cluster.actors.options import FleetOptions, ReplicaOptions
 from cluster.actors.room import room_for
 from cluster.actors.slot import SlotSpec
 from cluster.actors.slots import Slots
-from cluster.hardware.identify import cpu_name, hardware_class, host_name, replica_threads
-from cluster.ledger.reading import Refused
+from cluster.hardware.identify import (
+    GPU_THREADS,
+    cpu_name,
+    hardware_class,
+    host_name,
+    replica_threads,
+)
 from cluster.metering.nvml import NvmlDevice, list_gpus
+from cluster.metering.source import Refused
 from cluster.progress import NodeView
 from cluster.scheduler.events import ReplicaJoined
 from un0.machine import Cpus, Memory, cpus_here, memory_here
@@ -146,4 +152,6 @@ def slots_on(
 
 def share_of(gpus: int, cpus: int) -> ReplicaOptions:
     """How a node is cut: by GPU, else into CPU replicas."""
-    return ReplicaOptions("cuda", 1) if gpus else ReplicaOptions("cpu", replica_threads(cpus))
+    if gpus:
+        return ReplicaOptions("cuda", GPU_THREADS)
+    return ReplicaOptions("cpu", replica_threads(cpus))

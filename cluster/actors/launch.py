@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import signal
@@ -22,7 +21,7 @@ from cluster.actors.reasons import plain, reason_of
 from cluster.actors.room import RUN_BYTES, room_for
 from cluster.clock import monotonic_s
 from cluster.errors import Fatal, UserError
-from cluster.hardware.identify import MOST_THREADS
+from cluster.hardware.identify import GPU_THREADS, replica_threads
 from cluster.progress import FleetView, NodeView, Snapshot
 from cluster.stopping import REST, Stop, Stopped
 from cluster.storage.object_store import StoreConfig
@@ -227,11 +226,8 @@ def _shared(fleet: FleetOptions, stop: Stop) -> Any:
 
 
 def _name(store: StoreConfig) -> str:
-    address = f"{store.uri} {store.endpoint_url}"
-    if store.sse:  # a coordinator writes all of its jobs with one encryption
-        address += f" {store.sse} {store.sse_kms_key}"
-    place = hashlib.sha256(address.encode()).hexdigest()[:16]
-    return f"coordinator-{place}"
+    # A coordinator writes all of its jobs with one encryption
+    return f"coordinator-{store.digest(encryption=True)}"
 
 
 def fit(
@@ -246,13 +242,10 @@ def fit(
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     if gpus:
-        room, share = gpus, ReplicaOptions("cuda", 1)
+        room, share = gpus, ReplicaOptions("cuda", GPU_THREADS)
     else:
-        wanted = options.replicas or 1
-        rooms = {t: sum(n // t for n in cpus) for t in range(1, MOST_THREADS + 1)}
-        fitting = [t for t, room in rooms.items() if room >= wanted] or [1]
-        threads = max(fitting, key=lambda t: (min(rooms[t], options.replicas or rooms[t]) * t, t))
-        room, share = rooms[threads], ReplicaOptions("cpu", threads)
+        threads = replica_threads(*cpus, replicas=options.replicas)
+        room, share = sum(n // threads for n in cpus), ReplicaOptions("cpu", threads)
     replicas = options.replicas or (room if gpus or most is None else min(room, most))
     if not 0 < replicas <= room:
         raise UserError(

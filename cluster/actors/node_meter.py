@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import threading
@@ -183,9 +182,8 @@ async def meter_on(
 
     One that does not answer is no reason not to generate: then energy is missing.
     """
-    place = hashlib.sha256(f"{store.uri} {store.endpoint_url}".encode()).hexdigest()[:16]
     options = NodeMeterActor.options(  # type: ignore[attr-defined]
-        name=f"node-meter-{node_id}-{place}",
+        name=f"node-meter-{node_id}-{store.digest()}",
         namespace="un0",
         lifetime="detached",
         get_if_exists=True,

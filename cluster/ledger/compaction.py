@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from cluster.errors import NotFound
 from cluster.ledger.reader import LoggedDay, energy_days, logged_day
 from cluster.ledger.rows import EnergyParquet, MeterTotals, footer_of
+from cluster.ledger.schema import ENERGY_SCHEMA
 from cluster.ledger.writer import SETTLED
 from cluster.storage.commit import create_once, parse_record
 from cluster.storage.layout import (
@@ -33,7 +34,6 @@ from cluster.storage.layout import (
     parse_energy_key,
 )
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.schemas import ENERGY_SCHEMA
 from cluster.types import Compaction
 
 FILE_ROWS = 1_000_000

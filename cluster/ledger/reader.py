@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from cluster.errors import Fatal
 from cluster.ledger.rows import footer_of
+from cluster.ledger.schema import ENERGY_SCHEMA
 from cluster.storage.arrow_files import arrow_file_system
 from cluster.storage.commit import parse_record
 from cluster.storage.layout import (
@@ -29,7 +30,6 @@ from cluster.storage.layout import (
     parse_energy_key,
 )
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.schemas import ENERGY_SCHEMA
 from cluster.types import Compaction
 
 _THREADS = 8

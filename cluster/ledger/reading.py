@@ -6,16 +6,14 @@ epoch is their difference, and however a window is cut, its parts add up to the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, Protocol
+from typing import Literal
 
 from cluster.types import EnergyQuality
 
 HwType = Literal["gpu", "cpu"]
 Zone = Literal["gpu", "module", "package", "dram", "host"]
-ClockNs = Callable[[], int]
 
 
 @dataclass(frozen=True)
@@ -64,35 +62,6 @@ class Reading:
     low_mj: int | None = None
     high_mj: int | None = None
     counter_updates: int | None = None
-
-
-class Source(Protocol):
-    """Reads one device. Safe to call from several threads."""
-
-    @property
-    def provider(self) -> str:
-        """Where the joules come from, for example ``nvml-counter``."""
-        ...
-
-    @property
-    def device(self) -> Device: ...
-
-    def read(self) -> Reading:
-        """The energy so far. Never raises: what cannot be read is ``missing``."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the device. May be called twice; readings afterwards are ``missing``."""
-        ...
-
-
-class Refused(Exception):
-    """A provider cannot read a device. ``fix``: what the user may do about it, if anything."""
-
-    def __init__(self, reason: str, mend: str | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.mend = mend
 
 
 def missing(at_ns: int, why: str, epoch: int = 0) -> Reading:

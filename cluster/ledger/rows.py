@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.clock import Anchor
+from cluster.ledger.schema import ENERGY_SCHEMA
+from cluster.ledger.sink import Origin
 from cluster.ledger.usage import EnergyRow, Interval
-from cluster.storage.schemas import ENERGY_SCHEMA
 from cluster.types import SCHEMA_VERSION
 
 MeterTotals = Counter[tuple[str, int]]
@@ -28,15 +27,6 @@ _NUMBERS = {
     for field in ENERGY_SCHEMA
     if pa.types.is_integer(field.type) or pa.types.is_timestamp(field.type)
 }
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where rows come from: what is the same in all that one node writes."""
-
-    cluster_id: str
-    host: str
-    anchor: Anchor
 
 
 def energy_table(rows: Sequence[EnergyRow], origin: Origin) -> pa.Table:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cluster.energy import MIN_WINDOW_S
 from cluster.ledger.split import Cover, Key, Part, divide
 from cluster.ledger.usage import Interval
 
-MIN_WINDOW_NS = 2_000_000_000  # counters move every 20-100 ms: a shorter window alone is far off
+MIN_WINDOW_NS = round(MIN_WINDOW_S * 1e9)
 
 
 @dataclass

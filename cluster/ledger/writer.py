@@ -23,15 +23,15 @@ from cluster.errors import ClusterError
 from cluster.ledger.merge import condensed, merged
 from cluster.ledger.rows import (
     MeterTotals,
-    Origin,
     energy_parquet,
     energy_table,
     metered_mj,
 )
+from cluster.ledger.schema import ENERGY_SCHEMA
+from cluster.ledger.sink import Origin
 from cluster.ledger.usage import EnergyRow
 from cluster.storage.layout import EnergyKey
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.schemas import ENERGY_SCHEMA
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ SETTLED = timedelta(days=2)
 
 
 class EnergyLog:
-    """Keeps rows in memory and writes them when flushed. Thread-safe.
+    """The ``RowSink`` that writes: keeps rows in memory and writes them when flushed. Thread-safe.
 
     flush_s: how often it wants to be flushed: what a node that dies loses at most.
     segment_rows: a file with as many rows is full.

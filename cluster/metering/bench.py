@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
-import socket
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -14,14 +10,14 @@ from dataclasses import dataclass, replace
 
 from cluster.clock import monotonic_ns
 from cluster.errors import UserError
-from cluster.hardware.identify import cpu_times
-from cluster.ledger.reading import Source
+from cluster.hardware.identify import host_name
+from cluster.hardware.proc import cpu_times
+from cluster.ledger.sink import Discard
 from cluster.ledger.usage import Use
-from cluster.ledger.writer import EnergyLog
 from cluster.metering.node import NodeMeter
-from cluster.metering.tenant import Tenant, gpu_source, host_sources
+from cluster.metering.source import Source
+from cluster.metering.tenant import Tenant, gpu_source, host_sources, tenant_here
 from cluster.metering.ticker import Ticker
-from cluster.storage.open import open_store
 from cluster.types import MISSING_ENERGY, Energy, EnergyQuality
 from un0.machine import machine_cpus
 
@@ -49,8 +45,8 @@ class BenchMeter:
 
     def __init__(self, meter: NodeMeter, tenant: Tenant) -> None:
         self._meter, self._tenant = meter, tenant
-        device = meter.admit(tenant)
-        self.hw_name, self.provider = device.hw_name, meter.provider(device)
+        self.device = meter.admit(tenant)
+        self.provider = meter.provider(self.device)
 
     @contextmanager
     def window(self) -> Iterator[Metered]:
@@ -84,21 +80,17 @@ class BenchMeter:
 
 
 @contextmanager
-def bench_meter(gpu: tuple[str, str] | None) -> Iterator[BenchMeter]:
-    """A meter of the GPU (name, UUID), or of the CPUs. Nothing of it gets into a store's energy
+def bench_meter(device: str) -> Iterator[BenchMeter]:
+    """A meter of the torch device ``cpu`` or ``cuda``. Nothing of it gets into a store's energy
     log, which the fleet's own meter may be writing for the same devices.
 
     Raises UserError for CPUs that have no meter of their own.
     """
     with ExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="un0-meter-"))
-        store = open_store(directory, probe=False)
-        log = EnergyLog(store, socket.gethostname(), math.inf, cluster_id="bench")
-        meter = NodeMeter(log, 0)
+        meter = NodeMeter(Discard(host_name()), 0)
         stack.callback(meter.close)
-        name, gpu_uuid = gpu or ("cpu", None)
         try:
-            bench = BenchMeter(meter, Tenant("bench", os.getpid(), gpu_uuid, name))
+            bench = BenchMeter(meter, tenant_here("bench", device))
         except LookupError as error:
             raise UserError(f"this machine's CPUs cannot be measured alone: {error}") from None
         stack.callback(Ticker(meter.sample, 1.0, "sample").close)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.ledger.reading import Refused, Source
 from cluster.metering.guarded import Guarded
+from cluster.metering.source import Refused, Source
 
 
 @dataclass(frozen=True)

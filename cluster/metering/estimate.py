@@ -14,8 +14,10 @@ from cluster.hardware.datasheets import (
     GPU_LOW,
     GPU_NOMINAL,
 )
-from cluster.hardware.identify import cpu_name, machine_cpu_s
-from cluster.ledger.reading import ClockNs, Device, Reading, Refused, missing
+from cluster.hardware.identify import cpu_name
+from cluster.hardware.proc import machine_cpu_s
+from cluster.ledger.reading import Device, Reading, missing
+from cluster.metering.source import ClockNs, Refused
 
 CpuSeconds = Callable[[], tuple[float, float]]
 

@@ -9,9 +9,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from cluster.ledger.foreign import Watcher
-from cluster.ledger.reading import Device, Reading, Refused, Source, missing
+from cluster.ledger.reading import Device, Reading, missing
 from cluster.metering.missing import MissingSource
 from cluster.metering.plausibility import PATIENCE_S, Limits, Plausibility
+from cluster.metering.source import Refused, Source
 
 logger = logging.getLogger(__name__)
 BusySeconds = Callable[[], float | None]

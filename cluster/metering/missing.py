@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cluster.clock import monotonic_ns
-from cluster.ledger.reading import ClockNs, Device, Reading, missing
+from cluster.ledger.reading import Device, Reading, missing
+from cluster.metering.source import ClockNs
 
 
 class MissingSource:

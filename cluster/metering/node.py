@@ -16,14 +16,15 @@ from datetime import datetime
 
 from cluster.clock import monotonic_ns
 from cluster.energy import sum_energy
-from cluster.hardware.identify import CpuTimes
-from cluster.hardware.identify import cpu_times as machine_cpu_times
+from cluster.hardware.proc import CpuTimes
+from cluster.hardware.proc import cpu_times as machine_cpu_times
 from cluster.ledger.foreign import Strangers, Watcher
 from cluster.ledger.ledger import Ledger
-from cluster.ledger.reading import ClockNs, Device, Source, missing
+from cluster.ledger.reading import Device, missing
+from cluster.ledger.sink import RowSink
 from cluster.ledger.usage import EnergyRow, Outcome, Use
-from cluster.ledger.writer import EnergyLog
 from cluster.metering.replay_node import ReplayNode
+from cluster.metering.source import ClockNs, Source
 from cluster.metering.tenant import Admitted, Tenant, gpu_source, host_sources
 from cluster.types import MISSING_ENERGY, Energy
 
@@ -51,7 +52,7 @@ class NodeMeter:
 
     def __init__(
         self,
-        log: EnergyLog,
+        log: RowSink,
         first_epoch: int,
         open_ends: Mapping[str, datetime] | None = None,
         *,

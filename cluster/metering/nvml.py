@@ -14,7 +14,8 @@ from typing import Any
 
 import pynvml
 
-from cluster.ledger.reading import Device, Refused, Zone
+from cluster.ledger.reading import Device, Zone
+from cluster.metering.source import Refused
 
 _NO_SAMPLES = (pynvml.NVML_SUCCESS, pynvml.NVML_ERROR_NOT_FOUND)  # the former raised for none
 

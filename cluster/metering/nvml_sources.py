@@ -10,9 +10,10 @@ import pynvml
 
 from cluster.clock import monotonic_ns
 from cluster.ledger.foreign import strangers_among
-from cluster.ledger.reading import ClockNs, Reading, missing
+from cluster.ledger.reading import Reading, missing
 from cluster.metering.counter import CounterTrack
 from cluster.metering.nvml import NvmlDevice, nvml_refusals
+from cluster.metering.source import ClockNs
 from cluster.metering.ticker import Ticker
 
 SAMPLE_S = 0.1

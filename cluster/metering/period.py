@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 
-from cluster.ledger.reading import Source
+from cluster.metering.source import Source
 
 WATCH_S = 1.0
 LOOK_EVERY_S = 0.001

@@ -16,8 +16,9 @@ from typing import Literal
 
 from cluster.clock import monotonic_ns
 from cluster.hardware.identify import cpu_name
-from cluster.ledger.reading import ClockNs, Device, Reading, Refused
+from cluster.ledger.reading import Device, Reading
 from cluster.metering.counter import CounterTrack
+from cluster.metering.source import ClockNs, Refused
 from cluster.metering.ticker import Ticker
 
 POWERCAP = Path("/sys/class/powercap")

@@ -10,14 +10,15 @@ from itertools import combinations
 from pathlib import Path
 
 from cluster.clock import monotonic_ns
-from cluster.hardware.identify import STAT, TOPOLOGY, machine_cpu_s, threads_cpu_s, threads_of
-from cluster.ledger.reading import ClockNs, Refused, Source
+from cluster.hardware.proc import STAT, machine_cpu_s, threads_cpu_s
 from cluster.metering.choice import Choice, Refusal
 from cluster.metering.estimate import CpuEstimate
 from cluster.metering.guarded import Guarded, Wait, prove
 from cluster.metering.mirrors import ROUGHLY, Pair
 from cluster.metering.plausibility import limits_of
 from cluster.metering.rapl import RaplSource, max_power_mw, open_rapl
+from cluster.metering.source import ClockNs, Refused, Source
+from cluster.metering.topology import TOPOLOGY, threads_of
 
 SAME_PACKAGE_S, OTHER_PACKAGE_S = 1.0, 3.0  # how long two counters must agree to be one
 GIVE_UP_S = 4.0  # if that cannot be told by then

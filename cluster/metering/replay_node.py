@@ -11,8 +11,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cluster.clock import monotonic_ns
-from cluster.hardware.identify import CpuTimes, process_tree
-from cluster.ledger.reading import ClockNs, Device, Reading, Refused, missing
+from cluster.hardware.proc import CpuTimes, process_tree
+from cluster.ledger.reading import Device, Reading, missing
+from cluster.metering.source import ClockNs, Refused
 
 REPLAY_ENV = "UN0_METER_REPLAY"
 Watts = tuple[float, float, float]

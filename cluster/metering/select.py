@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cluster.hardware.datasheets import design_power_mw
 from cluster.hardware.identify import cpu_name
-from cluster.ledger.reading import Device, Refused, Source
+from cluster.ledger.reading import Device
 from cluster.metering.choice import Choice, MachineMeters, Refusal
 from cluster.metering.estimate import CpuEstimate, GpuEstimate
 from cluster.metering.guarded import Guarded, prove
@@ -27,6 +27,7 @@ from cluster.metering.plausibility import limits_of
 from cluster.metering.rapl import POWERCAP
 from cluster.metering.rapl_choice import Machine, choose_rapl
 from cluster.metering.replay_node import REPLAY_ENV, ReplayNode
+from cluster.metering.source import Refused, Source
 from cluster.metering.zeus import PREFIX, ZeusSource, open_zeus, open_zeus_gpu, zeus_hardware
 
 

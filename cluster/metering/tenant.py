@@ -6,8 +6,8 @@ import logging
 import os
 from dataclasses import dataclass
 
-from cluster.ledger.reading import Source
 from cluster.metering.select import choose_gpu, choose_machine
+from cluster.metering.source import Source
 from cluster.metering.zeus import PREFIX
 
 logger = logging.getLogger(__name__)

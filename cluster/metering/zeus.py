@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 from cluster.clock import monotonic_ns
 from cluster.hardware.identify import cpu_name
-from cluster.ledger.reading import ClockNs, Device, Reading, Refused
+from cluster.ledger.reading import Device, Reading
 from cluster.metering.counter import CounterTrack
+from cluster.metering.source import ClockNs, Refused
 
 Hardware = Literal["amd", "apple", "jetson"]
 PREFIX = "zeus:"

@@ -13,12 +13,10 @@ from pathlib import Path
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from cluster.documents import parse, read_mapping
-from cluster.errors import UserError
+from cluster.documents import read_bundled
 from cluster.scheduler.profiles import Profile
 from cluster.scheduler.request import OperatingPoint, Performance, StandbyCost
 from cluster.types import Record
-from un0.suggest import did_you_mean
 
 BUNDLED = Path(__file__).parent / "fleets"
 
@@ -164,10 +162,4 @@ class FleetSpec(Record):
 
 def load_fleet(name: str | Path) -> FleetSpec:
     """A bundled fleet by its name, or one of a file. Raises UserError."""
-    bundled = BUNDLED / f"{name}.yaml"
-    path = bundled if bundled.is_file() else Path(name)
-    if not path.exists():
-        known = sorted(p.stem for p in BUNDLED.glob("*.yaml"))
-        fix = did_you_mean(str(name), known, then=f"bundled: {', '.join(known)}")
-        raise UserError(f"fleet {str(name)!r} is neither a file nor bundled; {fix}")
-    return parse(FleetSpec, read_mapping(path, "fleet", "name: mine"), f"fleet {path}")
+    return read_bundled(FleetSpec, name, BUNDLED, "fleet", "name: mine")

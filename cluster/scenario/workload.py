@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat
 
-from cluster.documents import parse, read_mapping
+from cluster.documents import read_bundled
 from cluster.errors import UserError
 from cluster.scenario.arrivals import Arrival
 from cluster.scenario.faults import DAY_S, Faults
@@ -20,7 +20,6 @@ from cluster.scenario.traces import Request, TraceSpec, in_windows, read_trace
 from cluster.scheduler.request import JobRequest
 from cluster.types import Record
 from un0.quantities import parse_count
-from un0.suggest import did_you_mean
 
 Count = Annotated[int, BeforeValidator(parse_count), Field(ge=1)]
 PAST_SEEDS = 1_000_003  # away from the seeds of days that are simulated
@@ -166,10 +165,4 @@ def _by_work(requests: list[Request]) -> list[str]:
 
 def load_workload(name: str | Path) -> WorkloadSpec:
     """A bundled workload by its name, or one of a file. Raises UserError."""
-    bundled = BUNDLED / f"{name}.yaml"
-    path = bundled if bundled.is_file() else Path(name)
-    if not path.exists():
-        known = sorted(p.stem for p in BUNDLED.glob("*.yaml"))
-        fix = did_you_mean(str(name), known, then=f"bundled: {', '.join(known)}")
-        raise UserError(f"workload {str(name)!r} is neither a file nor bundled; {fix}")
-    return parse(WorkloadSpec, read_mapping(path, "workload", "load: 0.3"), f"workload {path}")
+    return read_bundled(WorkloadSpec, name, BUNDLED, "workload", "load: 0.3")

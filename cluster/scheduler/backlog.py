@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from cluster.scheduler.ranges import Ranges
-from cluster.scheduler.request import JobRequest, OperatingPoint, SetAside
+from cluster.scheduler.request import JobRequest, OperatingPoint
 from cluster.states import JobEnd
+from cluster.types import SetAside
 
 SUSPECTS_LOOKED_AT = 32  # for one to run, so that many of them cost little
 
@@ -156,7 +157,7 @@ class Job:
         self.failed_on[shard] = hardware
         if self.attempts[shard] < most or shard in self.done:
             return False
-        self.set_aside[shard] = SetAside(shard, self.attempts[shard], reason)
+        self.set_aside[shard] = SetAside(shard=shard, attempts=self.attempts[shard], reason=reason)
         return True
 
     def _free(self, first: int, stop: int) -> Iterator[tuple[int, int]]:

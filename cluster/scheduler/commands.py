@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.scheduler.request import OperatingPoint, SetAside
+from cluster.scheduler.request import OperatingPoint
 from cluster.states import JobEnd
+from cluster.types import SetAside
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,15 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from cluster.energy import MIN_WINDOW_S
 from cluster.scheduler.request import OperatingPoint, Performance, StandbyCost, Usage, joules
-from cluster.types import EnergyQuality
+from cluster.types import QUALITIES, EnergyQuality
 
-MIN_WINDOW_S = 2.0  # counters tick: shorter windows say little about joules (docs/energy.md)
 PRIOR_WEIGHT = 1.0  # of a prior, in windows
 MOST_WEIGHT = 50.0  # of what was learned: a belief follows change within about so many windows
 USUAL_SURPRISE = 0.05  # windows of one and the same hardware differ by this much anyway
 MOST_SURPRISE = 3.0  # that one window is worth: a single one may be a hiccup
 DRIFT = 8.0  # surprises that add up to this are no accident
-QUALITIES: tuple[EnergyQuality, ...] = (
-    "measured_counter",
-    "measured_power",
-    "estimated",
-    "missing",
-)
 
 
 @dataclass(frozen=True)

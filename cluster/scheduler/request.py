@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cluster.types import EnergyQuality
+from cluster.types import SetAside as SetAside
 
 Objective = Literal["energy", "deadline", "throughput", "cost", "carbon"]
 
@@ -100,12 +101,3 @@ class JobRequest:
     def images_in(self, first: int, stop: int) -> int:
         """Images of the shards ``first`` up to, not including, ``stop``."""
         return min(stop * self.shard_images, self.images) - first * self.shard_images
-
-
-@dataclass(frozen=True)
-class SetAside:
-    """A shard that was given up, and why: the job goes on without it."""
-
-    shard: int
-    attempts: int
-    reason: str

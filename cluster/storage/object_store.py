@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -42,6 +43,16 @@ class StoreConfig:
     sse_kms_key: str | None = None
     checksum: Checksum | None = None
     existing: bool = False
+
+    def digest(self, *, encryption: bool = False) -> str:
+        """16 hexadecimal digits for the store's address, as part of the name of what serves it.
+
+        encryption: for its server-side encryption too, where there is one.
+        """
+        text = f"{self.uri} {self.endpoint_url}"
+        if encryption and self.sse:
+            text += f" {self.sse} {self.sse_kms_key}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class ObjectStore(Protocol):

@@ -9,10 +9,10 @@ from typing import Any
 import typer
 
 from cluster.hardware.identify import host_name
-from cluster.ledger.reading import Source
 from cluster.metering.choice import Choice, MachineMeters, Refusal
 from cluster.metering.period import update_period_s
 from cluster.metering.select import choose_machine
+from cluster.metering.source import Source
 from jobs.cli.options import Json, plain_table, show_json, show_table
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from cluster.ledger.window import MIN_WINDOW_NS
 from jobs.report.figures import Rates, figures
 from jobs.report.rows import Rows
 from jobs.report.sums import Parts, total
 
 TOP = 10
-_MIN_WINDOW_NS = 2_000_000_000  # a shorter window's joules per image are far off
 
 # Every job on every device
 _EACH = """
@@ -27,7 +27,7 @@ with each as (
     select hw_name, sum(mj) / 1e3 / sum(images) as j, sum(images) as images
     from parts
     group by hw_name, host_name, hw_id, job_id
-    having sum(images) > 0 and sum(ns) >= {_MIN_WINDOW_NS}
+    having sum(images) > 0 and sum(ns) >= {MIN_WINDOW_NS}
 ),
 ranked as (
     select hw_name, j,

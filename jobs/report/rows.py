@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 
 from cluster.ledger.reader import EnergyFile, dataset_of, energy_files
 from cluster.ledger.rows import footer_of
+from cluster.ledger.schema import ENERGY_SCHEMA
 from cluster.storage.arrow_files import arrow_file_system
 from cluster.storage.layout import ENERGY
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.reader import JobSummary, list_jobs
-from cluster.storage.schemas import ENERGY_SCHEMA
 from cluster.types import CommitRecord
 
 Source = Literal["ledger", "commits"]

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from cluster.states import ENERGY_BUCKETS
+from jobs import format
 from jobs.format import UNKNOWN, joules
 from jobs.report.build import DIMENSIONS, Report
 from jobs.report.figures import J_PER_KWH
@@ -72,11 +73,7 @@ def percent(share: float | None) -> str:
 def bounded(figures: Mapping[str, Any], name: str, show: Any) -> str:
     """A figure such as ``energy{}_j`` with its bounds, if it has them."""
     value, low, high = (figures[name.format(bound)] for bound in ("", "_low", "_high"))
-    if value is None and low is not None:
-        return f"at least {show(low)}"
-    if low is None or high is None:
-        return str(show(value))
-    return f"{show(value)} ({show(low)} to {show(high)})"
+    return format.bounded(value, low, high, show=show)
 
 
 def bucket_text(figures: Mapping[str, Any], bucket: str) -> str:

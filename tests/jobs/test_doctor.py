@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from cluster.errors import UserError
 from cluster.health import Check
-from cluster.ledger.reading import Refused
+from cluster.metering.source import Refused
 from jobs import doctor_checks
 from jobs.cli import doctor as cli_doctor
 from jobs.cli.main import app

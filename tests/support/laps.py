@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from cluster.ledger.reading import Reading, Source
+from cluster.ledger.reading import Reading
+from cluster.metering.source import Source
 from cluster.types import MISSING_ENERGY, Energy
 
 

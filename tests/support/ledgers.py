@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.ledger.rows import MeterTotals, energy_parquet
+from cluster.ledger.schema import ENERGY_SCHEMA
 from cluster.storage.layout import EnergyKey, JobLayout
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.schemas import ENERGY_SCHEMA
 from cluster.types import JobRecord
 
 from . import jobfactory

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.ledger.reading import Device, Source
+from cluster.ledger.reading import Device
 from cluster.metering.estimate import CpuEstimate, GpuEstimate
 from cluster.metering.missing import MissingSource
 from cluster.metering.nvml_sources import NvmlCounter, NvmlPower
 from cluster.metering.rapl import RaplSource, find_zones
+from cluster.metering.source import Source
 from cluster.metering.zeus import ZeusSource
 from tests.support.nvml_stub import UNKNOWN_ERROR, Gpu, NvmlStub
 from tests.support.replay import ReplaySource, load_traces

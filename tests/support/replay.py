@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import UserError
-from cluster.ledger.reading import ClockNs, Device, HwType, Reading
+from cluster.ledger.reading import Device, HwType, Reading
 from cluster.metering.counter import CounterTrack
+from cluster.metering.source import ClockNs
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from cluster.ledger.reader import (
 )
 from cluster.ledger.reading import Device, Reading
 from cluster.ledger.rows import energy_parquet, energy_table, metered_mj
+from cluster.ledger.schema import ENERGY_SCHEMA
 from cluster.ledger.sql import query
 from cluster.ledger.usage import Use
 from cluster.storage.layout import ENERGY, EnergyKey, parse_energy_key
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.schemas import ENERGY_SCHEMA
 from tests.support import energyfactory as factory
 from tests.support.energyfactory import ANCHOR, GPU, START, S
 from tests.support.faulty_store import FaultRates, FaultyStore

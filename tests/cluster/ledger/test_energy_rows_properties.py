@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from cluster.ledger.reading import Device
 from cluster.ledger.rows import (
-    Origin,
     energy_parquet,
     energy_table,
     footer_of,
     metered_mj,
 )
+from cluster.ledger.schema import ENERGY_SCHEMA
+from cluster.ledger.sink import Origin
 from cluster.ledger.usage import EnergyRow, Interval, Work
-from cluster.storage.schemas import ENERGY_SCHEMA
 from tests.support.energyfactory import ANCHOR, START
 
 ORIGIN = Origin("cluster", "host", ANCHOR)

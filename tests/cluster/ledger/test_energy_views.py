@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from cluster.ledger.ledger import Ledger
 from cluster.ledger.reading import Reading
+from cluster.ledger.schema import ENERGY_SCHEMA
 from cluster.ledger.sql import connect, query, run
 from cluster.ledger.usage import Use
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.schemas import ENERGY_SCHEMA
 from tests.support import energyfactory as factory
 from tests.support.energyfactory import GPU, S
 

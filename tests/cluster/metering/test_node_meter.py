@@ -12,12 +12,13 @@ import pytest
 
 from cluster.clock import Anchor
 from cluster.errors import Retryable
-from cluster.hardware.identify import CpuTimes
+from cluster.hardware.proc import CpuTimes
 from cluster.ledger.reader import closure_error_mj, energy_dataset, energy_files, open_ends
-from cluster.ledger.reading import Device, Reading, Source
+from cluster.ledger.reading import Device, Reading
 from cluster.ledger.usage import Use, Work
 from cluster.ledger.writer import EnergyLog
 from cluster.metering.node import NodeMeter
+from cluster.metering.source import Source
 from cluster.metering.tenant import Tenant
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store

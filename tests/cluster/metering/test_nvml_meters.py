@@ -13,12 +13,12 @@ import pynvml
 import pytest
 
 from cluster.energy import sum_energy
-from cluster.ledger.reading import Refused
 from cluster.metering.check import checks_of
 from cluster.metering.nvml import list_gpus
 from cluster.metering.nvml_sources import NvmlCounter, NvmlPower
 from cluster.metering.period import update_period_s
 from cluster.metering.select import choose_gpu, choose_machine
+from cluster.metering.source import Refused
 from tests.support.laps import Laps, between
 from tests.support.meter_worlds import TestClock
 from tests.support.nvml_stub import (

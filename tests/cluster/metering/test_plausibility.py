@@ -9,11 +9,12 @@ from itertools import groupby
 import pytest
 
 from cluster.ledger.ledger import Ledger
-from cluster.ledger.reading import Device, Reading, Refused
+from cluster.ledger.reading import Device, Reading
 from cluster.metering.counter import CounterTrack
 from cluster.metering.estimate import GPU_METHOD, GpuEstimate
 from cluster.metering.guarded import Guarded, prove
 from cluster.metering.plausibility import limits_of
+from cluster.metering.source import Refused
 from tests.support.meter_worlds import TestClock
 
 GPU = Device("GPU-1", "gpu", "a GPU", "gpu", power_limit_mw=700_000)

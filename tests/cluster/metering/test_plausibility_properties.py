@@ -12,12 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.ledger.reading import Device, Reading, Refused
+from cluster.ledger.reading import Device, Reading
 from cluster.metering.counter import CounterTrack
 from cluster.metering.estimate import CpuEstimate
 from cluster.metering.guarded import Guarded
 from cluster.metering.plausibility import SLACK_S, WITHHOLD_S, limits_of
 from cluster.metering.rapl_choice import choose_rapl
+from cluster.metering.source import Refused
 from tests.support.meter_worlds import TestClock
 from tests.support.rapl_world import Counter, RaplWorld
 

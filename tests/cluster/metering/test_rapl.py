@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.ledger.reading import Refused
 from cluster.metering.rapl import RaplSource, RaplZone, find_zones
 from cluster.metering.select import choose_cpu
+from cluster.metering.source import Refused
 from tests.support.laps import Laps, between
 from tests.support.meter_worlds import TestClock, powercap
 from tests.support.rapl_world import RaplWorld, steady

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.ledger.reading import Refused
 from cluster.metering.choice import Choice, Refusal
 from cluster.metering.rapl_choice import choose_rapl
+from cluster.metering.source import Refused
 from tests.support.rapl_world import Counter, RaplWorld, steady
 
 Chosen = tuple[RaplWorld, dict[str, Choice], list[Refusal]]

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from cluster.hardware.identify import process_tree
+from cluster.hardware.proc import process_tree
 from cluster.ledger.reader import energy_dataset
-from cluster.ledger.reading import Refused
 from cluster.ledger.usage import Use, Work
 from cluster.ledger.writer import EnergyLog
 from cluster.metering.node import NodeMeter
 from cluster.metering.replay_node import REPLAY_ENV, ReplayNode
 from cluster.metering.select import choose_cpu
+from cluster.metering.source import Refused
 from cluster.metering.tenant import Tenant, host_sources
 from cluster.storage.open import open_store
 from tests.support.meter_worlds import TestClock

@@ -6,14 +6,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cluster.ledger.reading import Refused
 from cluster.metering import select, zeus
+from cluster.metering.bench import bench_meter
 from cluster.metering.select import choose_cpu, choose_gpu, choose_machine
+from cluster.metering.source import Refused
 from cluster.metering.zeus import open_zeus, zeus_hardware
 
 NOWHERE = Path("/nowhere")
@@ -100,6 +101,19 @@ def test_amd_gpus_have_hip_s_indices_whatever_the_process_may_see(
     assert spent_mj == pytest.approx(15_300 + (after.at_ns - before.at_ns) * 1e-4, abs=100)
     assert source.device.power_limit_mw == 750_000
     assert [c.source.provider for c in meters.choices][-1] == "cpu-estimate"  # the host's own
+
+
+def test_un0_calibrate_and_bench_meter_the_amd_gpu_that_hip_shows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr("torch.version.hip", "6.2")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    properties = SimpleNamespace(name="AMD Instinct first", uuid="of-no-use-here")
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: properties)
+    with bench_meter("cuda") as bench:
+        assert bench.device.hw_id == "zeus:1", "whether zeus is installed or not"
 
 
 @pytest.mark.usefixtures("amdsmi")

@@ -22,7 +22,8 @@ import pytest
 from cluster.clock import Anchor
 from cluster.ledger.ledger import Ledger
 from cluster.ledger.reading import Device, Reading
-from cluster.ledger.rows import Origin, energy_parquet, energy_table, metered_mj
+from cluster.ledger.rows import energy_parquet, energy_table, metered_mj
+from cluster.ledger.sink import Origin
 from cluster.ledger.usage import EnergyRow, Use, Work
 from cluster.pipeline.shard_runner import ShardRunner
 from cluster.storage.commit import read_commits
