@@ -35,21 +35,20 @@ NAMESPACE = "un0"
 logger = logging.getLogger(__name__)
 
 
-class JobRun:
+class FollowedJob:
     """A job that runs once it is iterated over, for snapshots, until it is over, or until the
     time for a stop that was asked for is up.
-
 
     own: the run ends with this process; another goes on when its terminal is closed.
     """
 
-    def __init__(self, coordinator: Any, plan: RunRequest, stop: Stop, *, own: bool) -> None:
+    def __init__(self, coordinator: Any, run: RunRequest, stop: Stop, *, own: bool) -> None:
         self._coordinator = coordinator
-        self._plan = plan
+        self._run = run
         self._stop, self._heeded, self._own = stop, 0, own
 
     def __iter__(self) -> Iterator[Snapshot]:
-        snapshots = self._coordinator.run.options(num_returns="streaming").remote(self._plan)
+        snapshots = self._coordinator.run.options(num_returns="streaming").remote(self._run)
         heard, heard_s = False, monotonic_s()
         try:
             while not self._is_to_leave():
@@ -87,18 +86,18 @@ class JobRun:
         if self._heeded < min(stop.times, 2):
             self._heeded = min(stop.times, 2)
             self._coordinator.stop.remote(
-                self._plan.workload.job_id, within_s=max(0.0, stop.left_s), hurry=stop.times > 1
+                self._run.workload.job_id, within_s=max(0.0, stop.left_s), hurry=stop.times > 1
             )
 
 
 @contextmanager
 def job_run(
-    plan: RunRequest, store: StoreConfig, options: RunOptions, stop: Stop | None = None
-) -> Iterator[JobRun]:
+    run: RunRequest, store: StoreConfig, options: RunOptions, stop: Stop | None = None
+) -> Iterator[FollowedJob]:
     """All that the job's run needs, up and answering; on exit every process of this call is gone,
     or will be as soon as a Ray that was still starting is up.
 
-    Nothing is in the store yet, and nothing runs before the JobRun is iterated over. On a cluster
+    Nothing is in the store yet, and nothing runs before the result is iterated over. On a cluster
     that was there before, the job is given to the coordinator that all runs with this store share,
     and runs on if this process dies; with ``replicas`` it gets one of its own. Raises UserError
     when there is no Ray to run on or it has no room for the replicas, and Stopped, here or while
@@ -110,16 +109,16 @@ def job_run(
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             most = None
             if cluster_id == LOCAL:
-                most = room_for(memory_here(), plan.facts.cpu_bytes, run_bytes=RUN_BYTES)
+                most = room_for(memory_here(), run.facts.cpu_bytes, run_bytes=RUN_BYTES)
             replicas, share = fit(options, nodes, most)
             coordinator = _own(FleetOptions(store, cluster_id, share, replicas), stop)
             try:
-                yield JobRun(coordinator, plan, stop, own=True)
+                yield FollowedJob(coordinator, run, stop, own=True)
             finally:
                 end_coordinator(coordinator)
         else:
             coordinator = _shared(FleetOptions(store, cluster_id, own=False), stop)
-            yield JobRun(coordinator, plan, stop, own=False)
+            yield FollowedJob(coordinator, run, stop, own=False)
 
 
 def fleet_view(address: str | None, store: StoreConfig) -> FleetView | None:

@@ -73,7 +73,7 @@ class ModelWork:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A job with every choice made. terms.deadline_s: seconds from now.
+    """A job with every choice made. request.deadline_s: seconds from now.
 
     facts: of the model, by which unmeasured hardware is judged.
     """
