@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from cluster.clock import monotonic_s
-from cluster.energy import MIN_WINDOW_S, sum_energy
+from cluster.energy import MIN_WINDOW_S, in_joules, sum_energy
 from cluster.errors import UserError
 from cluster.hardware.identify import GPU_THREADS, hardware_class, replica_threads
 from cluster.metering.bench import BenchMeter, Idle, bench_meter
@@ -92,9 +92,9 @@ class Point:
 
     def _per_image(self, values_mj: Sequence[int | None]) -> float | None:
         known = [
-            mj / 1e3 / window.images
+            joules
             for mj, window in zip(values_mj, self.windows, strict=True)
-            if mj is not None
+            if (joules := in_joules(mj, window.images)) is not None
         ]
         return statistics.median(known) if known and len(known) == len(values_mj) else None
 

@@ -13,6 +13,11 @@ MIN_WINDOW_S = 2.0
 ZERO_ENERGY = Energy(energy_mj=0, quality="measured_counter", method="none")
 
 
+def in_joules(energy_mj: int | None, over: int = 1) -> float | None:
+    """Joules of so many millijoules, or of each of ``over`` parts; None if either is unknown."""
+    return None if energy_mj is None or not over else energy_mj / 1e3 / over
+
+
 def sum_energy(parts: Iterable[Energy]) -> Energy:
     """The energy of all parts together, as sure as the least sure of them.
 

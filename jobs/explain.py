@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cluster.energy import sum_energy
+from cluster.energy import in_joules, sum_energy
 from cluster.scheduler.explain import demand_name
 from cluster.storage.decisions import DecisionRecord
 from cluster.types import CommitRecord, Energy, JobRecord, model_key
@@ -198,12 +198,12 @@ def _measured(commits: Sequence[CommitRecord]) -> dict[str, Any]:
     return {
         "images": images,
         "seconds": sum(commit.generate_s for commit in commits),
-        "energy_j": _joules(energy.energy_mj),
-        "low_j": _joules(energy.low_mj),
-        "high_j": _joules(energy.high_mj),
+        "energy_j": in_joules(energy.energy_mj),
+        "low_j": in_joules(energy.low_mj),
+        "high_j": in_joules(energy.high_mj),
         "quality": energy.quality,
         "method": energy.method,
-        "energy_per_image_j": _joules(energy.energy_mj, images),
+        "energy_per_image_j": in_joules(energy.energy_mj, images),
     }
 
 
@@ -214,7 +214,3 @@ def _where(commit: CommitRecord) -> dict[str, Any]:
         "attempt_id": commit.attempt_id,
         "committed_at": commit.committed_at,
     }
-
-
-def _joules(energy_mj: int | None, over: int = 1) -> float | None:
-    return None if energy_mj is None or not over else energy_mj / 1e3 / over

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cluster.energy import in_joules
 from cluster.types import Energy
 
 UNKNOWN = "unknown"
@@ -39,7 +40,7 @@ def energy_per_image(energy: Energy, images: int) -> str:
     if energy.energy_mj is None or not images:
         return UNKNOWN
     values = (energy.energy_mj, energy.low_mj, energy.high_mj)
-    per_image = [None if mj is None else mj / 1e3 / images for mj in values]
+    per_image = [in_joules(mj, images) for mj in values]
     return f"{bounded(*per_image)} {quality_words(energy.quality)}"
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from cluster.energy import in_joules
 from cluster.progress import Snapshot
 from cluster.types import MISSING_ENERGY, Energy, JobRecord, Manifest, SetAside
 
@@ -94,17 +95,13 @@ def _deadline_missed(record: JobRecord, ended_at: datetime) -> bool | None:
 
 def _energy_figures(energy: Energy, overhead: Energy) -> dict[str, Any]:
     return {
-        "energy_j": _joules(energy.energy_mj),
-        "energy_low_j": _joules(energy.low_mj),
-        "energy_high_j": _joules(energy.high_mj),
+        "energy_j": in_joules(energy.energy_mj),
+        "energy_low_j": in_joules(energy.low_mj),
+        "energy_high_j": in_joules(energy.high_mj),
         "energy_quality": energy.quality,
         "energy_method": energy.method,
-        "overhead_j": _joules(overhead.energy_mj),
-        "overhead_low_j": _joules(overhead.low_mj),
-        "overhead_high_j": _joules(overhead.high_mj),
+        "overhead_j": in_joules(overhead.energy_mj),
+        "overhead_low_j": in_joules(overhead.low_mj),
+        "overhead_high_j": in_joules(overhead.high_mj),
         "overhead_quality": overhead.quality,
     }
-
-
-def _joules(energy_mj: int | None) -> float | None:
-    return None if energy_mj is None else energy_mj / 1e3

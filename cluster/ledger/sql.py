@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as pads
 
+from cluster.energy import in_joules
 from cluster.errors import UserError
 from cluster.ledger.reader import energy_dataset
 from cluster.storage.arrow_files import arrow_file_system
@@ -134,12 +135,9 @@ def _job(job: JobSummary) -> dict[str, Any]:
 
 
 def _energy(energy: Energy) -> dict[str, Any]:
-    def joules(value_mj: int | None) -> float | None:
-        return None if value_mj is None else value_mj / 1000
-
     return {
-        "energy_j": joules(energy.energy_mj),
-        "energy_low_j": joules(energy.low_mj),
-        "energy_high_j": joules(energy.high_mj),
+        "energy_j": in_joules(energy.energy_mj),
+        "energy_low_j": in_joules(energy.low_mj),
+        "energy_high_j": in_joules(energy.high_mj),
         "energy_quality": energy.quality,
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cluster.energy import in_joules
 from cluster.types import EnergyQuality
 from cluster.types import SetAside as SetAside
 
@@ -72,7 +73,7 @@ class Usage:
 
 def joules(usage: Usage | None) -> float | None:
     """Its energy; None where unknown."""
-    return None if usage is None or usage.energy_mj is None else usage.energy_mj / 1000
+    return None if usage is None else in_joules(usage.energy_mj)
 
 
 @dataclass(frozen=True)

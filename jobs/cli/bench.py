@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +40,7 @@ def bench_command(
     as_json: Json = False,
 ) -> None:
     """Measure images/s and J/image of every engine and precision, by batch size."""
+    from cluster.hardware.identify import host_name
     from jobs.bench import bench, paths
     from un0 import DEFAULT_MODEL, load_model
     from un0.sampler import find_device
@@ -67,7 +67,7 @@ def bench_command(
                 "model": model or DEFAULT_MODEL,
                 "model_rev": loaded.rev,
                 "model_notes": loaded.notes,
-                "host_name": socket.gethostname(),
+                "host_name": host_name(),
                 "device": found.type,
                 "rows": [asdict(row) for row in rows],
             }
@@ -85,6 +85,8 @@ def _sizes(text: str) -> list[int]:
 
 
 def _show(rows: list[BenchRow], title: bool) -> None:
+    from jobs.format import quality_words
+
     table = Table(box=None, padding=(0, 2), header_style="dim", show_header=title)
     widths = {"engine": 10, "precision": 9, "batch": 7, "images/s": 10, "mJ/image": 24}
     for name, width in {**widths, "known by": 16, "of roofline": 11}.items():
@@ -98,7 +100,7 @@ def _show(rows: list[BenchRow], title: bool) -> None:
             f"{row.batch:,}",
             f"{row.images_per_s:,.1f}",
             _millijoules(row),
-            row.energy_quality.replace("_", " "),
+            quality_words(row.energy_quality),
             "-" if share is None else f"{share:.0%}",
         )
     show_table(table)

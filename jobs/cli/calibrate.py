@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
@@ -14,11 +13,12 @@ from rich.text import Text
 
 from cluster.clock import utc_now
 from cluster.errors import UserError
+from cluster.hardware.identify import host_name
 from cluster.storage.open import open_store
 from cluster.storage.profiles import save_profile
 from cluster.types import Precision
 from jobs.cli.options import EndpointUrl, Json, Sse, SseKmsKey, plain_table, show_json, show_table
-from jobs.format import bounded, duration, energy_per_image
+from jobs.format import bounded, duration, energy_per_image, quality_words
 from jobs.listening import EXIT_INTERRUPTED
 from un0.catalog import DEFAULT_MODEL
 from un0.suggest import choose
@@ -101,7 +101,7 @@ def _precisions(text: str) -> list[Precision]:
 
 def _facts(found: Calibration) -> dict[str, Any]:
     return {
-        "host_name": socket.gethostname(),
+        "host_name": host_name(),
         "hardware": found.hardware,
         "provider": found.provider,
         "model": found.model,
@@ -155,7 +155,7 @@ def _show(found: Calibration) -> None:
             f"{point.images_per_s:,.0f}",
             f"{found.share_of_best(point):.0%}",
             bounded(point.energy_per_image_j, *point.bounds_j),
-            point.quality.replace("_", " "),
+            quality_words(point.quality),
         )
     show_table(table)
     print(_WHY)

@@ -23,7 +23,7 @@ from jobs.cli.options import (
     show_table,
 )
 from jobs.explain import explain_job, explain_shard
-from jobs.format import UNKNOWN, bounded, duration, joules
+from jobs.format import UNKNOWN, bounded, duration, joules, quality_words
 from jobs.service import DEFAULT_STORE
 
 _NONE = (
@@ -161,7 +161,7 @@ def _show_hardware(rows: list[dict[str, Any]]) -> None:
             f"{row['leases']:,}",
             *(_per_image(predicted) if predicted else ("-", "-")),
             *(_per_image(measured) if measured else ("-", "-")),
-            measured["quality"].replace("_", " ") if measured else "-",
+            quality_words(measured["quality"]) if measured else "-",
         )
     show_table(table)
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -15,6 +14,7 @@ import typer
 from rich.text import Text
 
 from cluster.clock import utc_now
+from cluster.hardware.identify import host_name
 from cluster.metering.select import choose_machine
 from cluster.progress import SHOWN_OF_ID, FleetView
 from cluster.storage.object_store import StoreConfig
@@ -29,7 +29,7 @@ from jobs.cli.options import (
     show_json,
     show_table,
 )
-from jobs.format import bounded, duration, joules
+from jobs.format import bounded, duration, joules, quality_words
 from jobs.service import DEFAULT_STORE
 from un0.quantities import parse_duration_s, parse_power_w
 
@@ -75,7 +75,7 @@ def fleet_command(
     devices = _devices_here() if view is None else None
     if as_json:
         known = [profile.model_dump(mode="json") for profile in profiles]
-        here = None if devices is None else {"host_name": socket.gethostname(), "devices": devices}
+        here = None if devices is None else {"host_name": host_name(), "devices": devices}
         show_json({"fleet": asdict(view) if view else None, "here": here, "profiles": known})
         return
     if view is not None:
@@ -205,7 +205,7 @@ def _show_devices(devices: Sequence[dict[str, Any]]) -> None:
     print("No coordinator is running there. The devices of this machine:")
     table = plain_table("device", "id", "meter", "quality", typed=("id",))
     for device in devices:
-        quality = device["quality"].replace("_", " ")
+        quality = quality_words(device["quality"])
         table.add_row(Text(device["hw_name"]), Text(device["hw_id"]), device["provider"], quality)
     show_table(table)
 
@@ -228,7 +228,7 @@ def _show_profiles(profiles: Sequence[ProfileRecord], store: str, now: datetime)
                 _point(point),
                 f"{point.images_per_s:,.0f}",
                 bounded(point.power_w / point.images_per_s, point.low_j, point.high_j),
-                point.quality.replace("_", " "),
+                quality_words(point.quality),
                 str(point.samples),
                 _measured(point, now),
                 f"{profile.idle_w:.3g} W",

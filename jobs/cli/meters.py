@@ -14,6 +14,7 @@ from cluster.metering.period import update_period_s
 from cluster.metering.select import choose_machine
 from cluster.metering.source import Source
 from jobs.cli.options import Json, plain_table, show_json, show_table
+from jobs.format import quality_words
 
 
 def add_to(app: typer.Typer) -> None:
@@ -66,7 +67,7 @@ def _show(meters: MachineMeters, rows: list[dict[str, Any]]) -> None:
             row["hw_id"],
             row["zone"],
             row["provider"],
-            row["quality"].replace("_", " "),
+            quality_words(row["quality"]),
             "-" if period_s is None else f"{period_s * 1e3:.0f} ms",
         )
     show_table(table, give_way=("updated every", "zone", "quality"))
