@@ -30,7 +30,8 @@ from cluster.types import Energy, EnergyQuality, Precision, model_key
 from un0 import Sampler, Un0Model, load_model
 from un0.machine import cpus_here, machine_cpus
 
-MIN_WINDOW_S = 2.0  # counters tick: a shorter window says little about joules (docs/energy.md)
+# Counters tick: a shorter window says little about joules (docs/explanation/energy.md).
+MIN_WINDOW_S = 2.0
 IDLE_S = 3.0
 ROUNDS = 3
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")

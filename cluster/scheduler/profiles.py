@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from cluster.scheduler.request import OperatingPoint, Performance, StandbyCost, Usage, joules
 from cluster.types import EnergyQuality
 
-MIN_WINDOW_S = 2.0  # counters tick: shorter windows say little about joules (docs/energy.md)
+# Counters tick: shorter windows say little about joules (docs/explanation/energy.md).
+MIN_WINDOW_S = 2.0
 PRIOR_WEIGHT = 1.0  # of a prior, in windows
 MOST_WEIGHT = 50.0  # of what was learned: a belief follows change within about so many windows
 USUAL_SURPRISE = 0.05  # windows of one and the same hardware differ by this much anyway
