@@ -90,6 +90,6 @@ class ReplicaState(StrEnum):
         return self in (ReplicaState.WAKING, ReplicaState.AWAKE)
 
 
-#: Where a millijoule of the energy log goes; docs/energy.md describes each.
+#: Where a millijoule of the energy log goes; docs/reference/energy-log.md describes each.
 EnergyBucket = Literal["job", "overhead", "wasted", "idle", "foreign", "gap"]
 ENERGY_BUCKETS: tuple[EnergyBucket, ...] = ("job", "overhead", "wasted", "idle", "foreign", "gap")

@@ -27,7 +27,8 @@ RAY_FILES = "r"  # in the run's directory: Ray opens its own to everybody
 # What comes under the run's directory: Ray's, with 26 characters of time and a process id
 SOCKET_CHARS = len(f"{RAY_FILES}/session_2026-01-31_23-59-59_123456_4194304/sockets/plasma_store")
 SOCKET_PATH_MAX = 107 if sys.platform == "linux" else 103
-BASE_MAX = SOCKET_PATH_MAX - SOCKET_CHARS - len(f"/{PREFIX}12345678/")  # 28: docs/connecting.md
+# 28: docs/how-to/connecting.md
+BASE_MAX = SOCKET_PATH_MAX - SOCKET_CHARS - len(f"/{PREFIX}12345678/")
 THREADS_BASE, THREADS_PER_CPU = 260, 30  # measured: of Ray and this process; of its workers
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,8 @@
 A meter is believed as long as its energy stays between two lines. Over any time its device draws
 no more than its ceiling, and no less than its floor, which rises with the work that it does:
 powered silicon never draws nothing. Both are kept far from what real devices do, so that a meter
-outside of them is broken, not unusual. The figures and their sources are in docs/energy.md.
+outside of them is broken, not unusual. The figures and their sources:
+docs/reference/meters.md.
 """
 
 from __future__ import annotations

@@ -124,7 +124,8 @@ def _check(zones: Sequence[RaplZone]) -> None:
             files = " ".join(str(zone.energy_file) for zone in zones)
             raise Refused(
                 f"{zone.energy_file} may be read by root only",
-                f"sudo chmod a+r {files}  # until the next boot; docs/energy.md has a udev rule",
+                f"sudo chmod a+r {files}  # until the next boot; "
+                "docs/how-to/meters.md has a udev rule",
             ) from None
         except (OSError, ValueError) as error:
             raise Refused(f"{zone.energy_file} cannot be read: {error}") from None

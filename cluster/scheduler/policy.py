@@ -1,4 +1,7 @@
-"""The policy's parameters, in one place. Tuned on training days only (docs/scheduling.md)."""
+"""The policy's parameters, in one place. Tuned on training days only.
+
+How, and what came of it: docs/explanation/scheduling.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/train-your-own.md as a user follows it: pictures, train, evaluate, generate on Ray, read."""
+"""docs/tutorials/train-your-own.md as a user follows it: train, evaluate, generate, read."""
 
 from __future__ import annotations
 

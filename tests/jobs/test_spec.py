@@ -116,7 +116,7 @@ def test_a_deadline_in_the_store_is_seconds_from_submission(tmp_path: Path) -> N
 
 
 def test_the_reference_has_every_field_and_its_forms_are_accepted() -> None:
-    text = (Path(__file__).parents[2] / "docs/job-spec.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/reference/job-spec.md").read_text()
     assert re.findall(r"^\| `(\w+)`", text, re.MULTILINE) == list(JobSpec.model_fields)
     for heading, parse in (
         ("Counts", parse_count),
