@@ -90,6 +90,7 @@ def assert_gone(processes: Iterable[psutil.Process]) -> None:
     assert not [process for process in processes if is_ours(process)]
 
 
+@pytest.mark.ray
 def test_a_sigterm_to_all_processes_in_the_midst_of_a_shard_loses_nothing(tmp_path: Path) -> None:
     with generate(tmp_path, *SLOW_MACHINE) as command:
         until_it_generates(command)
@@ -128,6 +129,7 @@ def test_a_server_for_trying_things_out_goes_with_its_command(
         assert_gone(family)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_signal_before_ray_is_up(tmp_path: Path) -> None:
     with generate(tmp_path) as command:
@@ -140,6 +142,7 @@ def test_a_signal_before_ray_is_up(tmp_path: Path) -> None:
         assert json.loads(command.stdout)["state"] == "stopped"
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_replica_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
     with generate(tmp_path, "--stop-within", "20") as command:
@@ -149,6 +152,7 @@ def test_a_replica_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
         assert_in_order(tmp_path, command)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_second_signal_does_not_wait_for_shards(tmp_path: Path) -> None:
     with generate(tmp_path, "--stop-within", "100000") as command:
@@ -159,6 +163,7 @@ def test_a_second_signal_does_not_wait_for_shards(tmp_path: Path) -> None:
         assert_in_order(tmp_path, command)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_five_times_ctrl_c(tmp_path: Path) -> None:
     with generate(tmp_path, *SLOW_MACHINE) as command:
@@ -173,6 +178,7 @@ def test_five_times_ctrl_c(tmp_path: Path) -> None:
         assert_in_order(tmp_path, command)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_closed_terminal(tmp_path: Path) -> None:
     here = (sys.executable, terminal.__file__)
