@@ -53,7 +53,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[DevS3]:
-    """A running S3 server, shared by the tests of this worker: use a prefix of your own, and leave it up."""
+    """A running S3 server, shared by this worker's tests: use a prefix of your own, and leave it
+    up."""
     pytest.importorskip("boto3")
     with DevS3() as server:
         yield server
@@ -75,7 +76,7 @@ def s3_store(s3: DevS3) -> ObjectStore:
 
 @pytest.fixture(scope="session")
 def juicefs_server() -> Iterator[JuiceFSGateway]:
-    """An S3 server that ignores conditions on writes, shared by the tests of this worker."""
+    """An S3 server that ignores conditions on writes, shared by this worker's tests."""
     with JuiceFSGateway() as server:
         yield server
 

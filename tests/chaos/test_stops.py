@@ -24,6 +24,7 @@ from cluster.storage.decisions import read_decisions
 from cluster.storage.open import open_store
 from tests.support import terminal
 from tests.support.cli import Running, running, un0_json
+from tests.support.effort import costly
 
 # One shard that takes many minutes: whatever the grace, it is not waited for
 ENDLESS = ("--count", "2000000", "--shard-images", "2000000", "--seed", "5", "--job-id", "job")
@@ -105,7 +106,7 @@ def test_a_sigterm_to_all_processes_in_the_midst_of_a_shard_loses_nothing(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    ("number", "code"), costly((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129))
 )
 def test_a_signal_while_the_command_is_imported(number: signal.Signals, code: int) -> None:
     with running("jobs") as command:
@@ -116,7 +117,7 @@ def test_a_signal_while_the_command_is_imported(number: signal.Signals, code: in
         assert command.stderr == command.stdout == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", costly(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, fast=1))
 def test_a_server_for_trying_things_out_goes_with_its_command(
     tmp_path: Path, number: signal.Signals
 ) -> None:

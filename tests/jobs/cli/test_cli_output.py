@@ -16,7 +16,10 @@ from jobs.cli.options import plain_table, show_table
 from tests.support import jobfactory
 from un0 import list_models
 
-PRINT = "from jobs.output import with_output; with_output(lambda: print('é\\udcff', 'x' * 100_000))"
+PRINT = (
+    "import sys; from jobs.output import with_output; "
+    "sys.exit(with_output(lambda: print('é\\udcff', 'x' * 100_000)))"
+)
 
 
 def un0(monkeypatch: pytest.MonkeyPatch, *args: str) -> None:
