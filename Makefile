@@ -3,6 +3,9 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 READY := .venv/.ready
+WORKERS ?= 2
+# A file's tests share a worker; so do all that start Ray (tests/conftest.py).
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations=10
 
 .PHONY: setup demo test test-slow check bench s3 clean help
 
@@ -24,11 +27,13 @@ $(READY): pyproject.toml infra/constraints.txt infra/s3-servers.txt
 demo: $(READY)
 	@$(BIN)/un0 demo
 
+# Under five minutes on two cores.
 test: $(READY)
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
 
+# What `make test` leaves out, and its property tests again, with all of their examples.
 test-slow: $(READY)
-	$(BIN)/pytest -m "slow and not gpu"
+	UN0_HYPOTHESIS=full $(PYTEST) -m "(slow or hypothesis) and not gpu"
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -15,11 +15,11 @@ from hypothesis import settings
 from cluster.storage.dev_s3 import DevS3
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
+from tests.support.effort import PROFILE
 from tests.support.juicefs import JuiceFSGateway
 
-# No test judges by the clock: machines are busy.
-settings.register_profile("un0", deadline=None)
-settings.load_profile("un0")
+settings.load_profile(PROFILE)
+ROOT = Path(__file__).parents[1]
 
 # Whatever credentials, profiles and proxies this machine has are none of the tests' business.
 for _name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -40,9 +40,21 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each file is run by one worker, since its tests share fixtures; whatever starts Ray by
+    another one, and first, since it takes longest. Ray's tests look at processes and load the
+    machine: no two of them run at once."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else item.path.relative_to(ROOT).as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[DevS3]:
-    """A running S3 server, shared by the session: use a prefix of your own, and leave it up."""
+    """A running S3 server, shared by this worker's tests: use a prefix of your own, and leave it
+    up."""
     pytest.importorskip("boto3")
     with DevS3() as server:
         yield server
@@ -64,7 +76,7 @@ def s3_store(s3: DevS3) -> ObjectStore:
 
 @pytest.fixture(scope="session")
 def juicefs_server() -> Iterator[JuiceFSGateway]:
-    """An S3 server that ignores conditions on writes, shared by the session."""
+    """An S3 server that ignores conditions on writes, shared by this worker's tests."""
     with JuiceFSGateway() as server:
         yield server
 

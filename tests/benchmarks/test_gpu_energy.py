@@ -10,6 +10,7 @@ import pytest
 from tests.support.nvml_stub import Gpu, build_nvml_stub
 from tests.support.stub_node import play
 
+pytestmark = pytest.mark.slow  # meters for seconds, idle and busy
 SCRIPT = str(Path(__file__).parents[2] / "benchmarks" / "gpu_energy.py")
 WATTS = 50
 

@@ -14,7 +14,7 @@ from cluster.storage.dev_s3 import DevS3
 from cluster.storage.open import open_store
 from tests.support.cli import running, un0, un0_json
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 JOB = ("--count", "12000", "--shard-images", "256", "--seed", "5", "--job-id", "job")
 SHARDS = -(-12000 // 256)
 

@@ -18,7 +18,7 @@ from tests.support.cli import running, un0_json
 from tests.support.netns import net_fleet, why_not
 from tests.support.rayfleet import Kind, images_by_host
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 LATE_S = 15.0
 COUNT = 12000
 

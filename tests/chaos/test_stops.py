@@ -24,6 +24,7 @@ from cluster.storage.decisions import read_decisions
 from cluster.storage.open import open_store
 from tests.support import terminal
 from tests.support.cli import Running, running, un0_json
+from tests.support.effort import costly
 
 # One shard that takes many minutes: whatever the grace, it is not waited for
 ENDLESS = ("--count", "2000000", "--shard-images", "2000000", "--seed", "5", "--job-id", "job")
@@ -90,6 +91,7 @@ def assert_gone(processes: Iterable[psutil.Process]) -> None:
     assert not [process for process in processes if is_ours(process)]
 
 
+@pytest.mark.ray
 def test_a_sigterm_to_all_processes_in_the_midst_of_a_shard_loses_nothing(tmp_path: Path) -> None:
     with generate(tmp_path, *SLOW_MACHINE) as command:
         until_it_generates(command)
@@ -104,7 +106,7 @@ def test_a_sigterm_to_all_processes_in_the_midst_of_a_shard_loses_nothing(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    ("number", "code"), costly((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129))
 )
 def test_a_signal_while_the_command_is_imported(number: signal.Signals, code: int) -> None:
     with running("jobs") as command:
@@ -115,7 +117,7 @@ def test_a_signal_while_the_command_is_imported(number: signal.Signals, code: in
         assert command.stderr == command.stdout == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", costly(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, fast=1))
 def test_a_server_for_trying_things_out_goes_with_its_command(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -128,6 +130,7 @@ def test_a_server_for_trying_things_out_goes_with_its_command(
         assert_gone(family)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_signal_before_ray_is_up(tmp_path: Path) -> None:
     with generate(tmp_path) as command:
@@ -140,6 +143,7 @@ def test_a_signal_before_ray_is_up(tmp_path: Path) -> None:
         assert json.loads(command.stdout)["state"] == "stopped"
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_replica_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
     with generate(tmp_path, "--stop-within", "20") as command:
@@ -149,6 +153,7 @@ def test_a_replica_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
         assert_in_order(tmp_path, command)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_second_signal_does_not_wait_for_shards(tmp_path: Path) -> None:
     with generate(tmp_path, "--stop-within", "100000") as command:
@@ -159,6 +164,7 @@ def test_a_second_signal_does_not_wait_for_shards(tmp_path: Path) -> None:
         assert_in_order(tmp_path, command)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_five_times_ctrl_c(tmp_path: Path) -> None:
     with generate(tmp_path, *SLOW_MACHINE) as command:
@@ -173,6 +179,7 @@ def test_five_times_ctrl_c(tmp_path: Path) -> None:
         assert_in_order(tmp_path, command)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_closed_terminal(tmp_path: Path) -> None:
     here = (sys.executable, terminal.__file__)

@@ -76,6 +76,7 @@ def test_replicas_leave_the_fewest_cpus_over(cpus: int, threads: int) -> None:
     assert replica_threads(cpus) == threads
 
 
+@pytest.mark.slow
 def test_a_real_sweep_measures_every_point_and_more_than_two_seconds_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

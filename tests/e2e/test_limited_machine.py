@@ -13,6 +13,7 @@ from cluster.storage.profiles import load_profiles
 from tests.support.cli import un0_json
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity on this system")
 def test_a_run_bound_to_one_cpu_has_one_replica_of_one_thread(tmp_path: Path) -> None:

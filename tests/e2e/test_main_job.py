@@ -13,6 +13,7 @@ from PIL import Image
 from cluster.storage.dev_s3 import DevS3
 from tests.support.cli import un0, un0_json
 
+pytestmark = pytest.mark.ray
 COUNT = 1500
 
 
@@ -80,6 +81,7 @@ def test_the_same_job_id_is_refused(reference: dict[str, Any]) -> None:
     assert "un0 resume reference" in refused.stderr
 
 
+@pytest.mark.slow
 def test_other_replicas_shards_store_and_encoding_give_the_same_pixels(
     reference: dict[str, Any], s3: DevS3
 ) -> None:
@@ -111,6 +113,7 @@ def test_an_exported_model_is_told_by_path_and_revision(tmp_path: Path) -> None:
     assert told == {"path": str(out), "revision": revision, "dtype": "fp32", "notes": []}
 
 
+@pytest.mark.slow
 def test_the_python_interface(tmp_path: Path) -> None:
     from jobs import JobSpec, generate
 

@@ -18,6 +18,7 @@ RECIPE = {
 }
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_folder_of_pictures_becomes_a_model_that_the_cluster_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

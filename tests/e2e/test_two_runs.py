@@ -21,6 +21,7 @@ from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
 from tests.support.cli import running, un0_json
 
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 WAIT_S = 120.0
 
 

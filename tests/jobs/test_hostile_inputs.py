@@ -198,6 +198,8 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_full_disk_fails_the_job_and_keeps_what_is_committed(
     tiny_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

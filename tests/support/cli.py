@@ -1,8 +1,10 @@
-"""The command line as a user runs it, in a process of its own that tests can watch and kill."""
+"""The command line as a user runs it: in this process where that makes no difference, since the
+imports of another take seconds; else in its own, which tests can watch and kill."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import signal
 import subprocess
@@ -14,12 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
+
+from jobs.cli.main import command
 
 WAIT_S = 240.0
+#: They read or write a store or a file, and start neither Ray nor threads that stay.
+IN_PROCESS = frozenset(
+    {"compact", "explain", "export", "grid", "jobs", "models", "query", "report", "verify"}
+)
 
 
-def un0(*args: str, timeout_s: float = 240.0) -> subprocess.CompletedProcess[str]:
+def un0(*args: str) -> subprocess.CompletedProcess[str]:
     """Run ``un0 ARGS`` to its end; whatever its exit code."""
+    return _un0_here(*args) if args[0] in IN_PROCESS else un0_process(*args)
+
+
+def un0_process(*args: str, timeout_s: float = 240.0) -> subprocess.CompletedProcess[str]:
+    """Run ``un0 ARGS`` to its end in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "jobs", *args],
         capture_output=True,
@@ -34,6 +48,21 @@ def un0_json(*args: str) -> Any:
     done = un0(*args, "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
+
+
+def _un0_here(*args: str) -> subprocess.CompletedProcess[str]:
+    out, err = (
+        io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)
+    )
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(sys, "argv", ["un0", *args])
+        code = command()
+    texts = (stream.buffer.getvalue().decode() for stream in (out, err))
+    return subprocess.CompletedProcess(args, code, *texts)
 
 
 class Running:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from tests.support.checkpoints import Tensors, released_config, released_tensors, same_weights
+from tests.support.effort import examples
 from un0 import Un0Model, load_model
 from un0.errors import ModelFormatError
 from un0.testing import random_model
@@ -70,7 +71,7 @@ def load(content: object, suffix: str = ".pt") -> Un0Model:
         raise ModelFormatError(said)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.data(), WRAPPERS, WRAPPERS, st.lists(PLACES, max_size=2), st.booleans())
 def test_every_wrapping_loads_the_same_bits(
     data: st.DataObject, outer: str, inner: str, places: list[str], flat: bool
@@ -92,7 +93,7 @@ def test_every_wrapping_loads_the_same_bits(
     assert loaded.config == MODEL.config
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(st.data())
 def test_every_disturbance_loads_the_same_bits_or_says_why(data: st.DataObject) -> None:
     """A value changed, added or removed anywhere: in the weights, the config, or around them."""
@@ -114,7 +115,7 @@ def test_every_disturbance_loads_the_same_bits_or_says_why(data: st.DataObject) 
     assert same_weights(loaded, MODEL)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.data(), st.booleans())
 def test_every_damaged_file_is_loaded_or_refused(data: st.DataObject, safe: bool) -> None:
     whole = bytearray(GOOD[safe])
@@ -126,14 +127,14 @@ def test_every_damaged_file_is_loaded_or_refused(data: st.DataObject, safe: bool
         load(bytes(whole[start:stop]))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.binary(max_size=64), st.sampled_from([b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x04"]))
 def test_every_other_file_is_refused(content: bytes, head: bytes) -> None:
     with pytest.raises(ModelFormatError):
         load(head + content)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.dictionaries(NAMES, st.text(max_size=5), max_size=3), st.data())
 def test_every_metadata_of_safetensors_is_read_or_refused(
     metadata: dict[str, str], data: st.DataObject

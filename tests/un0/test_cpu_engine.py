@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.nn import functional as F
 
+from tests.support.effort import examples
 from un0 import Sampler
 from un0.engine import patches, pictures, tuning
 from un0.engine.cpu import CpuEngine, fits
@@ -31,7 +32,7 @@ ALONE = team_of(1)[0]
 KINDS = [kind for kind in ("fp32", "bf16", "int8") if fits(kind)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(
     hnp.arrays(
         np.float32,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import un0.memory
+from tests.support.effort import costly
 from tests.support.live_bytes import LiveBytes
 from un0 import ModelConfig, Sampler, Un0Model
 from un0.catalog import RELEASED
@@ -74,7 +75,7 @@ def pull(fused: FusedModel, swings: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp8", "fp8-full"])
-@pytest.mark.parametrize("changes", CONFIGS)
+@pytest.mark.parametrize("changes", costly(*CONFIGS[::2], *CONFIGS[1::2]))
 def test_activations_are_what_an_image_adds(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], precision: Precision
 ) -> None:

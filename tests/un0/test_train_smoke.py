@@ -54,6 +54,7 @@ def assert_same_model(a: Path, b: Path) -> None:
         assert torch.equal(x, y), name
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_weights_as_an_unbroken_one(
     shapes: Path, tmp_path: Path
 ) -> None:

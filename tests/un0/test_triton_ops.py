@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support.effort import costly
 from un0.engine import torch_ops
 from un0.engine.base import to_uint8
 from un0.engine.folding import by_block
@@ -40,7 +41,7 @@ def test_sines_of_any_phase(scale: float, most: float) -> None:
     assert (swings - exact).abs().max() < most
 
 
-@pytest.mark.parametrize("m", [1, 2, 3, 8, 65])
+@pytest.mark.parametrize("m", costly(1, 65, 2, 3, 8))
 def test_conditioning(m: int) -> None:
     given = (draw(5, m), draw(m, seed=1), draw(m, m, seed=2), 6)
     assert triton_ops.conditioning_waves(*given).shape == (6, 5, 2, m)
@@ -50,7 +51,7 @@ def test_conditioning(m: int) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("n", [16, 1040, 2048])
+@pytest.mark.parametrize("n", costly(16, 1040, 2048))
 def test_one_step(n: int) -> None:
     """Rows of one class and of several, a block and more, whole blocks and not."""
     m, rows = 3, 4
@@ -121,15 +122,15 @@ def operands(
 @pytest.mark.parametrize("enlarges", [False, True])
 @pytest.mark.parametrize(
     ("rows", "h", "w", "c", "n"),
-    [
+    costly(
+        (2, 5, 3, 80, 144),  # slices and blocks of channels that are not whole
+        (9, 4, 4, 144, 48),  # boxes of images, the last not full
         (3, 1, 1, 16, 16),  # every pixel is a corner
         (5, 4, 8, 32, 32),  # more pixels than a block has
-        (2, 5, 3, 80, 144),  # slices and blocks of channels that are not whole
         (1, 4, 4, 208, 64),
-        (9, 4, 4, 144, 48),  # boxes of images, the last not full
         (1, 8, 32, 128, 32),  # boxes of rows
         (2, 2, 256, 128, 48),  # boxes of one row
-    ],
+    ),
 )
 def test_convolution(
     rows: int, h: int, w: int, c: int, n: int, enlarges: bool, kind: torch.dtype
@@ -224,7 +225,7 @@ def test_boxes_are_pixels_that_follow_one_another(pixels: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.float32])
-@pytest.mark.parametrize(("rows", "side", "c"), [(3, 8, 16), (5, 16, 48), (1, 32, 96)])
+@pytest.mark.parametrize(("rows", "side", "c"), costly((3, 8, 16), (5, 16, 48), (1, 32, 96)))
 def test_colours(rows: int, side: int, c: int, kind: torch.dtype) -> None:
     """Every pixel of a block sees its neighbours in this block and the next, and no others."""
     weight = whole(3, c, 3, 3, seed=1) / 64
@@ -354,9 +355,7 @@ build(k.levels, {"BLOCK": 1024}, x=B, bias=B, out="*u8")
 """
 
 
-@pytest.mark.parametrize(
-    "capability", [90, *(pytest.param(other, marks=pytest.mark.slow) for other in (80, 89, 100))]
-)
+@pytest.mark.parametrize("capability", costly(90, 80, 89, 100, fast=0))
 def test_the_kernels_compile_for_gpus(capability: int) -> None:
     """To machine code of Ampere, Ada, Hopper and Blackwell; products on their tensor cores, and no
     register spilt to memory."""

@@ -28,6 +28,7 @@ from cluster.storage.profiles import load_profiles, save_profile
 from tests.support.cli import Running, running, un0, un0_json
 from tests.support.rayfleet import HUNGRY, THRIFTY, RayFleet, images_by_host, ray_fleet
 
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 WAIT_S = 120.0
 ASK_S = 5.0  # from reaching a cluster to having asked its coordinator
 
@@ -141,7 +142,6 @@ def test_a_deadline_that_the_cheap_node_cannot_meet_brings_in_the_dear_one(world
     assert un0_json("verify", "urgent", "--store", world.store.config.uri)["ok"] is True
 
 
-@pytest.mark.slow
 def test_a_node_that_joins_gets_work_and_one_that_dies_takes_nothing_along(world: World) -> None:
     """A replica is killed too: its node's meter lives on, and writes down what it wasted."""
     count = world.images_in(150)  # far more than the first two nodes assignment at a time
@@ -203,7 +203,6 @@ def write_logs(world: World) -> None:
         ray.shutdown()
 
 
-@pytest.mark.slow
 def test_a_job_outlives_its_driver_beside_another_and_resume_attaches_to_it(world: World) -> None:
     count = world.images_in(15)
     with contextlib.ExitStack() as commands:
@@ -223,7 +222,6 @@ def test_a_job_outlives_its_driver_beside_another_and_resume_attaches_to_it(worl
     world.assert_whole("beside")
 
 
-@pytest.mark.slow
 def test_a_job_whose_driver_is_gone_runs_to_its_end(world: World) -> None:
     with running(*world.job("alone", world.images_in(5))) as command:
         command.until(lambda: world.committed("alone") > 0)
@@ -232,7 +230,6 @@ def test_a_job_whose_driver_is_gone_runs_to_its_end(world: World) -> None:
     world.assert_whole("alone")
 
 
-@pytest.mark.slow
 def test_a_coordinator_that_dies_is_told_of_and_resume_starts_another(world: World) -> None:
     with running(*world.job("orphan", world.images_in(12))) as command:
         command.until(lambda: world.committed("orphan") > 0)
@@ -248,7 +245,6 @@ def test_a_coordinator_that_dies_is_told_of_and_resume_starts_another(world: Wor
     world.assert_whole("orphan")
 
 
-@pytest.mark.slow
 def test_a_closed_terminal_leaves_a_job_to_the_cluster_and_sigterm_stops_it(world: World) -> None:
     with running(*world.job("hung-up", world.images_in(600))) as left:
         left.until(lambda: world.committed("hung-up") > 0)

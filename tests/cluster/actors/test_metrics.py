@@ -22,7 +22,8 @@ from cluster.storage.object_store import StoreConfig
 from tests.support.nvml_stub import Gpu, build_nvml_stub
 from tests.support.stub_node import play
 
-pytestmark = pytest.mark.slow  # a row is final half a minute after the energy was spent
+# A row is final half a minute after the energy was spent.
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 WAIT_S = 150.0
 
 

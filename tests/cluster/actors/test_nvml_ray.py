@@ -11,6 +11,7 @@ import pytest
 from tests.support.nvml_stub import Gpu, Mig, build_nvml_stub
 from tests.support.stub_node import play
 
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 VISIBLE = ("3,0", "GPU-b", "MIG-x", "", "0")
 GPUS = ("GPU-a", "GPU-b", "GPU-c", "GPU-d")
 SPENT_MJ = (100_000, 200_000, 300_000, 400_000)  # each its own, beside a watt all the time

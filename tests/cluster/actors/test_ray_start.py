@@ -78,6 +78,7 @@ def test_a_failed_job_stays_failed_if_ray_cannot_start(tmp_path: Path) -> None:
     assert ended_state(store, job.job_id) == "failed"
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_neither_a_long_tmpdir_nor_the_users_own_modules_nor_uv_run_are_in_the_way(
     tmp_path: Path,
@@ -99,6 +100,7 @@ def test_neither_a_long_tmpdir_nor_the_users_own_modules_nor_uv_run_are_in_the_w
     assert not list(long.iterdir())
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_run_of_a_user_without_a_name_or_home_does_not_need_tmp_ray() -> None:
     if reason := why_not():
@@ -118,6 +120,7 @@ def test_a_run_of_a_user_without_a_name_or_home_does_not_need_tmp_ray() -> None:
         shutil.rmtree(shared, ignore_errors=True)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_ray_that_is_up_in_the_process_is_used_and_left_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -134,6 +137,7 @@ def test_a_ray_that_is_up_in_the_process_is_used_and_left_up(
         ray.shutdown()
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_ray_of_ones_own_is_closed_to_others_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -166,6 +170,7 @@ for address in sys.argv[1:]:
 """
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("demands", [False, True])
 def test_with_a_token_at_hand_a_cluster_is_reached_whether_it_wants_one_or_not(

@@ -18,10 +18,11 @@ from cluster.ledger.reading import Device, Reading
 from cluster.ledger.split import largest_remainder
 from cluster.ledger.usage import EnergyRow, Outcome, Use
 from cluster.metering.counter import CounterTrack
+from tests.support.effort import examples
 from tests.support.ledger_world import GPU, LIVES, MS, WORK, World, check_rows, sums
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(LIVES, st.booleans(), st.none() | st.integers(0, 300))
 def test_random_lives_of_a_device(
     acts: list[tuple[str, int, int, int]], estimated: bool, idle_w: int | None

@@ -19,6 +19,7 @@ from cluster.metering.guarded import Guarded
 from cluster.metering.plausibility import SLACK_S, WITHHOLD_S, limits_of
 from cluster.metering.rapl_choice import choose_rapl
 from cluster.metering.source import Refused
+from tests.support.effort import examples
 from tests.support.meter_worlds import TestClock
 from tests.support.rapl_world import Counter, RaplWorld
 
@@ -122,7 +123,7 @@ def test_no_measured_step_is_impossible_and_none_is_zero(
 
 
 @given(fault=st.sampled_from(("stuck", "slow", "hot", "stops")), seed=st.integers(0, 2**32))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_a_broken_counter_is_found_and_the_estimate_takes_over(fault: str, seed: int) -> None:
     world = World(fault, seed)
     source = world.guarded()
@@ -162,7 +163,7 @@ def counter(watts: float, swing: float, phase: float) -> Counter:
     kinds=st.lists(st.sampled_from(("own", "mirror", "stuck", "hot")), min_size=0, max_size=1),
     dies=st.booleans(),
 )
-@settings(deadline=None, max_examples=12, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=examples(12), suppress_health_check=list(HealthCheck))
 def test_a_machine_is_measured_once_or_not_at_all(
     watts: float, apart: float, kinds: list[str], dies: bool
 ) -> None:

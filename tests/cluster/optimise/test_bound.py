@@ -12,6 +12,7 @@ from cluster.scenario.fleet import FleetSpec
 from cluster.simulation.baselines import BASELINES
 from cluster.simulation.compare import gap_j
 from cluster.simulation.simulator import simulate
+from tests.support.effort import examples
 from tests.support.simulated import baseline, fleet, hardware, job
 
 FREE = {"idle_w": 0.0, "load_s": 0.0}
@@ -63,7 +64,7 @@ def days(draw: st.DrawFn) -> list[Arrival]:
     ]
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(fleets(), days(), st.sampled_from(sorted(BASELINES)), st.sampled_from([20.0, 60.0, 130.0]))
 def test_no_schedule_that_meets_its_deadlines_needs_less(
     spec: FleetSpec, jobs: list[Arrival], name: str, slot_s: float
@@ -75,7 +76,7 @@ def test_no_schedule_that_meets_its_deadlines_needs_less(
     assert bound.energy_j <= result.energy_j * (1 + 1e-6) + 1e-3
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(fleets(), days())
 def test_finer_slots_and_whole_devices_only_raise_it(spec: FleetSpec, jobs: list[Arrival]) -> None:
     coarse, fine = (lower_bound(spec, jobs, slot_s=slot_s) for slot_s in (200.0, 50.0))
@@ -85,7 +86,7 @@ def test_finer_slots_and_whole_devices_only_raise_it(spec: FleetSpec, jobs: list
     assert coarse.energy_j <= exact.energy_j * (1 + 1e-6) + 1e-3
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     st.lists(
         st.tuples(st.integers(1, 4), st.floats(1, 100), st.floats(10, 300)), min_size=1, max_size=4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.scheduler.explain import KEPT, Decision
+from cluster.scheduler.explain import KEPT, Decision, Diary
 from tests.support.fleetworld import FleetWorld, profile
 
 
@@ -70,10 +70,10 @@ def test_wakes_parks_and_pauses_have_their_reasons() -> None:
 
 
 def test_only_the_newest_decisions_are_kept() -> None:
-    world = world_of_two()
+    diary = Diary()
     for number in range(KEPT + 10):
-        world.state._core.note("plan", str(number))
-    kept = world.state.take_decisions()
+        diary.note(Decision("plan", 0.0, number, str(number)))
+    kept = diary.take()
     assert len(kept) == KEPT
     assert kept[-1].why == str(KEPT + 9)
-    assert world.state.take_decisions() == []
+    assert diary.take() == []

@@ -20,6 +20,7 @@ from cluster.scheduler.events import (
     StopRequested,
 )
 from cluster.scheduler.request import JobRequest
+from tests.support.effort import examples
 from tests.support.fleetworld import FleetWorld, profile
 
 PROFILES = [
@@ -192,7 +193,7 @@ class Fleet(RuleBasedStateMachine):
 
 
 Fleet.TestCase.settings = settings(
-    max_examples=150,
+    max_examples=examples(150),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -16,6 +16,7 @@ from cluster.scheduler.request import OperatingPoint
 from cluster.simulation.baselines import BASELINES
 from cluster.simulation.books import InvalidCommand, SimulationStuck
 from cluster.simulation.simulator import simulate
+from tests.support.effort import examples
 from tests.support.simulated import MODEL, Recorder, Scripted, baseline, fleet, hardware, job
 
 POINT = OperatingPoint(64)
@@ -83,7 +84,7 @@ WORLDS = st.builds(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.sampled_from(sorted(BASELINES)), WORLDS, st.integers(0, 2**32))
 def test_buckets_sum_to_the_power_over_time_and_runs_repeat(
     name: str, faults: Faults, seed: int

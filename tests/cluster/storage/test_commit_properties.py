@@ -34,6 +34,7 @@ from cluster.storage.layout import JobLayout
 from cluster.storage.local import LocalStore
 from cluster.storage.object_store import ObjectStore, StoreConfig
 from cluster.types import CommitRecord, DataObject, JobState, Manifest
+from tests.support.effort import examples
 from tests.support.faulty_store import FaultRates, FaultyStore
 from tests.support.interleave import Interleaver
 
@@ -41,7 +42,9 @@ JOB = "j"
 LAYOUT = JobLayout(JOB)
 QUICK = Backoff(attempts=3, sleep=lambda _: None)
 MANY = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 rate = st.sampled_from([0.0, 0.1, 0.3, 0.6])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.cli import un0, un0_json
 
 
+@pytest.mark.slow
 def test_scripts_get_every_path_by_batch_with_its_joules() -> None:
     report = un0_json("bench", "--seconds", "0.05", "--batches", "1,3", "--device", "cpu")
     rows = report["rows"]

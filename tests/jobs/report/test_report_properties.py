@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cluster.states import ENERGY_BUCKETS
 from cluster.storage.open import open_store
 from jobs.report.build import Report, build_report
+from tests.support.effort import examples
 from tests.support.ledgers import row, write_log
 
 ENERGY = st.one_of(st.none(), st.integers(0, 2**40))
@@ -44,7 +45,7 @@ def reports(rows: list[dict[str, Any]], *dimensions: str) -> list[Report]:
         return [build_report(store, by=by) for by in dimensions]
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.lists(a_row(), min_size=1, max_size=12))
 def test_sums_by_every_key_are_those_of_the_rows(rows: list[dict[str, Any]]) -> None:
     known = [row for row in rows if row["energy_mj"] is not None]
@@ -64,7 +65,7 @@ def test_sums_by_every_key_are_those_of_the_rows(rows: list[dict[str, Any]]) -> 
         assert any(nulls) == (len(known) < len(rows))
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.lists(a_row(), min_size=1, max_size=6))
 def test_splitting_rows_changes_nothing(rows: list[dict[str, Any]]) -> None:
     halves = []
