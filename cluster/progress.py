@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pydantic.dataclasses import dataclass
 
 from cluster.scheduler.request import SetAside
 from cluster.states import JobState, ReplicaState

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from cluster.types import Energy
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cluster.types import Energy
 
 UNKNOWN = "unknown"
 

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from cluster.errors import UserError
 from jobs.cli.options import Json, show_json, show_notes, show_table
@@ -18,11 +17,6 @@ if TYPE_CHECKING:
 
 
 _MOST_IMAGES = 10_000_000  # of a request
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register this module's commands."""
-    app.command("bench")(bench_command)
 
 
 def bench_command(
@@ -85,6 +79,8 @@ def _sizes(text: str) -> list[int]:
 
 
 def _show(rows: list[BenchRow], title: bool) -> None:
+    from rich.table import Table
+
     table = Table(box=None, padding=(0, 2), header_style="dim", show_header=title)
     widths = {"engine": 10, "precision": 9, "batch": 7, "images/s": 10, "mJ/image": 24}
     for name, width in {**widths, "known by": 16, "of roofline": 11}.items():

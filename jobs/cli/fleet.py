@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.text import Text
-
-from cluster.clock import utc_now
-from cluster.metering.select import choose_machine
-from cluster.progress import FleetView
-from cluster.storage.object_store import StoreConfig
-from cluster.storage.open import open_store
-from cluster.storage.profiles import PointRecord, ProfileRecord, load_profile_records
 from jobs.cli.options import Address, EndpointUrl, Json, Store, plain_table, show_json, show_table
+from jobs.defaults import DEFAULT_STORE
 from jobs.format import bounded, duration, joules
-from jobs.service import DEFAULT_STORE
+
+if TYPE_CHECKING:
+    from cluster.progress import FleetView
+    from cluster.storage.object_store import StoreConfig
+    from cluster.storage.profiles import PointRecord, ProfileRecord
 
 _DAY_S = 86_400
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register this module's commands."""
-    app.command("fleet")(fleet_command)
 
 
 def fleet_command(
@@ -36,6 +26,12 @@ def fleet_command(
     as_json: Json = False,
 ) -> None:
     """Show nodes and devices, what is known of them, who is parked and why."""
+    from pydantic import TypeAdapter
+
+    from cluster.clock import utc_now
+    from cluster.storage.open import open_store
+    from cluster.storage.profiles import load_profile_records
+
     opened = open_store(store, endpoint_url=endpoint_url, probe=False)
     profiles = load_profile_records(opened)
     view = _running_fleet(address, opened.config)
@@ -43,7 +39,8 @@ def fleet_command(
     if as_json:
         known = [profile.model_dump(mode="json") for profile in profiles]
         here = None if devices is None else {"host_name": socket.gethostname(), "devices": devices}
-        show_json({"fleet": asdict(view) if view else None, "here": here, "profiles": known})
+        fleet = None if view is None else TypeAdapter(type(view)).dump_python(view, mode="json")
+        show_json({"fleet": fleet, "here": here, "profiles": known})
         return
     if view is not None:
         _show_fleet(view)
@@ -61,6 +58,8 @@ def _running_fleet(address: str | None, store: StoreConfig) -> FleetView | None:
 
 def _devices_here() -> list[dict[str, Any]]:
     """This machine's devices, and how their joules are known."""
+    from cluster.metering.select import choose_machine
+
     meters = choose_machine()
     try:
         return [
@@ -78,6 +77,8 @@ def _devices_here() -> list[dict[str, Any]]:
 
 
 def _show_fleet(view: FleetView) -> None:
+    from rich.text import Text
+
     cap = "no cap" if view.cap_w is None else f"of at most {view.cap_w:,.0f} W"
     jobs = f"running {', '.join(view.jobs)}" if view.jobs else "no job is running"
     print(f"Coordinator {view.epoch}: {jobs}; up to {view.power_w:,.0f} W, {cap}")
@@ -108,6 +109,8 @@ def _show_fleet(view: FleetView) -> None:
 
 
 def _show_devices(devices: Sequence[dict[str, Any]]) -> None:
+    from rich.text import Text
+
     print("No coordinator is running there. The devices of this machine:")
     table = plain_table("device", "id", "meter", "quality", typed=("id",))
     for device in devices:
@@ -117,6 +120,8 @@ def _show_devices(devices: Sequence[dict[str, Any]]) -> None:
 
 
 def _show_profiles(profiles: Sequence[ProfileRecord], store: str, now: datetime) -> None:
+    from rich.text import Text
+
     if not profiles:
         print(f"\nNothing is known of any hardware in {store} yet; `un0 calibrate --store {store}`")
         print("measures this machine, and every job measures what it runs on.")
