@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -25,6 +23,10 @@ from pydantic import (
 )
 
 from cluster.states import JobState
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 EnergyQuality = Literal["measured_counter", "measured_power", "estimated", "missing"]
 QUALITIES: tuple[EnergyQuality, ...] = get_args(EnergyQuality)
@@ -89,6 +91,8 @@ class Workload(Record):
 
     def classes_of(self, start: int, stop: int) -> NDArray[np.int64]:
         """Class ids (stop - start,) of images start..stop-1, a function of the index alone."""
+        import numpy as np  # not at the top: listing jobs needs none of it
+
         indices = np.arange(start, stop, dtype=np.uint64)
         ids = np.asarray(self.class_ids, dtype=np.int64)
         if self.class_weights is None:

@@ -1,4 +1,4 @@
-"""Why a job, or one shard of it, was run as it was: plain values from its store. Pure."""
+"""Why a job, or one shard of it, was run as it was: models of what its store says. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cluster.energy import in_joules, sum_energy
-from cluster.scheduler.explain import demand_name
-from cluster.storage.decisions import DecisionRecord
+from cluster.scheduler.explain import Kind, demand_name
+from cluster.storage.decisions import DecisionRecord, RivalRecord
 from cluster.types import CommitRecord, Energy, JobRecord, model_key
+from jobs.explanation import (
+    AssignmentFacts,
+    Event,
+    HardwareFacts,
+    JobExplanation,
+    LastPlan,
+    Measured,
+    MeasuredShard,
+    Predicted,
+    SetAsideFacts,
+    ShardExplanation,
+)
 
 COST_UNITS = {
     "energy": "J",
@@ -25,18 +37,18 @@ _Leased = Mapping[int, set[str]]  # the hardware that each shard was assigned to
 
 def explain_job(
     record: JobRecord, decisions: Sequence[DecisionRecord], commits: Sequence[CommitRecord]
-) -> dict[str, Any]:
+) -> JobExplanation:
     """What was believed, what was done about it and why, and what came of it."""
     plans = [d for d in decisions if d.kind == "plan" and d.demand == _demand(record)]
-    return {
+    return JobExplanation(
         **_job(record, commits),
-        "decisions": dict(Counter(d.kind for d in decisions)),
-        "runs": len({d.run_id for d in decisions}),
-        "plans": len(plans),
-        "last_plan": _plan(plans[-1]) if plans else None,
-        "events": _events(d for d in decisions if d.kind not in ("plan", "lease")),
-        "hardware": _hardware(record, decisions, commits),
-    }
+        decisions=dict(Counter(d.kind for d in decisions)),
+        runs=len({d.run_id for d in decisions}),
+        plans=len(plans),
+        last_plan=_plan(plans[-1]) if plans else None,
+        events=tuple(_events(d for d in decisions if d.kind not in ("plan", "lease"))),
+        hardware=tuple(_hardware(record, decisions, commits)),
+    )
 
 
 def explain_shard(
@@ -44,22 +56,24 @@ def explain_shard(
     decisions: Sequence[DecisionRecord],
     commit: CommitRecord | None,
     shard: int,
-) -> dict[str, Any]:
+) -> ShardExplanation:
     """Every assignment of one shard, the plan it followed, and what was really measured."""
     part = record.workload.shard(shard)
     about = [d for d in decisions if d.first is not None and d.first <= shard < (d.stop or 0)]
     plans = {
         (d.run_id, d.plan): d for d in decisions if d.kind == "plan" and d.demand == _demand(record)
     }
-    return {
+    return ShardExplanation(
         **_job(record, [] if commit is None else [commit]),
-        "shard": shard,
-        "start": part.start,
-        "stop": part.stop,
-        "leases": [_assignment(record, d, plans) for d in about if d.kind in _RUNS],
-        "set_aside": [{"at": d.at, "why": d.why} for d in about if d.kind == "set_aside"],
-        "measured": None if commit is None else _measured([commit]) | _where(commit),
-    }
+        shard=shard,
+        start=part.start,
+        stop=part.stop,
+        leases=tuple(_assignment(record, d, plans) for d in about if d.kind in _RUNS),
+        set_aside=tuple(SetAsideFacts(at=d.at, why=d.why) for d in about if d.kind == "set_aside"),
+        measured=None
+        if commit is None
+        else MeasuredShard(**_measured([commit]).model_dump(), **_where(commit)),
+    )
 
 
 def _job(record: JobRecord, commits: Sequence[CommitRecord]) -> dict[str, Any]:
@@ -87,38 +101,38 @@ def _demand(record: JobRecord) -> str:
     return demand_name(key, record.spec.objective)
 
 
-def _plan(plan: DecisionRecord) -> dict[str, Any]:
-    return {"at": plan.at, "why": plan.why, "rivals": _rivals(plan)}
+def _plan(plan: DecisionRecord) -> LastPlan:
+    return LastPlan(at=plan.at, why=plan.why, rivals=_rivals(plan))
 
 
-def _rivals(plan: DecisionRecord | None) -> list[dict[str, Any]]:
-    return [] if plan is None else [rival.model_dump() for rival in plan.rivals]
+def _rivals(plan: DecisionRecord | None) -> tuple[RivalRecord, ...]:
+    return () if plan is None else plan.rivals
 
 
-def _events(decisions: Iterable[DecisionRecord]) -> list[dict[str, Any]]:
+def _events(decisions: Iterable[DecisionRecord]) -> list[Event]:
     """Decisions of one kind about one hardware for one reason, together; figures in the reason
     do not make it another. In order of the first of each."""
-    groups: dict[tuple[str | None, ...], list[DecisionRecord]] = defaultdict(list)
+    groups: dict[tuple[Kind, str | None, str], list[DecisionRecord]] = defaultdict(list)
     for d in decisions:
         groups[d.kind, d.hardware, re.sub(r"\d+", "#", d.why)].append(d)
     return [
-        {
-            "kind": kind,
-            "hardware": hardware,
-            "why": group[-1].why,
-            "times": len(group),
-            "first_at": group[0].at,
-            "last_at": group[-1].at,
-            "replicas": sorted({d.replica_id for d in group if d.replica_id}),
-            "shards": [[d.first, d.stop] for d in group if d.first is not None],
-        }
+        Event(
+            kind=kind,
+            hardware=hardware,
+            why=group[-1].why,
+            times=len(group),
+            first_at=group[0].at,
+            last_at=group[-1].at,
+            replicas=tuple(sorted({d.replica_id for d in group if d.replica_id})),
+            shards=tuple((d.first, d.stop) for d in group if d.first is not None),
+        )
         for (kind, hardware, _), group in groups.items()
     ]
 
 
 def _hardware(
     record: JobRecord, decisions: Sequence[DecisionRecord], commits: Sequence[CommitRecord]
-) -> list[dict[str, Any]]:
+) -> list[HardwareFacts]:
     """Of each hardware: what its assignments were believed to take, and what its commits took."""
     assignments: dict[str, list[DecisionRecord]] = defaultdict(list)
     assigned: dict[int, set[str]] = defaultdict(set)
@@ -131,14 +145,12 @@ def _hardware(
     for commit in commits:
         ran[_ran_on(commit, assigned)].append(commit)
     return [
-        {
-            "hardware": hardware,
-            "leases": len(assignments[hardware]),
-            "predicted": _predicted(record, assignments[hardware])
-            if assignments[hardware]
-            else None,
-            "measured": _measured(ran[hardware]) if ran[hardware] else None,
-        }
+        HardwareFacts(
+            hardware=hardware,
+            leases=len(assignments[hardware]),
+            predicted=_predicted(record, assignments[hardware]) if assignments[hardware] else None,
+            measured=_measured(ran[hardware]) if ran[hardware] else None,
+        )
         for hardware in sorted({*assignments, *ran})
     ]
 
@@ -151,23 +163,25 @@ def _ran_on(commit: CommitRecord, assigned: _Leased) -> str:
 
 def _assignment(
     record: JobRecord, d: DecisionRecord, plans: Mapping[tuple[str, int], DecisionRecord]
-) -> dict[str, Any]:
-    return {
-        "at": d.at,
-        "kind": d.kind,
-        "why": d.why,
-        "replica_id": d.replica_id,
-        "hardware": d.hardware,
-        "first": d.first,
-        "stop": d.stop,
-        "predicted": _predicted(record, [d]),
-        "run_id": d.run_id,
-        "plan": d.plan,
-        "rivals": _rivals(plans.get((d.run_id, d.plan))),
-    }
+) -> AssignmentFacts:
+    assert d.first is not None  # such a decision is about shards
+    assert d.stop is not None
+    return AssignmentFacts(
+        at=d.at,
+        kind=d.kind,
+        why=d.why,
+        replica_id=d.replica_id,
+        hardware=d.hardware,
+        first=d.first,
+        stop=d.stop,
+        predicted=_predicted(record, [d]),
+        run_id=d.run_id,
+        plan=d.plan,
+        rivals=_rivals(plans.get((d.run_id, d.plan))),
+    )
 
 
-def _predicted(record: JobRecord, assignments: Sequence[DecisionRecord]) -> dict[str, Any]:
+def _predicted(record: JobRecord, assignments: Sequence[DecisionRecord]) -> Predicted:
     """What these assignments were believed to take together."""
     shard = record.workload.shard
     images = sum(
@@ -178,12 +192,12 @@ def _predicted(record: JobRecord, assignments: Sequence[DecisionRecord]) -> dict
     joules = [d.predicted_j for d in assignments]
     seconds = [d.predicted_s for d in assignments]
     energy_j = _total(joules)
-    return {
-        "images": images,
-        "seconds": _total(seconds),
-        "energy_j": energy_j,
-        "energy_per_image_j": None if energy_j is None or not images else energy_j / images,
-    }
+    return Predicted(
+        images=images,
+        seconds=_total(seconds),
+        energy_j=energy_j,
+        energy_per_image_j=None if energy_j is None or not images else energy_j / images,
+    )
 
 
 def _total(values: Sequence[float | None]) -> float | None:
@@ -191,20 +205,20 @@ def _total(values: Sequence[float | None]) -> float | None:
     return sum(known) if len(known) == len(values) else None
 
 
-def _measured(commits: Sequence[CommitRecord]) -> dict[str, Any]:
+def _measured(commits: Sequence[CommitRecord]) -> Measured:
     """What these shards took, as their commit records have it."""
     energy: Energy = sum_energy(commit.energy for commit in commits)
     images = sum(commit.rows for commit in commits)
-    return {
-        "images": images,
-        "seconds": sum(commit.generate_s for commit in commits),
-        "energy_j": in_joules(energy.energy_mj),
-        "low_j": in_joules(energy.low_mj),
-        "high_j": in_joules(energy.high_mj),
-        "quality": energy.quality,
-        "method": energy.method,
-        "energy_per_image_j": in_joules(energy.energy_mj, images),
-    }
+    return Measured(
+        images=images,
+        seconds=sum(commit.generate_s for commit in commits),
+        energy_j=in_joules(energy.energy_mj),
+        low_j=in_joules(energy.low_mj),
+        high_j=in_joules(energy.high_mj),
+        quality=energy.quality,
+        method=energy.method,
+        energy_per_image_j=in_joules(energy.energy_mj, images),
+    )
 
 
 def _where(commit: CommitRecord) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from cluster.energy import in_joules
-from cluster.types import Energy
+if TYPE_CHECKING:
+    from cluster.types import Energy
 
 UNKNOWN = "unknown"
 
@@ -39,6 +40,8 @@ def energy_per_image(energy: Energy, images: int) -> str:
     """J/image with bounds and quality, for example ``3.1 mJ (1.5 mJ to 7.6 mJ) estimated``."""
     if energy.energy_mj is None or not images:
         return UNKNOWN
+    from cluster.energy import in_joules
+
     values = (energy.energy_mj, energy.low_mj, energy.high_mj)
     per_image = [in_joules(mj, images) for mj in values]
     return f"{bounded(*per_image)} {quality_words(energy.quality)}"

@@ -18,15 +18,15 @@ from cluster.storage.commit import find_manifest
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
-from cluster.storage.reader import load_job
+from cluster.storage.summaries import load_job
 from cluster.types import JobRecord, SubmittedSpec
+from jobs.defaults import DEFAULT_STORE
 from jobs.follow import OnSnapshot, run
 from jobs.resolve import ModelFacts, plan
 from jobs.result import JobResult, result_of_earlier
 from jobs.spec import JobSpec
 from un0.catalog import DEFAULT_MODEL, list_models
 
-DEFAULT_STORE = "./un0-data"
 OnJob = Callable[[JobRecord], None]
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from cluster.documents import parse, read_mapping
 from cluster.errors import UserError
 from cluster.scheduler.request import Objective
 from cluster.types import ImageEncoding, Precision
+from jobs.defaults import JOB_ID
 from un0.quantities import parse_count, parse_deadline, parse_energy_j
 
 MAX_COUNT = 2**40
-JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NOT_THE_JOBS = ("store", "endpoint_url", "single_writer", "replicas", "address")
 
 ClassName = int | str

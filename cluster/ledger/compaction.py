@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import date
 
@@ -43,16 +43,22 @@ GROUP_ROWS = 125_000
 
 
 def compact(
-    store: ObjectStore, today: date, *, file_rows: int = FILE_ROWS
+    store: ObjectStore,
+    today: date,
+    *,
+    file_rows: int = FILE_ROWS,
+    on_day: Callable[[int, int, str], None] = lambda *_: None,
 ) -> Iterator[tuple[date, Compaction]]:
     """Compact every day up to ``SETTLED`` before today (UTC); each compaction as it is made.
 
     May be repeated, and be interrupted at any point. Of two at once one makes a day's next file;
-    the other goes on with the following day.
+    the other goes on with the following day. on_day hears, before each day: how many are done, of
+    how many, and what comes now.
     """
     days = [logged_day(store, day) for day in energy_days(store)]
     sealed = _Sealed(store, days)
-    for logged in days:
+    for done, logged in enumerate(days):
+        on_day(done, len(days), f"compacting {logged.day}")
         if logged.day <= today - SETTLED:
             for key in logged.rubbish:
                 store.delete(key)

@@ -20,8 +20,8 @@ from cluster.ledger.reader import energy_dataset
 from cluster.storage.arrow_files import arrow_file_system
 from cluster.storage.layout import holds_images
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.reader import JobSummary, list_jobs
 from cluster.storage.schemas import COMMIT_SCHEMA, IMAGE_SCHEMA, JOB_SCHEMA
+from cluster.storage.summaries import JobSummary, list_jobs
 from cluster.types import CommitRecord, Energy
 
 # What an attempt took of one device. A sum with an unknown part is unknown, not what is known.

@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from cluster.errors import Fatal, UserError
 from cluster.storage.image_rows import decode_image
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.reader import JobSummary, read_rows, summarise
+from cluster.storage.reader import read_rows
+from cluster.storage.summaries import JobSummary, summarise
 
 _SHEET_SIDE = 1200  # pixels that an automatic scale aims at
 _SMALL_SIDE = 64  # pictures are enlarged at least to this

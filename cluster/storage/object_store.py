@@ -13,6 +13,11 @@ from cluster.errors import UserError
 MAX_KEY_BYTES = 1024  # S3's limit
 MAX_PART_BYTES = 255  # a file system's limit on one name
 
+
+class ConditionsUnsupported(UserError):
+    """The server refuses conditional writes outright."""
+
+
 Encryption = Literal["AES256", "aws:kms", "aws:kms:dsse"]
 Checksum = Literal["crc32", "md5"]
 

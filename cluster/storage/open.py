@@ -6,15 +6,16 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import unquote, urlsplit
 
 from cluster.errors import UserError
 from cluster.storage.local import LocalStore
 from cluster.storage.object_store import Encryption, ObjectStore, StoreConfig, check_key
 from cluster.storage.probe import Probe
-from cluster.storage.s3 import S3Store
-from cluster.storage.s3_client import check_endpoint
+
+if TYPE_CHECKING:
+    from cluster.storage.s3 import S3Store
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _HOW = "write ./directory, file:///absolute/directory or s3://bucket/prefix"
@@ -64,7 +65,11 @@ def open_store(
 def make_store(config: StoreConfig) -> LocalStore | S3Store:
     """The config's store, with its address and options checked. No request is made."""
     config = normalise(config)
-    return LocalStore(config) if config.uri.startswith("file:") else S3Store(config)
+    if config.uri.startswith("file:"):
+        return LocalStore(config)
+    from cluster.storage.s3 import S3Store  # boto3 takes half a second to import
+
+    return S3Store(config)
 
 
 def normalise(config: StoreConfig) -> StoreConfig:
@@ -81,6 +86,8 @@ def normalise(config: StoreConfig) -> StoreConfig:
         return StoreConfig(path, existing=config.existing)
     if scheme[1].lower() != "s3" or not uri[3:].startswith("//"):
         raise UserError(f"store {redact(uri)!r}: unknown kind of address: {_HOW}")
+    from cluster.storage.s3_client import check_endpoint
+
     endpoint = check_endpoint(config.endpoint_url.rstrip("/")) if config.endpoint_url else None
     return replace(
         config,

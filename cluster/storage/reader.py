@@ -1,12 +1,8 @@
-"""Reading a store: its jobs, and the images that commits vouch for."""
+"""Reading the images that commits vouch for. ``summaries.py`` reads the jobs themselves."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -15,115 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cluster.energy import sum_energy
-from cluster.errors import Fatal, NotFound, UserError
-from cluster.states import JobState
-from cluster.storage.commit import ended_state, parse_record, read_commits
+from cluster.errors import Fatal, UserError
 from cluster.storage.image_rows import decode_image
-from cluster.storage.layout import JOBS, JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.schemas import IMAGE_SCHEMA
-from cluster.types import (
-    MISSING_ENERGY,
-    CommitRecord,
-    Energy,
-    JobRecord,
-    Manifest,
-    Workload,
-)
-from un0.suggest import did_you_mean
+from cluster.storage.summaries import JobSummary, summarise
+from cluster.types import CommitRecord
 
-__all__ = [
-    "JobSummary",
-    "decode_image",
-    "iter_images",
-    "list_jobs",
-    "load_job",
-    "read_rows",
-    "summarise",
-]
+__all__ = ["decode_image", "iter_images", "read_rows"]
 
-logger = logging.getLogger(__name__)
-
-_JOB_THREADS = 8
 _ROWS_AT_ONCE = 64
-
-
-@dataclass(frozen=True)
-class JobSummary:
-    """A job as its store tells of it. ``incomplete``: no end is recorded; it runs, or stopped."""
-
-    record: JobRecord
-    state: JobState
-    commits: tuple[CommitRecord, ...]
-
-    @property
-    def workload(self) -> Workload:
-        return self.record.workload
-
-    @property
-    def job_id(self) -> str:
-        return self.workload.job_id
-
-    @property
-    def model(self) -> str:
-        return self.workload.model
-
-    @property
-    def owner(self) -> str:
-        return self.record.owner
-
-    @property
-    def submitted_at(self) -> datetime:
-        return self.record.submitted_at
-
-    @property
-    def count(self) -> int:
-        """Images asked for."""
-        return self.workload.count
-
-    @property
-    def images(self) -> int:
-        """Images committed."""
-        return sum(commit.rows for commit in self.commits)
-
-    @property
-    def energy(self) -> Energy:
-        """Of the committed images together; missing while there are none."""
-        if not self.commits:
-            return MISSING_ENERGY
-        return sum_energy(commit.energy for commit in self.commits)
-
-
-def list_jobs(store: ObjectStore) -> list[JobSummary]:
-    """Every job of the store, oldest first. One that cannot be read is logged and left out."""
-    with ThreadPoolExecutor(_JOB_THREADS) as pool:
-        summaries = pool.map(lambda job_id: _summarise_or_warn(store, job_id), job_ids(store))
-        return sorted(filter(None, summaries), key=lambda job: (job.submitted_at, job.job_id))
-
-
-def summarise(store: ObjectStore, job_id: str) -> JobSummary:
-    """One job and its commits. Raises UserError for an unknown job."""
-    return _summarise(store, load_job(store, job_id))
-
-
-def load_job(store: ObjectStore, job_id: str) -> JobRecord:
-    """The job as submitted. Raises UserError, naming similar jobs, if the store has no such."""
-    key = JobLayout(job_id).spec
-    try:
-        return parse_record(JobRecord, key, store.get(key))
-    except NotFound:
-        known = job_ids(store)
-    uri = store.config.uri
-    if not known:
-        raise UserError(f"no job {job_id!r}: {uri} holds no jobs at all; check --store")
-    fix = did_you_mean(job_id, known) or "`un0 jobs` lists those it has"
-    raise UserError(f"no job {job_id!r} in {uri}; {fix}")
-
-
-def job_ids(store: ObjectStore) -> list[str]:
-    """Ids of the jobs in the store, sorted."""
-    return list(store.list_dirs(JOBS))
 
 
 def iter_images(
@@ -193,27 +90,6 @@ def _rows_of(
                 table = table.take(here)
             for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
                 yield from batch.to_pylist()
-
-
-def _summarise(store: ObjectStore, record: JobRecord) -> JobSummary:
-    job_id = record.workload.job_id
-    state = ended_state(store, job_id)
-    if state == JobState.COMPLETED:  # its manifest never changes, and spares a request per shard
-        key = JobLayout(job_id).manifest
-        return JobSummary(record, state, parse_record(Manifest, key, store.get(key)).commits)
-    commits = tuple(read_commits(store, job_id).values())
-    return JobSummary(record, state or JobState.INCOMPLETE, commits)
-
-
-def _summarise_or_warn(store: ObjectStore, job_id: str) -> JobSummary | None:
-    key = JobLayout(job_id).spec
-    try:
-        return _summarise(store, parse_record(JobRecord, key, store.get(key)))
-    except NotFound:
-        return None  # another thing under the jobs' prefix, or a job being deleted
-    except Fatal as error:
-        logger.warning("job %s is left out: %s", job_id, error)
-        return None
 
 
 def _known_columns(columns: Sequence[str] | None) -> list[str]:

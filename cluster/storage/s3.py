@@ -22,6 +22,7 @@ from cluster.errors import ClusterError, CommitStateUnknown, Fatal, NotFound, Re
 from cluster.storage.backoff import Backoff
 from cluster.storage.object_store import (
     Checksum,
+    ConditionsUnsupported,
     ObjectInfo,
     StoreConfig,
     check_key,
@@ -44,10 +45,6 @@ MULTIPART_BYTES = 64 * 2**20  # above this an object is sent in parts
 READ_AHEAD_BYTES = 1 * 2**20
 CHECKSUMS: tuple[Checksum | None, ...] = ("crc32", "md5", None)  # the best first
 _BODY_TRIES = 3
-
-
-class ConditionsUnsupported(UserError):
-    """The server refuses conditional writes outright."""
 
 
 class S3Store:

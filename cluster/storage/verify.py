@@ -26,7 +26,7 @@ from cluster.storage.checks import (
 from cluster.storage.commit import ended_state, parse_record
 from cluster.storage.layout import JobLayout, holds_images, shard_of_commit
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.reader import load_job
+from cluster.storage.summaries import load_job
 from cluster.types import MISSING_ENERGY, CommitRecord, Energy, Manifest, Shard, Workload
 
 _THREADS = 4

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from cluster.errors import UserError
 from jobs.cli.options import Json, show_json, show_notes, show_table
@@ -17,11 +16,6 @@ if TYPE_CHECKING:
 
 
 _MOST_IMAGES = 10_000_000  # of a request
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register this module's commands."""
-    app.command("bench")(bench_command)
 
 
 def bench_command(
@@ -85,6 +79,8 @@ def _sizes(text: str) -> list[int]:
 
 
 def _show(rows: list[BenchRow], title: bool) -> None:
+    from rich.table import Table
+
     from jobs.format import quality_words
 
     table = Table(box=None, padding=(0, 2), header_style="dim", show_header=title)

@@ -7,17 +7,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
-from rich.text import Text
 
-from cluster.clock import utc_now
 from cluster.errors import UserError
 from cluster.hardware.identify import host_name
-from cluster.storage.open import open_store
-from cluster.storage.profiles import save_profile
-from cluster.types import Precision
 from jobs.cli.options import EndpointUrl, Json, Sse, SseKmsKey, plain_table, show_json, show_table
+from jobs.cli.progress import progress
 from jobs.format import bounded, duration, energy_per_image, quality_words
 from jobs.listening import EXIT_INTERRUPTED
 from un0.catalog import DEFAULT_MODEL
@@ -25,16 +19,12 @@ from un0.suggest import choose
 
 if TYPE_CHECKING:
     from cluster.calibration import Calibration, Point
+    from cluster.types import Precision
 
 _WHY = (
     "* the batch that every machine of this kind uses: an image's bytes belong to it. The profile\n"
     "  holds this one; the others show what they would do (docs/adr/0002-tiles.md)."
 )
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register this module's commands."""
-    app.command("calibrate")(calibrate_command)
 
 
 def calibrate_command(
@@ -54,6 +44,10 @@ def calibrate_command(
     as_json: Json = False,
 ) -> None:
     """Measure this machine: images/s and joules by batch and precision, loading, idling."""
+    from cluster.clock import utc_now
+    from cluster.storage.open import open_store
+    from cluster.storage.profiles import save_profile
+
     precisions = _precisions(precision)
     opened = (
         open_store(store, endpoint_url=endpoint_url, sse=sse, sse_kms_key=sse_kms_key)
@@ -62,17 +56,9 @@ def calibrate_command(
     )
     from cluster.calibration import calibrate  # PyTorch takes a second to import
 
-    with Progress(console=Console(stderr=True), transient=True, disable=as_json) as progress:
-        task = progress.add_task("loading", total=None)
+    with progress("loading", quiet=as_json) as step:
         try:
-            found = calibrate(
-                model,
-                precisions=precisions,
-                seconds=seconds,
-                on_step=lambda done, total, what: progress.update(
-                    task, completed=done, total=total, description=what
-                ),
-            )
+            found = calibrate(model, precisions=precisions, seconds=seconds, on_step=step)
         except KeyboardInterrupt:
             print("interrupted; nothing was saved", file=sys.stderr)
             raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -91,12 +77,14 @@ def calibrate_command(
 
 
 def _precisions(text: str) -> list[Precision]:
+    from cluster.types import Precision
+
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     known = get_args(Precision)
     for name in names or [text]:
         if name not in known:
             raise UserError(f"--precision {name!r} is not known; {choose(name, known)}")
-    return cast(list[Precision], names)
+    return cast("list[Precision]", names)
 
 
 def _facts(found: Calibration) -> dict[str, Any]:
@@ -138,6 +126,8 @@ def _point(point: Point, share: float) -> dict[str, Any]:
 
 
 def _show(found: Calibration) -> None:
+    from rich.text import Text
+
     print(f"{found.model} on {found.hardware}, metered by {found.provider}")
     for load in found.loads:
         energy = energy_per_image(load.energy, 1)

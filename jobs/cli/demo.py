@@ -9,25 +9,30 @@ from pathlib import Path
 import typer
 
 from cluster.errors import UserError
-from cluster.storage.grid import grid
-from cluster.storage.layout import JobLayout
-from cluster.storage.open import open_store
-from cluster.storage.verify import verify
+from jobs.cli.exits import EXIT_FAILED
 from jobs.cli.options import Store
-from jobs.cli.run import EXIT_FAILED, run_and_report
-from jobs.service import DEFAULT_STORE, generate
-from jobs.spec import JobSpec
+from jobs.cli.progress import progress
+from jobs.defaults import DEFAULT_STORE
 
 COUNT = 5000
 
 
 def demo_command(store: Store = DEFAULT_STORE) -> None:
     """Generate 5,000 images with the bundled model, verify them, and draw a contact sheet."""
+    from cluster.storage.grid import grid
+    from cluster.storage.layout import JobLayout
+    from cluster.storage.open import open_store
+    from cluster.storage.verify import verify
+    from jobs.cli.run import run_and_report
+    from jobs.service import generate
+    from jobs.spec import JobSpec
+
     result = run_and_report(
         partial(generate, JobSpec(count=COUNT)), {"store": store}, as_json=False
     )
     opened = open_store(store, probe=False)
-    report = verify(opened, result.job_id)
+    with progress("verifying") as on_shard:
+        report = verify(opened, result.job_id, on_shard=on_shard)
     print(f"  verified  {'ok' if report.ok else 'NOT OK'}, {report.images:,} images are right")
     if not report.ok:
         print("\n".join(report.problems))

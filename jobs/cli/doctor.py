@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
-from cluster.health import Check
+from jobs.cli.exits import EXIT_FAILED
 from jobs.cli.options import Address, EndpointUrl, Json, Sse, SseKmsKey, Store, show_json
-from jobs.doctor import Where, examine, worst
-from jobs.doctor_checks import PROBES
-from jobs.service import DEFAULT_STORE
+from jobs.defaults import DEFAULT_STORE
 
-EXIT_FAILED = 1
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register this module's commands."""
-    app.command("doctor")(doctor_command)
+if TYPE_CHECKING:
+    from cluster.health import Check
 
 
 def doctor_command(
@@ -29,6 +24,9 @@ def doctor_command(
     as_json: Json = False,
 ) -> None:
     """Check this machine and a store in ten seconds; exit 1 if something would stop a run."""
+    from jobs.doctor import Where, examine, worst
+    from jobs.doctor_checks import PROBES
+
     checks = examine(Where(store, endpoint_url, address, sse, sse_kms_key), PROBES)
     if as_json:
         show_json({"checks": [check.model_dump() for check in checks]})

@@ -6,20 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
-from cluster.clock import utc_now
-from cluster.hardware.identify import host_name
-from cluster.metering.select import choose_machine
-from cluster.progress import SHOWN_OF_ID, FleetView
-from cluster.storage.object_store import StoreConfig
-from cluster.storage.open import open_store
-from cluster.storage.profiles import PointRecord, ProfileRecord, load_profile_records
 from jobs.cli.options import (
     EndpointUrl,
     Json,
@@ -29,9 +20,14 @@ from jobs.cli.options import (
     show_json,
     show_table,
 )
+from jobs.defaults import DEFAULT_STORE
 from jobs.format import bounded, duration, joules, quality_words
-from jobs.service import DEFAULT_STORE
 from un0.quantities import parse_duration_s, parse_power_w
+
+if TYPE_CHECKING:
+    from cluster.progress import FleetView
+    from cluster.storage.object_store import StoreConfig
+    from cluster.storage.profiles import PointRecord, ProfileRecord
 
 _DAY_S = 86_400
 
@@ -52,11 +48,6 @@ Within = Annotated[
 ]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register this module's commands."""
-    app.add_typer(fleet_app, name="fleet")
-
-
 @fleet_app.callback(invoke_without_command=True)
 def fleet_command(
     context: typer.Context,
@@ -69,6 +60,13 @@ def fleet_command(
     if context.invoked_subcommand is not None:
         context.obj = {"address": address, "store": store, "endpoint_url": endpoint_url}
         return
+    from pydantic import TypeAdapter
+
+    from cluster.clock import utc_now
+    from cluster.hardware.identify import host_name
+    from cluster.storage.open import open_store
+    from cluster.storage.profiles import load_profile_records
+
     opened = open_store(store, endpoint_url=endpoint_url, probe=False)
     profiles = load_profile_records(opened)
     view = _running_fleet(address, opened.config)
@@ -76,7 +74,8 @@ def fleet_command(
     if as_json:
         known = [profile.model_dump(mode="json") for profile in profiles]
         here = None if devices is None else {"host_name": host_name(), "devices": devices}
-        show_json({"fleet": asdict(view) if view else None, "here": here, "profiles": known})
+        fleet = None if view is None else TypeAdapter(type(view)).dump_python(view, mode="json")
+        show_json({"fleet": fleet, "here": here, "profiles": known})
         return
     if view is not None:
         _show_fleet(view)
@@ -122,6 +121,7 @@ def drain_command(
     """Give a node of a running fleet no more work, before it is taken away."""
     where, config = _where(context, address, store, endpoint_url)
     from cluster.actors.launch import drain_node
+    from cluster.progress import SHOWN_OF_ID
 
     drained = drain_node(where, config, node, within)
     if as_json:
@@ -136,6 +136,8 @@ def _where(
     context: typer.Context, address: str | None, store: str | None, endpoint_url: str | None
 ) -> tuple[str | None, StoreConfig]:
     """Address and store of the fleet: options may stand before the subcommand's name too."""
+    from cluster.storage.open import open_store
+
     before = context.obj
     opened = open_store(
         store or before["store"], endpoint_url=endpoint_url or before["endpoint_url"], probe=False
@@ -152,6 +154,8 @@ def _running_fleet(address: str | None, store: StoreConfig) -> FleetView | None:
 
 def _devices_here() -> list[dict[str, Any]]:
     """This machine's devices, and how their joules are known."""
+    from cluster.metering.select import choose_machine
+
     meters = choose_machine()
     try:
         return [
@@ -169,6 +173,10 @@ def _devices_here() -> list[dict[str, Any]]:
 
 
 def _show_fleet(view: FleetView) -> None:
+    from rich.text import Text
+
+    from cluster.progress import SHOWN_OF_ID
+
     cap = "no cap" if view.cap_w is None else f"of at most {view.cap_w:,.0f} W"
     runs = [f"{job} (run {n})" if (n := view.epochs.get(job)) else job for job in view.jobs]
     jobs = f"running {', '.join(runs)}" if runs else "no job is running"
@@ -202,6 +210,8 @@ def _show_fleet(view: FleetView) -> None:
 
 
 def _show_devices(devices: Sequence[dict[str, Any]]) -> None:
+    from rich.text import Text
+
     print("No coordinator is running there. The devices of this machine:")
     table = plain_table("device", "id", "meter", "quality", typed=("id",))
     for device in devices:
@@ -211,6 +221,8 @@ def _show_devices(devices: Sequence[dict[str, Any]]) -> None:
 
 
 def _show_profiles(profiles: Sequence[ProfileRecord], store: str, now: datetime) -> None:
+    from rich.text import Text
+
     if not profiles:
         print(f"\nNothing is known of any hardware in {store} yet; `un0 calibrate --store {store}`")
         print("measures this machine, and every job measures what it runs on.")

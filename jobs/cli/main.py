@@ -1,213 +1,173 @@
-"""The command ``un0``: run jobs, look at them, and at the models."""
+"""The command ``un0``: its table of commands, its own options, and how it ends."""
 
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cluster.errors import ClusterError, UserError
-from cluster.stopping import STOP_S
-from jobs.cli import (
-    bench,
-    calibrate,
-    doctor,
-    explain,
-    fleet,
-    meters,
-    models,
-    report,
-    simulate,
-    store,
-    train,
-)
-from jobs.cli.demo import demo_command
-from jobs.cli.options import (
-    Address,
-    EndpointUrl,
-    JobArgument,
-    Json,
-    Replicas,
-    SingleWriter,
-    Sse,
-    SseKmsKey,
-    StopWithin,
-    Store,
-)
-from jobs.cli.run import EXIT_FAILED, run_and_report
+from jobs.cli.exits import EXIT_FAILED, EXIT_USAGE
+from jobs.cli.lazy import Command, LazyGroup
 from jobs.listening import finish, listening
 from jobs.output import with_output
-from jobs.service import DEFAULT_STORE, generate, resume
-from jobs.spec import load_spec, parse_spec
 from un0.errors import Un0Error
 
-EXIT_USAGE = 2
+RUN, READ, ENERGY = "Run jobs", "Read a store", "Energy and the fleet"
+MODELS, HELP = "Models", "Help and trying out"
+
+#: Every command. Its help is that of its function, by which a test holds it: to list commands must
+#: not import them, since that takes seconds.
+COMMANDS = (
+    Command(
+        "generate", "jobs.cli.generate:generate_command",
+        "Generate images and commit them, with their joules, to a store.", RUN,
+    ),
+    Command(
+        "resume", "jobs.cli.generate:resume_command",
+        "Go on with a job that was stopped, killed or failed: only what is not committed runs.",
+        RUN,
+    ),
+    Command(
+        "demo", "jobs.cli.demo:demo_command",
+        "Generate 5,000 images with the bundled model, verify them, and draw a contact sheet.",
+        RUN,
+    ),
+    Command(
+        "jobs", "jobs.cli.store:jobs_command",
+        "List the jobs of a store: state, progress, joules.", READ,
+    ),
+    Command(
+        "verify", "jobs.cli.store:verify_command",
+        "Check that every image of a job is there once, intact and decodable. Exit 1 if not.",
+        READ,
+    ),
+    Command(
+        "grid", "jobs.cli.store:grid_command",
+        "Write a contact sheet: one row per class.", READ,
+    ),
+    Command(
+        "query", "jobs.cli.store:query_command",
+        "Ask a store in SQL, for example: select label, count(*) from images group by all.",
+        READ,
+    ),
+    Command(
+        "explain", "jobs.cli.explain:explain_command",
+        "Say what the scheduler believed, what rivals would have cost, and what came of it.",
+        READ,
+    ),
+    Command(
+        "compact", "jobs.cli.store:compact_command",
+        "Merge the small files of the energy log's past days, so that reports stay quick.", READ,
+    ),
+    Command(
+        "report", "jobs.cli.report:report_command",
+        "Report energy, carbon and cost: of images, jobs, nodes, hardware, days.", ENERGY,
+    ),
+    Command(
+        "fleet", "jobs.cli.fleet:fleet_app",
+        "Show nodes and devices, what is known of them, who is parked and why.", ENERGY,
+    ),
+    Command(
+        "meters", "jobs.cli.meters:meters_command",
+        "List what meters this machine's energy, and why nothing better does.", ENERGY,
+    ),
+    Command(
+        "calibrate", "jobs.cli.calibrate:calibrate_command",
+        "Measure this machine: images/s and joules by batch and precision, loading, idling.",
+        ENERGY,
+    ),
+    Command(
+        "bench", "jobs.cli.bench:bench_command",
+        "Measure images/s and J/image of every engine and precision, by batch size.", ENERGY,
+    ),
+    Command(
+        "simulate", "jobs.cli.simulate:simulate_command",
+        "Simulate a fleet's day: joules, deadlines, and how little energy would have done.",
+        ENERGY,
+    ),
+    Command(
+        "models", "jobs.cli.models:models_command",
+        "List the models that can be used, and which are on this machine.", MODELS,
+    ),
+    Command(
+        "export", "jobs.cli.models:export_command",
+        "Write a model as one self-describing safetensors file, from any layout that loads.",
+        MODELS,
+    ),
+    Command(
+        "train", "jobs.cli.train:train_command",
+        "Train an Un-0 on class-labelled images. Interrupted, it goes on with --resume.", MODELS,
+    ),
+    Command(
+        "evaluate", "jobs.cli.train:evaluate_command",
+        "Judge a model: no ImageNet network, so no FID; real images' own scores beside each.",
+        MODELS,
+    ),
+    Command(
+        "doctor", "jobs.cli.doctor:doctor_command",
+        "Check this machine and a store in ten seconds; exit 1 if something would stop a run.",
+        HELP,
+    ),
+    Command(
+        "dev", "jobs.cli.store:dev",
+        "Helpers for trying things out on one machine.", HELP,
+    ),
+    Command(
+        "help", "jobs.cli.help:help_command",
+        "Show the help of a command, or the list of commands.", HELP,
+    ),
+)  # fmt: skip
+
+
+class _Commands(LazyGroup):
+    table = COMMANDS
+
 
 app = typer.Typer(
     name="un0",
-    help="Bulk image generation with Un-0 at the lowest joules per image.",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
 )
 
+#: Packages whose versions a fault report needs.
+VERSIONS_OF = ("un0-cluster", "torch", "ray", "pyarrow", "duckdb")
 
-@app.command("generate")
-def generate_command(
-    model: Annotated[
-        str | None, typer.Argument(help="Name from `un0 models`, or a file. Default: bundled.")
-    ] = None,
-    count: Annotated[
-        str | None, typer.Option(metavar="N", help="Images to generate: 1000, 1e6, 250k, 1.5M.")
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="Ids or names, comma-separated, dealt out in turn.")
-    ] = None,
-    seed: Annotated[str | None, typer.Option(metavar="N", help="0 to 2**64-1. Default 0.")] = None,
-    store: Store = DEFAULT_STORE,
-    job_id: Annotated[str | None, typer.Option(help="Name of the job in the store.")] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(help="fp32, bf16, fp16, int8, fp8 (couplings) or fp8-full (decoder too)."),
-    ] = None,
-    encoding: Annotated[str | None, typer.Option(help="png, webp, jpeg or raw.")] = None,
-    shard_images: Annotated[
-        str | None, typer.Option(metavar="N", help="Images per commit.")
-    ] = None,
-    deadline: Annotated[
-        str | None,
-        typer.Option(help="From submission: 90s, 15m, 2h30m; or a time: 2026-12-01T00:00Z."),
-    ] = None,
-    priority: Annotated[
-        str | None,
-        typer.Option(metavar="N", help="-100 to 100; higher goes first. Default 0."),
-    ] = None,
-    objective: Annotated[
-        str | None,
-        typer.Option(help="energy (default), deadline, throughput, cost or carbon."),
-    ] = None,
-    energy_budget: Annotated[
-        str | None, typer.Option(help="The job pauses before it takes more: 500 J, 2 kJ, 1.5 kWh.")
-    ] = None,
-    owner: Annotated[str | None, typer.Option(help="Whom to report the energy to.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, repeatable.")] = None,
-    spec: Annotated[
-        Path | None,
-        typer.Option(help="YAML or JSON file, or '-' for standard input; flags override."),
-    ] = None,
-    replicas: Replicas = None,
-    address: Address = None,
-    endpoint_url: EndpointUrl = None,
-    single_writer: SingleWriter = False,
-    sse: Sse = None,
-    sse_kms_key: SseKmsKey = None,
-    stop_within: StopWithin = STOP_S,
-    as_json: Json = False,
+
+def _versions(wanted: bool) -> None:
+    if not wanted:
+        return
+    import platform
+    from importlib import metadata
+
+    for package in VERSIONS_OF:
+        try:
+            version = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            version = "not installed"
+        print(package, version)
+        if package == VERSIONS_OF[0]:
+            print("python", platform.python_version())
+    raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[  # its callback prints them
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=_versions,
+            help="Show the versions of this and of what it runs on.",
+        ),
+    ] = False,
 ) -> None:
-    """Generate images and commit them, with their joules, to a store."""
-    flags = {
-        "model": model,
-        "count": count,
-        "classes": classes,
-        "seed": seed,
-        "job_id": job_id,
-        "precision": precision,
-        "encoding": encoding,
-        "shard_images": shard_images,
-        "deadline": deadline,
-        "priority": priority,
-        "objective": objective,
-        "energy_budget": energy_budget,
-        "owner": owner,
-        "labels": _split_labels(label),
-    }
-    data = load_spec(spec) if spec else {}
-    data |= {name: value for name, value in flags.items() if value is not None}
-    if "count" not in data:
-        raise UserError("how many images? give --count N, or a --spec file with a count")
-    source = f"job spec {spec}" if spec else "job"
-    parsed = parse_spec(data, source)
-    where = _where(
-        store, endpoint_url, single_writer, sse, sse_kms_key, replicas, address, stop_within
-    )
-    run_and_report(partial(generate, parsed), where, as_json)
-
-
-@app.command("resume")
-def resume_command(
-    job_id: JobArgument,
-    model: Annotated[
-        str | None, typer.Option(help="Where its model is now, if it has moved.")
-    ] = None,
-    store: Store = DEFAULT_STORE,
-    replicas: Replicas = None,
-    address: Address = None,
-    endpoint_url: EndpointUrl = None,
-    single_writer: SingleWriter = False,
-    sse: Sse = None,
-    sse_kms_key: SseKmsKey = None,
-    stop_within: StopWithin = STOP_S,
-    as_json: Json = False,
-) -> None:
-    """Go on with a job that was stopped, killed or failed: only what is not committed runs."""
-    where = _where(
-        store, endpoint_url, single_writer, sse, sse_kms_key, replicas, address, stop_within
-    )
-    run_and_report(partial(resume, job_id, model=model), where, as_json)
-
-
-def _where(
-    store: str,
-    endpoint_url: str | None,
-    single_writer: bool,
-    sse: str | None,
-    sse_kms_key: str | None,
-    replicas: int | None,
-    address: str | None,
-    stop_within_s: float,
-) -> dict[str, Any]:
-    """The options that say where a job runs and is kept, by the names of ``jobs.generate``."""
-    return {
-        "store": store,
-        "endpoint_url": endpoint_url,
-        "single_writer": single_writer,
-        "sse": sse,
-        "sse_kms_key": sse_kms_key,
-        "replicas": replicas,
-        "address": address,
-        "stop_within_s": stop_within_s,
-    }
-
-
-def _split_labels(pairs: list[str] | None) -> dict[str, str] | None:
-    if not pairs:
-        return None
-    labels: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            lack = "name" if equals else "'='"
-            raise UserError(f"label {pair!r} has no {lack}; write --label team=vision")
-        if labels.setdefault(name, value) != value:
-            raise UserError(f"label {name!r} is given twice; keep {labels[name]!r} or {value!r}")
-    return labels
-
-
-app.command("demo")(demo_command)
-store.add_to(app)
-models.add_to(app)
-meters.add_to(app)
-doctor.add_to(app)
-bench.add_to(app)
-calibrate.add_to(app)
-fleet.add_to(app)
-explain.add_to(app)
-report.add_to(app)
-train.add_to(app)
-simulate.add_to(app)
+    """Bulk image generation with Un-0 at the lowest joules per image."""
 
 
 def command() -> int:

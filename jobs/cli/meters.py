@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from cluster.hardware.identify import host_name
-from cluster.metering.choice import Choice, MachineMeters, Refusal
-from cluster.metering.period import update_period_s
-from cluster.metering.select import choose_machine
-from cluster.metering.source import Source
 from jobs.cli.options import Json, plain_table, show_json, show_table
 from jobs.format import quality_words
 
-
-def add_to(app: typer.Typer) -> None:
-    """Register this module's commands."""
-    app.command("meters")(meters_command)
+if TYPE_CHECKING:
+    from cluster.metering.choice import Choice, MachineMeters, Refusal
+    from cluster.metering.source import Source
 
 
 def meters_command(as_json: Json = False) -> None:
     """List what meters this machine's energy, and why nothing better does."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from cluster.hardware.identify import host_name
+    from cluster.metering.period import update_period_s
+    from cluster.metering.select import choose_machine
+
     meters = choose_machine()
     try:
         with ThreadPoolExecutor(max(1, len(meters.choices))) as pool:

@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 ModelArgument = Annotated[str, typer.Argument(help="Name from `un0 models`, a file or a folder.")]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register this module's commands."""
-    app.command("models")(models_command)
-    app.command("export")(export_command)
-
-
 def models_command(as_json: Json = False) -> None:
     """List the models that can be used, and which are on this machine."""
     from un0.catalog import DEFAULT_MODEL, list_models

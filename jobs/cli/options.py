@@ -15,7 +15,7 @@ from rich.console import Console, ConsoleDimensions
 from rich.measure import Measurement
 from rich.table import Column, Table
 
-from jobs.spec import JOB_ID
+from jobs.defaults import JOB_ID
 from un0.quantities import parse_count
 
 _ENDLESS = 4000  # characters: no table is as wide

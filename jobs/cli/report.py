@@ -9,17 +9,12 @@ from typing import Annotated
 import typer
 
 from cluster.errors import UserError
-from cluster.storage.open import open_store
 from jobs.cli.options import EndpointUrl, Json, Store
-from jobs.service import DEFAULT_STORE
+from jobs.cli.progress import progress
+from jobs.defaults import DEFAULT_STORE
 from un0.suggest import choose
 
 _YEARS = range(1970, 3000)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register this module's commands."""
-    app.command("report")(report_command)
 
 
 def report_command(
@@ -50,6 +45,7 @@ def report_command(
     as_json: Json = False,
 ) -> None:
     """Report energy, carbon and cost: of images, jobs, nodes, hardware, days."""
+    from cluster.storage.open import open_store
     from jobs.cli.report_output import FORMATS, write_report
     from jobs.report.build import build_report
     from jobs.report.carbon import parse_carbon
@@ -65,13 +61,9 @@ def report_command(
     if period.since and period.until and period.since >= period.until:
         raise UserError(f"--since {since} is not before --until {until}; swap them")
     rates = Rates(parse_carbon(carbon) if carbon else None, pue, price, currency, embodied)
-    report = build_report(
-        open_store(store, endpoint_url=endpoint_url, probe=False),
-        period=period,
-        by=by,
-        rates=rates,
-        panels=format == "html",
-    )
+    opened = open_store(store, endpoint_url=endpoint_url, probe=False)
+    with progress("reading the energy log", quiet=as_json):
+        report = build_report(opened, period=period, by=by, rates=rates, panels=format == "html")
     write_report(report, format, out)
 
 

@@ -13,14 +13,14 @@ from rich.console import Console
 
 from cluster.states import JobState
 from cluster.types import JobRecord
+from jobs.cli.exits import EXIT_FAILED
 from jobs.cli.live import Follower
 from jobs.cli.options import show_json
+from jobs.defaults import DEFAULT_STORE
 from jobs.format import UNKNOWN, bounded, duration, quality_words
 from jobs.listening import EXIT_INTERRUPTED, if_cut_short
 from jobs.result import JobResult
-from jobs.service import DEFAULT_STORE
 
-EXIT_FAILED = 1
 MOST_LACKING = 5  # shards that are named
 #: The last two: left to a shared cluster.
 ON_REQUEST = (JobState.STOPPED, JobState.STARTING, JobState.RUNNING)

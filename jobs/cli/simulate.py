@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster.scenario.fleet import load_fleet
-from cluster.scenario.workload import load_workload
-from cluster.simulation.books import SimulationResult
-from cluster.simulation.compare import GAP_PARTS, Day, gap_j, make_day, scheduler_named
-from cluster.simulation.energy import BUCKETS
 from jobs.cli.options import Json, plain_table, show_json, show_table, whole
+from jobs.cli.progress import progress
 from jobs.format import duration, joules
 from jobs.output import can_show
-from jobs.report.text import percent
+
+if TYPE_CHECKING:
+    from cluster.simulation.books import SimulationResult
+    from cluster.simulation.compare import Day
 
 COLUMNS, ROWS = 72, 8
 BLOCKS, PLAIN_BLOCKS = " ▁▂▃▄▅▆▇█", " ..::==##"
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register this module's commands."""
-    app.command("simulate")(simulate_command)
 
 
 def simulate_command(
@@ -38,9 +32,15 @@ def simulate_command(
     as_json: Json = False,
 ) -> None:
     """Simulate a fleet's day: joules, deadlines, and how little energy would have done."""
+    from cluster.scenario.fleet import load_fleet
+    from cluster.scenario.workload import load_workload
+    from cluster.simulation.compare import make_day, scheduler_named
+
     maker = scheduler_named(policy)
-    day = make_day(load_fleet(fleet), load_workload(workload), seed)
-    result = day.run(maker)
+    with progress("finding the least possible energy", quiet=as_json) as step:
+        day = make_day(load_fleet(fleet), load_workload(workload), seed)
+        step(what="simulating")
+        result = day.run(maker)
     figures = _figures(day, policy, result)
     if as_json:
         show_json({**figures, "power_bin_s": result.bin_s, "power_w": result.watts})
@@ -49,6 +49,9 @@ def simulate_command(
 
 
 def _figures(day: Day, policy: str, result: SimulationResult) -> dict[str, Any]:
+    from cluster.simulation.compare import gap_j
+    from cluster.simulation.energy import BUCKETS
+
     bound, energy_j = day.bound, result.energy_j
     return {
         "fleet": day.fleet.name,
@@ -79,6 +82,10 @@ def _figures(day: Day, policy: str, result: SimulationResult) -> dict[str, Any]:
 
 
 def _show(figures: dict[str, Any], result: SimulationResult) -> None:
+    from cluster.simulation.compare import GAP_PARTS
+    from cluster.simulation.energy import BUCKETS
+    from jobs.report.text import percent
+
     print(
         f"{figures['workload']} on {figures['fleet']}, by {figures['policy']}, "
         f"seed {figures['seed']}: simulated, nothing here was measured"

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
-from rich.text import Text
 
-from cluster.clock import utc_now
 from cluster.errors import UserError
-from cluster.storage.open import open_store
-from cluster.storage.reader import JobSummary, list_jobs
 from jobs.cli.options import (
     EndpointUrl,
     JobArgument,
@@ -26,26 +20,23 @@ from jobs.cli.options import (
     show_table,
     whole,
 )
+from jobs.cli.progress import progress
+from jobs.defaults import DEFAULT_STORE
 from jobs.format import energy_per_image
-from jobs.service import DEFAULT_STORE
 
-
-def add_to(app: typer.Typer) -> None:
-    """Register this module's commands."""
-    app.command("jobs")(jobs_command)
-    app.command("verify")(verify_command)
-    app.command("grid")(grid_command)
-    app.command("query")(query_command)
-    app.command("compact")(compact_command)
-    dev = typer.Typer(help="Helpers for trying things out on one machine.", no_args_is_help=True)
-    dev.command("s3")(dev_s3_command)
-    app.add_typer(dev, name="dev")
+if TYPE_CHECKING:
+    from cluster.storage.summaries import JobSummary
 
 
 def jobs_command(
     store: Store = DEFAULT_STORE, endpoint_url: EndpointUrl = None, as_json: Json = False
 ) -> None:
     """List the jobs of a store: state, progress, joules."""
+    from rich.text import Text
+
+    from cluster.storage.open import open_store
+    from cluster.storage.summaries import list_jobs
+
     jobs = list_jobs(open_store(store, endpoint_url=endpoint_url, probe=False))
     if as_json:
         show_json([_job_row(job) for job in jobs])
@@ -90,16 +81,12 @@ def verify_command(
     as_json: Json = False,
 ) -> None:
     """Check that every image of a job is there once, intact and decodable. Exit 1 if not."""
+    from cluster.storage.open import open_store
     from cluster.storage.verify import verify
 
     opened = open_store(store, endpoint_url=endpoint_url, probe=False)
-    with Progress(console=Console(stderr=True), transient=True, disable=as_json) as progress:
-        task = progress.add_task("verifying", total=None)
-        report = verify(
-            opened,
-            job_id,
-            on_shard=lambda done, total: progress.update(task, completed=done, total=total),
-        )
+    with progress("verifying", quiet=as_json) as on_shard:
+        report = verify(opened, job_id, on_shard=on_shard)
     if as_json:
         show_json(
             {
@@ -134,10 +121,11 @@ def grid_command(
 ) -> None:
     """Write a contact sheet: one row per class."""
     from cluster.storage.grid import grid
+    from cluster.storage.open import open_store
 
-    sheet = grid(
-        open_store(store, endpoint_url=endpoint_url, probe=False), job_id, per_class=per_class
-    )
+    opened = open_store(store, endpoint_url=endpoint_url, probe=False)
+    with progress("reading images", quiet=as_json):
+        sheet = grid(opened, job_id, per_class=per_class)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(out, format="PNG")
@@ -158,9 +146,14 @@ def query_command(
     as_json: Json = False,
 ) -> None:
     """Ask a store in SQL, for example: select label, count(*) from images group by all."""
-    from cluster.ledger.sql import query
+    from rich.text import Text
 
-    rows = query(open_store(store, endpoint_url=endpoint_url, probe=False), sql)
+    from cluster.ledger.sql import query
+    from cluster.storage.open import open_store
+
+    opened = open_store(store, endpoint_url=endpoint_url, probe=False)
+    with progress("reading", quiet=as_json):
+        rows = query(opened, sql)
     if as_json:
         show_json(rows.to_pylist())
         return
@@ -195,7 +188,9 @@ def compact_command(
     as_json: Json = False,
 ) -> None:
     """Merge the small files of the energy log's past days, so that reports stay quick."""
+    from cluster.clock import utc_now
     from cluster.ledger.compaction import compact
+    from cluster.storage.open import open_store
 
     opened = open_store(
         store,
@@ -205,22 +200,35 @@ def compact_command(
         sse_kms_key=sse_kms_key,
     )
     made = []
-    for day, one in compact(opened, utc_now().date()):
-        made.append({
-            "day": day.isoformat(),
-            "key": one.key,
-            "files": len(one.sources),
-            "rows": one.rows,
-            "size_bytes": one.size_bytes,
-        })  # fmt: skip
-        if not as_json:
-            print(f"{day}: {len(one.sources):,} files, {one.rows:,} rows -> {one.key}", flush=True)
+    with progress("reading the energy log", quiet=as_json) as step:
+        for day, one in compact(opened, utc_now().date(), on_day=step):
+            made.append({
+                "day": day.isoformat(),
+                "key": one.key,
+                "files": len(one.sources),
+                "rows": one.rows,
+                "size_bytes": one.size_bytes,
+            })  # fmt: skip
+            if not as_json:
+                files = f"{len(one.sources):,} files, {one.rows:,} rows"
+                print(f"{day}: {files} -> {one.key}", flush=True)
     if as_json:
         show_json(made)
     elif not made:
         print("nothing to compact: days are merged once they are two days old")
 
 
+dev = typer.Typer(
+    help="Helpers for trying things out on one machine.", no_args_is_help=True, add_completion=False
+)
+
+
+@dev.callback()
+def _dev() -> None:
+    """Helpers for trying things out on one machine."""
+
+
+@dev.command("s3")
 def dev_s3_command(
     directory: Annotated[
         Path, typer.Option("--dir", help="Where its data and credentials stay.")

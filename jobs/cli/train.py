@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from jobs.cli.options import Json, show_json, show_table, whole
+from jobs.cli.progress import progress
 
 # (score, its value for real images or its floor, which way is better)
 SCORES = (
@@ -29,12 +27,6 @@ SCORES = (
 )
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register this module's commands."""
-    app.command("train")(train_command)
-    app.command("evaluate")(evaluate_command)
-
-
 def train_command(
     recipe: Annotated[str, typer.Argument(help="YAML file, or a bundled recipe's name.")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
@@ -46,6 +38,9 @@ def train_command(
     as_json: Json = False,
 ) -> None:
     """Train an Un-0 on class-labelled images. Interrupted, it goes on with --resume."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     from un0.train import run
     from un0.train.runner import Progress as Step
 
@@ -90,9 +85,13 @@ def evaluate_command(
     as_json: Json = False,
 ) -> None:
     """Judge a model: no ImageNet network, so no FID; real images' own scores beside each."""
-    from un0.train import evaluate_model
+    from rich.table import Table
 
-    scores = asdict(evaluate_model(model, data, count=count, seed=seed))
+    with progress("loading", quiet=as_json) as step:
+        from un0.train import evaluate_model  # PyTorch takes seconds to import
+
+        step(what=f"judging {model}")
+        scores = asdict(evaluate_model(model, data, count=count, seed=seed))
     if as_json:
         show_json(scores)
         return

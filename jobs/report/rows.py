@@ -26,7 +26,7 @@ from cluster.ledger.schema import ENERGY_SCHEMA
 from cluster.storage.arrow_files import arrow_file_system
 from cluster.storage.layout import ENERGY
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.reader import JobSummary, list_jobs
+from cluster.storage.summaries import JobSummary, list_jobs
 from cluster.types import CommitRecord
 
 Source = Literal["ledger", "commits"]

@@ -17,7 +17,8 @@ from cluster.storage.layout import JobLayout
 from cluster.storage.local import LocalStore
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
-from cluster.storage.reader import decode_image, iter_images, list_jobs, load_job
+from cluster.storage.reader import decode_image, iter_images
+from cluster.storage.summaries import list_jobs, load_job
 from cluster.types import MISSING_ENERGY, Workload
 from tests.support import jobfactory
 

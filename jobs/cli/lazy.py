@@ -1,0 +1,59 @@
+"""Commands that are listed from a table and imported when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command, get_group
+
+
+@dataclass(frozen=True)
+class Command:
+    """One line of ``un0 --help``.
+
+    home: ``module:name`` of the function, or of the ``typer.Typer`` whose commands come below it.
+    help: the first paragraph of its docstring (or the Typer's help), on one line.
+    panel: the heading that ``--help`` lists it under.
+    """
+
+    name: str
+    home: str
+    help: str
+    panel: str
+
+    def load(self) -> Any:
+        """The command itself, for Typer to run."""
+        module, _, attribute = self.home.partition(":")
+        found = getattr(import_module(module), attribute)
+        if isinstance(found, typer.Typer):
+            command: Any = get_group(found)  # a group even if it has one command only
+        else:
+            alone = typer.Typer(add_completion=False)
+            alone.command(self.name)(found)
+            command = get_command(alone)
+        command.name = self.name
+        return command
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands stand in its table. Help and completion read no more than that."""
+
+    table: Sequence[Command] = ()
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {
+            c.name: TyperCommand(c.name, help=c.help, rich_help_panel=c.panel) for c in self.table
+        }
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that these arguments name: the real one, with its options."""
+        name, stub, rest = super().resolve_command(ctx, args)
+        if stub is not None:
+            stub = next(c for c in self.table if c.name == name).load()
+        return name, stub, rest
