@@ -18,46 +18,72 @@ from cluster.states import ReplicaState
 
 @dataclass
 class Replica:
-    """One device that can hold a model. why: what it is in this state for, in words."""
+    """One device, or share of a node's CPUs, that can hold one model.
+
+    Change ``state``, ``model``, ``power_mw``, ``assignments`` and ``draining`` only inside
+    ``Fleet.changing``.
+    """
 
     replica_id: str
     node_id: str
+    #: Hardware class: the devices of one class are interchangeable.
     hardware: str
     state: ReplicaState = ReplicaState.PARKED
+    #: The model that it holds, loads or unloads; "" while parked.
     model: str = ""
+    #: The point of its newest assignment, or the one it was woken for; None while parked.
     point: OperatingPoint | None = None
-    power_mw: int = 0  # that it may draw now, as far as was decided
-    assignments: list[Assignment] = field(default_factory=list)  # oldest first
-    since_s: float = 0.0  # in this state, or idle
-    look_s: float = -1.0  # when its idleness is looked at next
-    probe: bool = False  # it was woken only to be probed
+    #: Power it may draw under the decisions made so far, mW; 0 while parked.
+    power_mw: int = 0
+    #: Open assignments, oldest first: it works on the first. Only while awake.
+    assignments: list[Assignment] = field(default_factory=list)
+    #: When it entered this state or became idle, s.
+    since_s: float = 0.0
+    #: When its idle timer expires, s; -1: none is set. Set by ``Core.rest``.
+    look_s: float = -1.0
+    #: It was woken only to be measured. Cleared when it is awake.
+    probe: bool = False
+    #: Its node is going away: it gets no more work. Set by ``NodeDraining``.
     draining: bool = False
+    #: Work that would end later is run elsewhere, s; None: no such limit.
     drain_until_s: float | None = None
+    #: Why it is in this state, for people.
     why: str = "has joined"
 
     @property
     def up(self) -> bool:
+        """Whether it holds or loads a model."""
         return self.state.is_up
 
     @property
     def idle(self) -> bool:
+        """Whether it holds a model and has no assignment."""
         return self.state == ReplicaState.AWAKE and not self.assignments
 
 
 @dataclass
 class Group:
-    """The replicas of one hardware that may get work, by what they do. Ordered: first in, first
-    out."""
+    """The replicas of one hardware class that may get work (not draining), by what they do.
 
+    Replica ids are the keys of dicts, which keep the order in which they were added. Maintained by
+    ``Fleet``.
+    """
+
+    #: Parked replicas, the longest parked first.
     parked: dict[str, None] = field(default_factory=dict)
-    up: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))  # by model
+    #: By model: replicas that hold or load it.
+    up: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+    #: By model, then by number of assignments: awake replicas with room for another assignment.
     hungry: dict[str, list[dict[str, None]]] = field(default_factory=dict)
-    others: int = 0  # parking
+    #: Number of replicas that are unloading their model.
+    others: int = 0
 
     def total(self) -> int:
+        """Number of replicas in the group."""
         return len(self.parked) + self.others + sum(map(len, self.up.values()))
 
     def up_with(self, model: str) -> int:
+        """Number of replicas that hold or load the model."""
         return len(self.up.get(model, ()))
 
 
@@ -66,18 +92,23 @@ class Fleet:
 
     def __init__(self, assignments_per_replica: int) -> None:
         self._assignments_per_replica = assignments_per_replica
+        #: Replicas by id.
         self.replicas: dict[str, Replica] = {}
+        #: Ids of a node's replicas, by node id.
         self.nodes: dict[str, dict[str, None]] = defaultdict(dict)
+        #: Replicas that may get work, by hardware class.
         self.groups: dict[str, Group] = defaultdict(Group)
-        self.power_mw = 0  # exact: what is added is taken off again
+        #: Sum of the replicas' ``power_mw``. Whole numbers: it never drifts.
+        self.power_mw = 0
 
     def join(self, replica: Replica) -> None:
+        """Add a replica."""
         self.replicas[replica.replica_id] = replica
         self.nodes[replica.node_id][replica.replica_id] = None
         self._place(replica)
 
     def leave(self, replica: Replica) -> None:
-        """Forget a replica whose room is gone."""
+        """Remove a replica."""
         self._lift(replica)
         del self.replicas[replica.replica_id]
         del self.nodes[replica.node_id][replica.replica_id]
@@ -86,7 +117,7 @@ class Fleet:
 
     @contextmanager
     def changing(self, replica: Replica) -> Iterator[None]:
-        """Change the replica inside: it is taken out of the counts, and put back as it is then."""
+        """Change a replica in a ``with`` block: the counts follow when the block ends."""
         self._lift(replica)
         try:
             yield
@@ -125,8 +156,11 @@ class Fleet:
                 )
 
     def hungry(self, hardware: str, model: str, assignments: int) -> Iterator[Replica]:
-        """Awake replicas that have so many assignments and take more; last come first, so that
-        those that have been idle for long stay so. Assign to each before asking for the next."""
+        """Awake replicas with exactly ``assignments`` assignments and room for more.
+
+        The latest come first, so that those that have been idle for long stay idle and get parked.
+        Assign to each one before asking for the next.
+        """
         waiting = self._hungry(self.groups[hardware], model)[assignments]
         while waiting:
             yield self.replicas[next(reversed(waiting))]
@@ -134,12 +168,12 @@ class Fleet:
     def with_assignments(
         self, hardware: str, model: str, assignments: int, most: int = 1
     ) -> list[Replica]:
-        """At most so many awake replicas that have so many assignments and take more."""
+        """At most ``most`` awake replicas with exactly ``assignments`` assignments and room."""
         waiting = self._hungry(self.groups[hardware], model)[assignments]
         return [self.replicas[name] for name in islice(waiting, max(0, most))]
 
     def parked(self, hardware: str, most: int = 1) -> list[Replica]:
-        """At most so many parked replicas of this hardware, the longest there first."""
+        """At most ``most`` parked replicas of this hardware, the longest parked first."""
         names = islice(self.groups[hardware].parked, max(0, most))
         return [self.replicas[name] for name in names]
 
