@@ -159,7 +159,7 @@ def main() -> None:
     try:
         measure(parser.parse_args())
     except Refused as refused:
-        sys.exit(f"{refused.reason}{f': {refused.mend}' if refused.mend else ''}")
+        sys.exit(f"{refused.reason}{f': {refused.fix}' if refused.fix else ''}")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def check_gpu(_: Where) -> Finding:
         return "ok", f"none ({refused.reason})", None
     for gpu in gpus:
         if isinstance(gpu, Refused):
-            return "fail", gpu.reason, gpu.mend or "reboot, and see `nvidia-smi`"
+            return "fail", gpu.reason, gpu.fix or "reboot, and see `nvidia-smi`"
     if not gpus:
         return "ok", "none", None
     driver = cuda_version()

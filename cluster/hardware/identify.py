@@ -1,4 +1,4 @@
-"""What this machine is and how busy its CPUs are, from /proc."""
+"""This machine's names and CPU times, from /proc."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_THREADS = 4  # of a CPU replica: more gain little, and lose much where one 
 
 
 def cpu_name() -> str:
-    """The processor's marketing name where the system tells it, else its architecture."""
+    """The processor's marketing name if the system has it, else its architecture."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -27,7 +27,7 @@ def cpu_name() -> str:
 
 
 def host_name() -> str:
-    """What this node is called: ``UN0_HOST_NAME``, for several nodes on one machine, else its own
+    """This node's name: ``UN0_HOST_NAME``, for several nodes on one machine, else its host
     name."""
     return os.environ.get("UN0_HOST_NAME") or socket.gethostname()
 
@@ -35,7 +35,7 @@ def host_name() -> str:
 def hardware_class(
     gpu_name: str | None, threads: int, cpu: str | None = None, cpus: float | None = None
 ) -> str:
-    """What the fleet calls a replica's hardware: its GPU, or the CPU and the threads it has there.
+    """The hardware class of a replica: the name of its GPU, or of its CPU and its threads there.
 
     Replicas of one class share what was measured of it. cpu: None is this machine's. cpus: those
     the replica's threads have together; fewer than threads (a small quota, more replicas than
@@ -66,8 +66,8 @@ class CpuTimes:
 
 
 def cpu_times(pids: Sequence[int]) -> CpuTimes:
-    """CPU times now. A process that is gone is not among them; a machine that does not tell its
-    own has used what its processes have."""
+    """CPU times now. Processes that have ended are left out. Where the system does not report the
+    machine's total, it is the sum of the processes."""
     processes = {pid: used_s for pid in pids if (used_s := _process_cpu_s(pid)) is not None}
     try:
         machine_s = machine_cpu_s()[0]

@@ -1,4 +1,4 @@
-"""What meters say: a device, and cumulative readings of its energy. Pure.
+"""Metered devices, and cumulative readings of their energy. Pure.
 
 Readings are cumulative so that intervals are exact: the energy between any two readings of one
 epoch is their difference, and however a window is cut, its parts add up to the whole.
@@ -82,19 +82,19 @@ class Source(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the device. May be called twice; readings afterwards are ``missing``."""
+        """Release the device. May be called twice; readings afterwards are ``missing``."""
         ...
 
 
 class Refused(Exception):
-    """A provider cannot read a device. ``fix``: what the user may do about it, if anything."""
+    """A provider cannot read a device. fix: what the user can do about it, if anything."""
 
-    def __init__(self, reason: str, mend: str | None = None) -> None:
+    def __init__(self, reason: str, fix: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.mend = mend
+        self.fix = fix
 
 
 def missing(at_ns: int, why: str, epoch: int = 0) -> Reading:
-    """A reading of nothing."""
+    """A reading of unknown energy. why: the reason."""
     return Reading(at_ns, None, "missing", why, epoch)

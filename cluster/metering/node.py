@@ -1,7 +1,7 @@
-"""The meter of one node: it owns every reading there, and writes the node's energy log.
+"""The meter of one node: reads all of its devices, and writes the node's energy log.
 
-Replicas say when they begin and end to use a device, on the host's monotonic clock; the
-coordinator says what became of their attempts. Free of Ray; the actor around it is
+Replicas report when they begin and end to use a device, on the host's monotonic clock; the
+coordinator reports the outcomes of their attempts. Free of Ray; the actor around it is
 ``cluster.actors.node_meter``.
 """
 
@@ -18,7 +18,7 @@ from cluster.clock import monotonic_ns
 from cluster.energy import sum_energy
 from cluster.hardware.identify import CpuTimes
 from cluster.hardware.identify import cpu_times as machine_cpu_times
-from cluster.ledger.foreign import Strangers, Watcher
+from cluster.ledger.foreign import ForeignUses, Watcher
 from cluster.ledger.ledger import Ledger
 from cluster.ledger.reading import ClockNs, Device, Source, missing
 from cluster.ledger.usage import EnergyRow, Outcome, Use
@@ -75,13 +75,13 @@ class NodeMeter:
         self._seen_s: dict[int, float] = {}  # CPU seconds of who sits here, when last alive
         self._sources: dict[str, Source] = {}
         self._ledgers: dict[str, Ledger] = {}
-        self._strangers: defaultdict[str, Strangers] = defaultdict(Strangers)  # by hw_id
+        self._foreign: defaultdict[str, ForeignUses] = defaultdict(ForeignUses)  # by hw_id
         self._seats: dict[str, Taken] = {}
         self._closed = False
         self._hosts = [self._open(source) for source in opened]
 
     def sit(self, seat: Seat) -> Device:
-        """A replica takes its seat; the device whose energy its images will carry.
+        """Register a replica; returns the device whose energy its images will carry.
 
         Raises LookupError for a seat on CPUs that have no meter of their own.
         """
@@ -114,7 +114,7 @@ class NodeMeter:
                 self._ledgers[gpu].report(use)
 
     def end(self, use: Use) -> Energy:
-        """The use has ended: what its attempt took on its own device."""
+        """The use has ended; returns its attempt's energy on its own device."""
         with self._lock:
             gpu = self._gpu_of(use)
             if gpu is not None:
@@ -126,18 +126,18 @@ class NodeMeter:
             return sum_energy(energy or MISSING_ENERGY for energy in known)
 
     def settle(self, attempt_id: str, outcome: Outcome) -> None:
-        """What became of an attempt: a lost one's energy is ``wasted``."""
+        """Set an attempt's outcome: the energy of a lost one is ``wasted``."""
         with self._lock:
             for ledger in self._ledgers.values():
                 ledger.settle(attempt_id, outcome)
 
     def lose(self, replica_id: str) -> None:
-        """The replica is gone, and its seat free; what it was doing is lost."""
+        """The replica has ended: free its seat, and count its undecided attempts as lost."""
         with self._lock:
             self._lose(replica_id)
 
     def leave(self, run_id: str) -> None:
-        """The run is over: so are its replicas, and what it has not settled is lost."""
+        """The run has ended, and with it its replicas: their undecided attempts are lost."""
         with self._lock:
             for replica_id in [
                 r for r, taken in self._seats.items() if taken.seat.run_id == run_id
@@ -150,7 +150,7 @@ class NodeMeter:
 
     @property
     def deserted(self) -> bool:
-        """No seat is taken."""
+        """Whether no replica has a seat."""
         return not self._seats
 
     def sample(self) -> list[EnergyRow]:
@@ -163,7 +163,7 @@ class NodeMeter:
                 return []
             self._lose_the_dead()
             for hw_id in self._gpus():
-                self._look_for_strangers(hw_id)
+                self._look_for_foreign(hw_id)
             self._read(self._gpus())
             if self._clock_ns() - self._cut_ns >= CUT_S * 1e9:
                 self._cut()
@@ -174,11 +174,11 @@ class NodeMeter:
         return rows
 
     def flush(self) -> bool:
-        """Write what is final now; False if the store did not take it."""
+        """Write the rows that are final now; False if the store did not accept them."""
         return self._log.flush()
 
     def close(self) -> bool:
-        """Read once more, write the rest and let go of the devices; whether it was written.
+        """Read once more, write the rest, release the devices; False if it could not be written.
 
         Call it again to try again.
         """
@@ -203,18 +203,18 @@ class NodeMeter:
         del self._seats[replica_id]  # what it said in its last moments comes too late
 
     def _lose_the_dead(self) -> None:
-        """Free the seats whose processes are gone: where a whole run was killed nobody says so."""
+        """Free the seats of processes that have ended: a run that was killed does not report it."""
         alive = self._look().process_s
         for replica_id, taken in list(self._seats.items()):
             if taken.watched and taken.seat.pid not in alive:
                 self._lose(replica_id)
 
-    def _look_for_strangers(self, hw_id: str) -> None:
-        """Tell the GPU's ledger whether other processes than ours work on it."""
+    def _look_for_foreign(self, hw_id: str) -> None:
+        """Report foreign work on the GPU to its ledger."""
         source = self._sources[hw_id]
         if isinstance(source, Watcher):
             here = [taken.seat.pid for taken in self._seats.values() if taken.gpu == hw_id]
-            use = self._strangers[hw_id].seen(source.strangers(here), self._clock_ns())
+            use = self._foreign[hw_id].seen(source.foreign_at_work(here), self._clock_ns())
             if use is not None:
                 self._ledgers[hw_id].report(use)
 
@@ -247,7 +247,7 @@ class NodeMeter:
         return hw_id
 
     def _cut(self, ended: Use | None = None) -> None:
-        """Read the CPUs, and say whose the time since the last cut was.
+        """Read the CPUs, and charge the time since the last cut to those who used it.
 
         ended: an attempt that is over with this cut; its images count on its own device.
         """
@@ -292,7 +292,7 @@ class NodeMeter:
         }
 
     def _look(self, *newcomers: int) -> CpuTimes:
-        """CPU times of those who sit here and are alive."""
+        """CPU times of the replicas' processes that are alive."""
         pids = [*(taken.seat.pid for taken in self._seats.values()), *newcomers]
         cpu = self._cpu_times(pids)
         seen_s = self._seen_s | dict(cpu.process_s)
@@ -300,7 +300,7 @@ class NodeMeter:
         return cpu
 
     def _last_seen(self, cpu: CpuTimes) -> CpuTimes:
-        """The same with those who have died: what they used till then is theirs."""
+        """The same with processes that have ended, as last seen: they are charged too."""
         return CpuTimes(cpu.machine_s, self._seen_s)
 
     def _read(self, hw_ids: Sequence[str]) -> None:

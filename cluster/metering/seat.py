@@ -1,4 +1,4 @@
-"""Where a replica sits, and the sources of what is metered there."""
+"""A replica's seat at its node's meter: its device and process, and the device's sources."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Seat:
-    """Where a replica sits: on a GPU (or MIG slice) by UUID, or on the CPUs alone; its process.
+    """A replica as its node's meter sees it: its process, and its GPU (or MIG slice) by UUID.
 
-    replica_id: unlike that of any other replica on the node. run_id: of the run it belongs to.
+    replica_id: unique on the node. gpu_uuid: None on CPUs. run_id: of the run it belongs to.
     """
 
     replica_id: str
@@ -66,7 +66,7 @@ def device_of(device: str) -> tuple[str, str | None]:
     if torch.version.hip is not None:  # AMD's are metered by index
         visible = os.environ.get("HIP_VISIBLE_DEVICES", visible).partition(",")[0]
         return properties.name, f"{PREFIX}{visible or 0}"
-    # Of a MIG slice CUDA may tell the board's UUID, which would charge the whole board.
+    # For a MIG slice CUDA may give the board's UUID, which would charge the whole board.
     return properties.name, visible if visible.startswith("MIG-") else str(properties.uuid)
 
 

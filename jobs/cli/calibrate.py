@@ -1,4 +1,4 @@
-"""``un0 calibrate``: what this machine does with a model by batch and precision, in joules too."""
+"""``un0 calibrate``: measure a model's speed and energy here, for the scheduler."""
 
 from __future__ import annotations
 
@@ -42,18 +42,20 @@ def calibrate_command(
         str, typer.Argument(help="Name from `un0 models`, or a file.")
     ] = DEFAULT_MODEL,
     precision: Annotated[
-        str, typer.Option(help="Comma-separated: fp32, bf16, fp16.")
+        str, typer.Option(help="Precisions, comma-separated: fp32, bf16, fp16.")
     ] = "fp32,bf16",
-    seconds: Annotated[float, typer.Option(help="Of each window of work, from 2.")] = 2.0,
+    seconds: Annotated[
+        float, typer.Option(help="Duration of each measurement in seconds, at least 2.")
+    ] = 2.0,
     store: Annotated[
-        str | None, typer.Option(help="Save what is measured there, for the fleet.")
+        str | None, typer.Option(help="Save the profile in this store, for runs that use it.")
     ] = None,
     endpoint_url: EndpointUrl = None,
     sse: Sse = None,
     sse_kms_key: SseKmsKey = None,
     as_json: Json = False,
 ) -> None:
-    """Measure this machine: images/s and joules by batch and precision, loading, idling."""
+    """Measure this machine: images/s and J/image by batch and precision, loading, idling."""
     precisions = _precisions(precision)
     opened = (
         open_store(store, endpoint_url=endpoint_url, sse=sse, sse_kms_key=sse_kms_key)

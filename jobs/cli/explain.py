@@ -1,4 +1,4 @@
-"""``un0 explain``: why the scheduler did what it did."""
+"""``un0 explain``: the scheduler's decisions about a job, and the reasons."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def add_to(app: typer.Typer) -> None:
 def explain_command(
     job_id: JobArgument,
     shard: Annotated[
-        int | None, typer.Option(min=0, help="Only this shard: its leases and their rivals.")
+        int | None, typer.Option(min=0, help="Only this shard: where it ran, and the alternatives.")
     ] = None,
     store: Store = DEFAULT_STORE,
     endpoint_url: EndpointUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Say what the scheduler believed, what rivals would have cost, and what came of it."""
+    """Show why a job ran where it did: predictions, alternatives and what was measured."""
     opened = open_store(store, endpoint_url=endpoint_url, probe=False)
     record = load_job(opened, job_id)
     if shard is not None and shard >= record.workload.num_shards:

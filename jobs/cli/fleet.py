@@ -1,4 +1,4 @@
-"""``un0 fleet``: nodes, devices, what is known of them, and who is parked and why."""
+"""``un0 fleet``: nodes, devices, their profiles, and what each replica is doing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fleet_command(
     endpoint_url: EndpointUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Show nodes and devices, what is known of them, who is parked and why."""
+    """Show nodes, devices, their measured profiles, and what each replica does and why."""
     opened = open_store(store, endpoint_url=endpoint_url, probe=False)
     profiles = load_profile_records(opened)
     view = _running_fleet(address, opened.config)
@@ -53,14 +53,14 @@ def fleet_command(
 
 
 def _running_fleet(address: str | None, store: StoreConfig) -> FleetView | None:
-    """The fleet as its coordinator sees it; None if none is running."""
+    """The fleet as its coordinator sees it; None if no coordinator is running."""
     from cluster.actors.launch import fleet_view  # Ray takes a second to import
 
     return fleet_view(address, store)
 
 
 def _devices_here() -> list[dict[str, Any]]:
-    """This machine's devices, and how their joules are known."""
+    """This machine's devices, and how their energy is metered."""
     meters = choose_machine()
     try:
         return [

@@ -1,4 +1,4 @@
-"""The command ``un0``: run jobs, look at them, and at the models."""
+"""The command ``un0``."""
 
 from __future__ import annotations
 
@@ -58,45 +58,61 @@ app = typer.Typer(
 @app.command("generate")
 def generate_command(
     model: Annotated[
-        str | None, typer.Argument(help="Name from `un0 models`, or a file. Default: bundled.")
+        str | None,
+        typer.Argument(help="Name from `un0 models`, or a file. Default: the bundled model."),
     ] = None,
     count: Annotated[
-        str | None, typer.Option(metavar="N", help="Images to generate: 1000, 1e6, 250k, 1.5M.")
+        str | None, typer.Option(metavar="N", help="Number of images: 1000, 1e6, 250k, 1.5M.")
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="Ids or names, comma-separated, dealt out in turn.")
+        str | None,
+        typer.Option(help="Class ids or names, comma-separated, used in turn. Default: all."),
     ] = None,
-    seed: Annotated[str | None, typer.Option(metavar="N", help="0 to 2**64-1. Default 0.")] = None,
+    seed: Annotated[
+        str | None, typer.Option(metavar="N", help="Random seed, 0 to 2**64-1. Default 0.")
+    ] = None,
     store: Store = DEFAULT_STORE,
-    job_id: Annotated[str | None, typer.Option(help="Name of the job in the store.")] = None,
+    job_id: Annotated[
+        str | None, typer.Option(help="Id of the job in the store. Default: from the time.")
+    ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="fp32, bf16, fp16, int8, fp8 (couplings) or fp8-full (decoder too)."),
+        typer.Option(help="fp32, bf16, fp16, int8, fp8 (couplings) or fp8-full (decoder as well)."),
     ] = None,
-    encoding: Annotated[str | None, typer.Option(help="png, webp, jpeg or raw.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Image format: png, webp, jpeg or raw.")
+    ] = None,
     shard_images: Annotated[
         str | None, typer.Option(metavar="N", help="Images per commit.")
     ] = None,
     deadline: Annotated[
         str | None,
-        typer.Option(help="From submission: 90s, 15m, 2h30m; or a time: 2026-12-01T00:00Z."),
+        typer.Option(help="Time from submission (90s, 15m, 2h30m) or a date (2026-12-01T00:00Z)."),
     ] = None,
     priority: Annotated[
         str | None,
-        typer.Option(metavar="N", help="-100 to 100; higher goes first. Default 0."),
+        typer.Option(metavar="N", help="-100 to 100; higher runs first. Default 0."),
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(help="energy (default), deadline, throughput, cost or carbon."),
+        typer.Option(
+            help="What to optimise: energy (default), deadline, throughput, cost or carbon."
+        ),
     ] = None,
     energy_budget: Annotated[
-        str | None, typer.Option(help="The job pauses before it takes more: 500 J, 2 kJ, 1.5 kWh.")
+        str | None, typer.Option(help="Pause the job before it exceeds this: 500 J, 2 kJ, 1.5 kWh.")
     ] = None,
-    owner: Annotated[str | None, typer.Option(help="Whom to report the energy to.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, repeatable.")] = None,
+    owner: Annotated[
+        str | None, typer.Option(help="Owner of the job, to group reports by.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE to group reports by; repeatable.")
+    ] = None,
     spec: Annotated[
         Path | None,
-        typer.Option(help="YAML or JSON file, or '-' for standard input; flags override."),
+        typer.Option(
+            help="Job spec: YAML or JSON file, or '-' for standard input. Flags override it."
+        ),
     ] = None,
     replicas: Replicas = None,
     address: Address = None,
@@ -107,7 +123,7 @@ def generate_command(
     stop_within: StopWithin = STOP_S,
     as_json: Json = False,
 ) -> None:
-    """Generate images and commit them, with their joules, to a store."""
+    """Generate images and write them, with their energy, to a store."""
     flags = {
         "model": model,
         "count": count,
@@ -140,7 +156,7 @@ def generate_command(
 def resume_command(
     job_id: JobArgument,
     model: Annotated[
-        str | None, typer.Option(help="Where its model is now, if it has moved.")
+        str | None, typer.Option(help="Where the job's model is now, if it has moved.")
     ] = None,
     store: Store = DEFAULT_STORE,
     replicas: Replicas = None,
@@ -152,7 +168,7 @@ def resume_command(
     stop_within: StopWithin = STOP_S,
     as_json: Json = False,
 ) -> None:
-    """Go on with a job that was stopped, killed or failed: only what is not committed runs."""
+    """Resume a job that was stopped, killed or failed. Committed images are not made again."""
     where = _where(
         store, endpoint_url, single_writer, sse, sse_kms_key, replicas, address, stop_within
     )

@@ -1,4 +1,4 @@
-"""``un0 meters``: where this machine's joules would come from, and how to get better ones."""
+"""``un0 meters``: how this machine's energy is metered, and how to meter it better."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def meters_command(as_json: Json = False) -> None:
-    """List what meters this machine's energy, and why nothing better does."""
+    """List this machine's energy meters, and why better ones cannot be used."""
     meters = choose_machine()
     try:
         with ThreadPoolExecutor(max(1, len(meters.choices))) as pool:
@@ -31,7 +31,7 @@ def meters_command(as_json: Json = False) -> None:
     finally:
         meters.close()
     if as_json:
-        notes = [asdict(note) for note in meters.notes]
+        notes = [_as_json(note) for note in meters.notes]
         show_json({"host_name": host_name(), "devices": rows, "notes": notes})
         return
     _show(meters, rows)
@@ -52,7 +52,7 @@ def _row(choice: Choice, period_s: float | None) -> dict[str, Any]:
         "quality": reading.quality,
         "method": reading.method,
         "update_period_s": period_s,
-        "refused": [asdict(refusal) for refusal in choice.refusals],
+        "refused": [_as_json(refusal) for refusal in choice.refusals],
     }
 
 
@@ -84,5 +84,9 @@ def _print(title: str, lines: list[str]) -> None:
 
 
 def _explain(refusal: Refusal) -> str:
-    mend = f"\n    {refusal.mend}" if refusal.mend else ""
-    return f"  {refusal.provider}: {refusal.reason}{mend}"
+    fix = f"\n    {refusal.fix}" if refusal.fix else ""
+    return f"  {refusal.provider}: {refusal.reason}{fix}"
+
+
+def _as_json(refusal: Refusal) -> dict[str, Any]:
+    return asdict(refusal) | {"mend": refusal.fix}  # the key's earlier name, for scripts

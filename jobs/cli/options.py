@@ -1,4 +1,4 @@
-"""Options that several commands share, and their one way to print JSON."""
+"""Options, tables and JSON output that several commands share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ENDLESS = 4000  # characters: no table is as wide
 
 
 def whole(least: int | None = None, most: int | None = None) -> Callable[[Any], int]:
-    """A parser for flags: whole numbers as people write them, within bounds that are included."""
+    """A parser of whole numbers (1000, 1e6, 250k) for flags, within inclusive bounds."""
 
     def read(value: Any) -> int:
         try:
@@ -37,7 +37,7 @@ def whole(least: int | None = None, most: int | None = None) -> Callable[[Any], 
     return read
 
 
-Store = Annotated[str, typer.Option(help="file:///dir, a directory, or s3://bucket/prefix.")]
+Store = Annotated[str, typer.Option(help="Store: a directory, file:///dir or s3://bucket/prefix.")]
 EndpointUrl = Annotated[
     str | None, typer.Option(help="S3 endpoint. Default: AWS_ENDPOINT_URL, then AWS.")
 ]
@@ -45,7 +45,7 @@ SingleWriter = Annotated[
     bool,
     typer.Option(
         "--single-writer",
-        help="Accept a server without conditional writes: one run of a job at a time.",
+        help="Allow an S3 server without conditional writes. Run a job only once at a time.",
     ),
 ]
 Sse = Annotated[
@@ -56,30 +56,32 @@ SseKmsKey = Annotated[
     str | None, typer.Option(help="Key id for --sse aws:kms. Default: the bucket's key.")
 ]
 Replicas = Annotated[
-    int | None, typer.Option(parser=whole(1), metavar="N", help="Default: as many as fit.")
+    int | None,
+    typer.Option(parser=whole(1), metavar="N", help="Number of replicas. Default: as many as fit."),
 ]
 Address = Annotated[
-    str | None, typer.Option(help="Existing Ray cluster. Default: RAY_ADDRESS, else start one.")
+    str | None,
+    typer.Option(help="Address of a Ray cluster. Default: RAY_ADDRESS, else start one here."),
 ]
 StopWithin = Annotated[
     float,
     typer.Option(
         min=2.0,
-        help="Seconds from Ctrl-C, SIGTERM or SIGHUP to the end of this process. A shard that "
-        "would not be done by half of it is given up.",
+        help="Seconds within which the process ends after Ctrl-C, SIGTERM or SIGHUP. Shards that "
+        "need more than half of it are given up.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
 def _job_id(value: str) -> str:
     if not JOB_ID.fullmatch(value):
-        raise typer.BadParameter(f"{value!r} is no job id; `un0 jobs` lists those of a store")
+        raise typer.BadParameter(f"{value!r} is not a job id; `un0 jobs` lists the jobs of a store")
     return value
 
 
 JobArgument = Annotated[
-    str, typer.Argument(help="The job, as `un0 jobs` lists it.", callback=_job_id)
+    str, typer.Argument(help="Job id, as listed by `un0 jobs`.", callback=_job_id)
 ]
 
 
@@ -93,13 +95,13 @@ def show_json(value: Any) -> None:
 
 
 def show_notes(notes: Sequence[str]) -> None:
-    """Print what a user should know beside the result, on standard error."""
+    """Print notes about the result on standard error."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 
 
 def _finite(value: Any) -> Any:
-    """The same with null where JSON has no word: NaN and infinities."""
+    """The value with null in place of NaN and infinities, which JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -114,7 +116,7 @@ def plain_table(
 ) -> Table:
     """A table without lines.
 
-    typed: columns with words that one must type or paste, such as ids: they are never broken.
+    typed: columns with words that users type or paste, such as ids: these are never broken.
     right: columns that are right-aligned.
     """
     table = Table(box=None, padding=(0, 2, 0, indent), header_style="dim")

@@ -1,4 +1,4 @@
-"""``un0 report``: what images took in joules, carbon and money."""
+"""``un0 report``: energy, carbon and cost of a store's images."""
 
 from __future__ import annotations
 
@@ -25,31 +25,39 @@ def add_to(app: typer.Typer) -> None:
 def report_command(
     store: Store = DEFAULT_STORE,
     since: Annotated[
-        str | None, typer.Option(help="First day, 2026-01-31, or moment, 2026-01-31T12:00Z. UTC.")
+        str | None, typer.Option(help="First day (2026-01-31) or time (2026-01-31T12:00Z), UTC.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option(help="Last day, which is included, or moment, which is not.")
+        str | None, typer.Option(help="Last day, inclusive, or end time, exclusive; UTC.")
     ] = None,
     by: Annotated[
-        str | None, typer.Option(help="job, owner, label, node, hardware, model or day.")
+        str | None,
+        typer.Option(help="One row per job, owner, label, node, hardware, model or day."),
     ] = None,
-    format: Annotated[str, typer.Option(help="table, json, csv, parquet or html.")] = "table",
+    format: Annotated[
+        str, typer.Option(help="Output format: table, json, csv, parquet or html.")
+    ] = "table",
     out: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
     pue: Annotated[
-        float | None, typer.Option(help="Facility energy over that of its computers, from 1.")
+        float | None, typer.Option(help="Power usage effectiveness of the facility, at least 1.")
     ] = None,
     carbon: Annotated[
-        str | None, typer.Option(help="gCO2e/kWh, a region such as DE, or a CSV or Parquet file.")
+        str | None,
+        typer.Option(
+            help="Grid intensity: gCO2e/kWh, a region such as DE, or a CSV or Parquet file."
+        ),
     ] = None,
     embodied: Annotated[
-        float | None, typer.Option(help="gCO2e of making the hardware, the period's part.")
+        float | None, typer.Option(help="Embodied carbon of the hardware for this period, gCO2e.")
     ] = None,
-    price: Annotated[float | None, typer.Option(help="Per kWh.")] = None,
-    currency: Annotated[str | None, typer.Option(help="Of the price, for example EUR.")] = None,
+    price: Annotated[float | None, typer.Option(help="Electricity price per kWh.")] = None,
+    currency: Annotated[
+        str | None, typer.Option(help="Currency of the price, for example EUR.")
+    ] = None,
     endpoint_url: EndpointUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Report energy, carbon and cost: of images, jobs, nodes, hardware, days."""
+    """Report energy, carbon and cost, in total or by job, node, hardware, day and others."""
     from jobs.cli.report_output import FORMATS, write_report
     from jobs.report.build import build_report
     from jobs.report.carbon import parse_carbon

@@ -1,4 +1,4 @@
-"""``un0 simulate``: what a fleet would make of a day, before there is one."""
+"""``un0 simulate``: simulate a day of a fleet: energy, deadlines, and the lower bound."""
 
 from __future__ import annotations
 
@@ -28,16 +28,22 @@ def add_to(app: typer.Typer) -> None:
 
 
 def simulate_command(
-    fleet: Annotated[str, typer.Argument(help="A YAML file, or a bundled one: reference.")],
-    workload: Annotated[str, typer.Argument(help="A YAML file, or a bundled one: day.")],
-    policy: Annotated[str, typer.Option(help="merit, or a baseline's name.")] = "merit",
+    fleet: Annotated[str, typer.Argument(help="YAML file, or a bundled fleet: reference.")],
+    workload: Annotated[str, typer.Argument(help="YAML file, or a bundled workload: day.")],
+    policy: Annotated[
+        str, typer.Option(help="Scheduler: merit (un0's own) or a baseline's name.")
+    ] = "merit",
     seed: Annotated[
         int,
-        typer.Option(parser=whole(), metavar="N", help="Of arrivals, beliefs and failures."),
+        typer.Option(
+            parser=whole(),
+            metavar="N",
+            help="Random seed of arrivals, profile errors and failures.",
+        ),
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Simulate a fleet's day: joules, deadlines, and how little energy would have done."""
+    """Simulate a day of a fleet: energy, missed deadlines, and the least energy possible."""
     maker = scheduler_named(policy)
     day = make_day(load_fleet(fleet), load_workload(workload), seed)
     result = day.run(maker)

@@ -1,4 +1,4 @@
-"""Commands of a store alone: jobs, verify, grid, query, compact; and a server to try S3 with."""
+"""Commands about a store: jobs, verify, grid, query, compact; and a local S3 server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("grid")(grid_command)
     app.command("query")(query_command)
     app.command("compact")(compact_command)
-    dev = typer.Typer(help="Helpers for trying things out on one machine.", no_args_is_help=True)
+    dev = typer.Typer(help="Development tools: a local S3 server.", no_args_is_help=True)
     dev.command("s3")(dev_s3_command)
     app.add_typer(dev, name="dev")
 
@@ -89,7 +89,7 @@ def verify_command(
     endpoint_url: EndpointUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Check that every image of a job is there once, intact and decodable. Exit 1 if not."""
+    """Check that a job has every image exactly once, intact and decodable. Exit 1 if not."""
     from cluster.storage.verify import verify
 
     opened = open_store(store, endpoint_url=endpoint_url, probe=False)
@@ -126,13 +126,13 @@ def grid_command(
     job_id: JobArgument,
     out: Annotated[Path, typer.Option(help="PNG file to write.")],
     per_class: Annotated[
-        int, typer.Option(parser=whole(1, 100), metavar="N", help="Images a row, 1 to 100.")
+        int, typer.Option(parser=whole(1, 100), metavar="N", help="Images per class, 1 to 100.")
     ] = 10,
     store: Store = DEFAULT_STORE,
     endpoint_url: EndpointUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Write a contact sheet: one row per class."""
+    """Write a contact sheet of a job as PNG: one row per class."""
     from cluster.storage.grid import grid
 
     sheet = grid(
@@ -152,12 +152,12 @@ def grid_command(
 
 
 def query_command(
-    sql: Annotated[str, typer.Argument(help="DuckDB SQL over images, commits, jobs.")],
+    sql: Annotated[str, typer.Argument(help="DuckDB SQL over the views images, commits and jobs.")],
     store: Store = DEFAULT_STORE,
     endpoint_url: EndpointUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a store in SQL, for example: select label, count(*) from images group by all."""
+    """Query a store with SQL, for example: select label, count(*) from images group by all."""
     from cluster.ledger.sql import query
 
     rows = query(open_store(store, endpoint_url=endpoint_url, probe=False), sql)
@@ -194,7 +194,7 @@ def compact_command(
     sse_kms_key: SseKmsKey = None,
     as_json: Json = False,
 ) -> None:
-    """Merge the small files of the energy log's past days, so that reports stay quick."""
+    """Merge the small files of past days in the energy log, to keep reports fast."""
     from cluster.ledger.compaction import compact
 
     opened = open_store(
@@ -223,11 +223,13 @@ def compact_command(
 
 def dev_s3_command(
     directory: Annotated[
-        Path, typer.Option("--dir", help="Where its data and credentials stay.")
+        Path, typer.Option("--dir", help="Directory of its data and credentials.")
     ] = Path("un0-data/s3"),
-    port: Annotated[int | None, typer.Option(help="First of ten ports. Default: any free.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="First of ten consecutive ports. Default: any that are free.")
+    ] = None,
 ) -> None:
-    """Run a local S3 server (SeaweedFS, loopback only) until Ctrl-C; print what to export."""
+    """Run a local S3 server (SeaweedFS, loopback only) until Ctrl-C. Prints how to use it."""
     from cluster.storage.dev_s3 import DevS3
 
     with DevS3(directory, port=port) as server:

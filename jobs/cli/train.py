@@ -1,4 +1,4 @@
-"""Commands that make and judge models: train, evaluate."""
+"""Commands that train and evaluate models."""
 
 from __future__ import annotations
 
@@ -36,16 +36,21 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train_command(
-    recipe: Annotated[str, typer.Argument(help="YAML file, or a bundled recipe's name.")],
+    recipe: Annotated[str, typer.Argument(help="YAML file, or the name of a bundled recipe.")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     data: Annotated[
-        str | None, typer.Option(help="Directory of IDX files or class folders, or hub:OWNER/NAME.")
+        str | None,
+        typer.Option(help="Images: directory of IDX files or class folders, or hub:OWNER/NAME."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT.run.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: a GPU if any.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted run from OUT.run.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda. Default: cuda if there is a GPU.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train an Un-0 on class-labelled images. Interrupted, it goes on with --resume."""
+    """Train an Un-0 model on images with classes. Continue after an interrupt with --resume."""
     from un0.train import run
     from un0.train.runner import Progress as Step
 
@@ -77,19 +82,19 @@ def train_command(
 
 def evaluate_command(
     model: Annotated[str, typer.Argument(help="Name from `un0 models`, or a file.")],
-    data: Annotated[str, typer.Option(help="What it was trained on: as for `un0 train`.")],
+    data: Annotated[str, typer.Option(help="The data it was trained on, as for `un0 train`.")],
     count: Annotated[
         int | None,
         typer.Option(
             parser=whole(100),
             metavar="N",
-            help="Samples, from 100. Default: as many as tests.",
+            help="Number of samples, at least 100. Default: as many as test images.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(parser=whole(0), metavar="N")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Judge a model: no ImageNet network, so no FID; real images' own scores beside each."""
+    """Evaluate a model. Each score is shown beside that of real images. No FID is computed."""
     from un0.train import evaluate_model
 
     scores = asdict(evaluate_model(model, data, count=count, seed=seed))

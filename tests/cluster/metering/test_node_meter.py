@@ -72,7 +72,7 @@ class Steady:
 class Watched(Steady):
     """One that can see who works on it."""
 
-    def strangers(self, _: Collection[int]) -> bool | None:
+    def foreign_at_work(self, _: Collection[int]) -> bool | None:
         return self.world.busy
 
 
