@@ -1,4 +1,4 @@
-"""What a running job looks like from outside: frozen snapshots for displays and APIs."""
+"""Frozen snapshots of running jobs and of the fleet, for displays and APIs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cluster.types import Energy
 
 @dataclass(frozen=True)
 class ReplicaView:
-    """One replica: where it runs, what it has committed and what it has in hand."""
+    """One replica: where it runs, what it has committed and what it works on."""
 
     replica_id: str
     state: ReplicaState = ReplicaState.WAKING
@@ -25,7 +25,7 @@ class ReplicaView:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One job at one moment.
+    """The progress of a job at one moment.
 
     total_images, committed_images: of the job, earlier runs included.
     run_images: committed by this run. open_images: generated but not committed yet.
@@ -59,9 +59,9 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class SeatView:
-    """Room for one replica on a node: what it is doing and why.
+    """One slot of a node: the state of its replica, and why.
 
-    since_s: seconds in it, or idle.
+    since_s: seconds in this state, or idle.
     """
 
     replica_id: str
@@ -79,7 +79,7 @@ class SeatView:
 
 @dataclass(frozen=True)
 class NodeView:
-    """A node of the cluster. devices: what it told of itself, such as GPU names with UUIDs."""
+    """A node of the cluster. devices: as it reported them, such as GPU names with UUIDs."""
 
     node_id: str
     host_name: str

@@ -9,7 +9,7 @@ from typing import Literal
 
 from cluster.scheduler.backlog import Assignment, Job
 from cluster.scheduler.commands import Command, RevokeAssignment
-from cluster.scheduler.explain import Decision, DecisionLog, Kind
+from cluster.scheduler.explain import Decision, DecisionQueue, Kind
 from cluster.scheduler.fleet import Fleet, Replica
 from cluster.scheduler.forecast import Forecast
 from cluster.scheduler.plan import Plan
@@ -114,7 +114,7 @@ class Core:
     # --- Output ---
 
     #: Decisions and their reasons, until the caller takes them. Added by ``note``.
-    decisions: DecisionLog = field(default_factory=DecisionLog)
+    decisions: DecisionQueue = field(default_factory=DecisionQueue)
     #: Commands of this call of ``handle``, in order. Emptied when it starts.
     out: list[Command] = field(default_factory=list)
 

@@ -1,4 +1,4 @@
-"""The decision log: what the scheduler decided and why, kept until its caller takes it."""
+"""Decisions of the scheduler and their reasons, queued until its caller takes them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def demand_name(model: str, objective: str) -> str:
     return f"{model} for {objective}"
 
 
-class DecisionLog:
+class DecisionQueue:
     """Decisions that have not been taken yet."""
 
     def __init__(self) -> None:

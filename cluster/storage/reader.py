@@ -1,4 +1,4 @@
-"""Reading a store: its jobs, and the images that commits vouch for."""
+"""Reading a store: its jobs, and their committed images."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _ROWS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class JobSummary:
-    """A job as its store tells of it. ``incomplete``: no end is recorded; it runs, or stopped."""
+    """A job as recorded in its store. State ``incomplete``: it still runs, or was stopped."""
 
     record: JobRecord
     state: JobState
@@ -89,14 +89,14 @@ class JobSummary:
 
     @property
     def energy(self) -> Energy:
-        """Of the committed images together; missing while there are none."""
+        """Energy of all committed images; missing while there are none."""
         if not self.commits:
             return MISSING_ENERGY
         return sum_energy(commit.energy for commit in self.commits)
 
 
 def list_jobs(store: ObjectStore) -> list[JobSummary]:
-    """Every job of the store, oldest first. One that cannot be read is logged and left out."""
+    """Every job of the store, oldest first. Unreadable ones are logged and skipped."""
     with ThreadPoolExecutor(_JOB_THREADS) as pool:
         summaries = pool.map(lambda job_id: _summarise_or_warn(store, job_id), job_ids(store))
         return sorted(filter(None, summaries), key=lambda job: (job.submitted_at, job.job_id))
@@ -134,7 +134,7 @@ def iter_images(
     class_id: int | None = None,
     limit: int | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of a job's committed images, in index order; ``decode_image`` makes a row a picture.
+    """Rows of a job's committed images, in index order; ``decode_image`` decodes a row.
 
     columns: names from ``IMAGE_SCHEMA``; all by default. class_id: only images of that class.
     limit: at most so many rows; no shard beyond them is read. A job that is not complete yields
