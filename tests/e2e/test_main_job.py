@@ -100,15 +100,15 @@ def test_a_contact_sheet(reference: dict[str, Any], tmp_path: Path) -> None:
     assert done.stdout == f"{out}\n"
     with Image.open(out) as sheet:
         size = {"width": sheet.width, "height": sheet.height}
-    told = un0_json("grid", "reference", "--store", reference["path"], "--out", str(out))
-    assert told == {"job_id": "reference", "path": str(out), **size}
+    printed = un0_json("grid", "reference", "--store", reference["path"], "--out", str(out))
+    assert printed == {"job_id": "reference", "path": str(out), **size}
 
 
-def test_an_exported_model_is_told_by_path_and_revision(tmp_path: Path) -> None:
+def test_an_exported_model_is_reported_by_path_and_revision(tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
-    told = un0_json("export", "fashion32/n512", str(out))
+    printed = un0_json("export", "fashion32/n512", str(out))
     revision = hashlib.sha256(out.read_bytes()).hexdigest()
-    assert told == {"path": str(out), "revision": revision, "dtype": "fp32"}
+    assert printed == {"path": str(out), "revision": revision, "dtype": "fp32"}
 
 
 def test_the_python_interface(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def logged(address: str, tmp_path_factory: pytest.TempPathFactory) -> ObjectStor
         long.until(lambda: bool(read_commits(store, "long")))
         assert un0_json(*job("short", 300))["state"] == "completed"
         assert long.process.poll() is None
-    wait_for(lambda: seats() == [])  # nobody told the meter
+    wait_for(lambda: seats() == [])  # nothing reported it to the meter
     assert un0_json(*job("last", 300))["state"] == "completed"
     return store
 

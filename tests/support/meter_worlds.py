@@ -23,7 +23,7 @@ OUTAGE_S = (50.0, 60.0)  # in the replayed trace
 
 
 class TestClock:
-    """A monotonic clock that goes when told to."""
+    """A monotonic clock that the test advances."""
 
     __test__ = False
 

@@ -341,7 +341,7 @@ def test_a_closed_meter_can_be_closed_again_until_the_store_takes_it(
     assert total_j(store) == HOST_W * 5
 
 
-def test_what_a_process_used_until_it_was_killed_is_wasted_not_a_stranger_s(
+def test_what_a_process_used_until_it_was_killed_is_wasted_not_foreign(
     world: World, store: ObjectStore
 ) -> None:
     meter = node(world, store)

@@ -409,14 +409,14 @@ def test_without_nvml_it_says_how_to_get_it() -> None:
     assert "driver" in (refused.value.fix or "")
 
 
-def test_strangers_are_those_who_work_on_the_board_and_are_not_ours(on_fleet: Scene) -> None:
-    on_fleet(strangers)
+def test_work_on_the_board_that_is_not_ours_is_foreign(on_fleet: Scene) -> None:
+    on_fleet(foreign_work)
 
 
 OURS, OTHER = 41, 42
 
 
-def strangers(stub: NvmlStub) -> None:
+def foreign_work(stub: NvmlStub) -> None:
     source = NvmlCounter("GPU-a")
     stub.add(Process("GPU-a", OURS, util=90), Process("GPU-b", OTHER, util=80))
     assert source.foreign_at_work([OURS]) is None  # samples of who knows when
@@ -431,7 +431,7 @@ def strangers(stub: NvmlStub) -> None:
     assert source.foreign_at_work([OURS]) is None
 
 
-def test_where_the_driver_does_not_tell_nobody_is_a_stranger(on_fleet: Scene) -> None:
+def test_without_the_driver_s_report_no_work_is_foreign(on_fleet: Scene) -> None:
     on_fleet(untold)
 
 

@@ -10,13 +10,13 @@ def decisions(world: FleetWorld, kind: str) -> list[Decision]:
     return [d for d in world.state.take_decisions() if d.kind == kind]
 
 
-FLEET = [profile("cheap", 100, 50, load_j=10), profile("dear", 100, 90, load_j=10)]
+FLEET = [profile("cheap", 100, 50, load_j=10), profile("costly", 100, 90, load_j=10)]
 
 
 def world_of_two() -> FleetWorld:
     world = FleetWorld(FLEET)
     world.join("cheap")
-    world.join("dear")
+    world.join("costly")
     return world
 
 
@@ -26,10 +26,10 @@ def test_a_plan_names_its_rivals_and_what_was_decided_of_them() -> None:
     plan = decisions(world, "plan")[-1]
     assert [(r.hardware, r.verdict) for r in plan.rivals] == [
         ("cheap", "1 used"),
-        ("dear", "not needed"),
+        ("costly", "not needed"),
     ]
-    cheap, dear = (rival.cost for rival in plan.rivals)
-    assert 0.5 < cheap < dear
+    cheap, costly = (rival.cost for rival in plan.rivals)
+    assert 0.5 < cheap < costly
     assert (plan.demand, plan.why) == ("m for energy", "no deadline: cheaply")
 
 
