@@ -1,6 +1,6 @@
 """What encoding costs: ours against the libraries that write PNG, by CPU time and size.
 
-Pictures: of the bundled model, and of natural (1/f) statistics with a little noise, which compress
+Images: of the bundled model, and of natural (1/f) statistics with a little noise, which compress
 badly. One thread; rounds interleaved, medians. Ours are ``cluster.pipeline.encode.encode_images``;
 ``parquet`` adds writing the shard (for raw, with zstd). Peers that are not installed are left out:
 ``pip install opencv-python-headless imagecodecs simplejpeg``.
@@ -30,12 +30,12 @@ from PIL import Image
 from cluster.pipeline.encode import encode_images
 from un0 import DEFAULT_MODEL, Sampler, load_model
 
-Pictures = NDArray[np.uint8]
-Encode = Callable[[Pictures], list[bytes]]
+Images = NDArray[np.uint8]
+Encode = Callable[[Images], list[bytes]]
 
 
-def natural(count: int, side: int) -> Pictures:
-    """Pictures whose amplitude falls with frequency, as in photographs."""
+def natural(count: int, side: int) -> Images:
+    """Images whose amplitude falls with frequency, as in photographs."""
     rng = np.random.default_rng(0)
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij"))
     amplitude = 1 / np.maximum(frequency, 1 / side)
@@ -45,7 +45,7 @@ def natural(count: int, side: int) -> Pictures:
     return np.clip(waves, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1).copy()
 
 
-def pillow(batch: Pictures, level: int) -> list[bytes]:
+def pillow(batch: Images, level: int) -> list[bytes]:
     files = []
     for picture in batch:
         buffer = io.BytesIO()
@@ -94,7 +94,7 @@ def ours() -> dict[str, Encode]:
     return ways
 
 
-def measure(name: str, batch: Pictures, rounds: int) -> list[dict[str, Any]]:
+def measure(name: str, batch: Images, rounds: int) -> list[dict[str, Any]]:
     ways = ours() | peers()
     spent: dict[str, list[float]] = {way: [] for way in ways}
     size = {way: sum(map(len, encode(batch))) / len(batch) for way, encode in ways.items()}

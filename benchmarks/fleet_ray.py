@@ -1,6 +1,6 @@
 """Joules on a heterogeneous Ray cluster: our scheduler, a pull baseline, and Ray Data.
 
-One cluster of three raylets on this machine: two of one CPU, one of two CPUs that is dearer, by
+One cluster of three raylets on this machine: two of one CPU, one of two CPUs that costs more, by
 stand-in meters (``UN0_METER_REPLAY``: real CPU time times made-up watts). All make the same images
 with the same sampler and deadline, in interleaved rounds; beliefs are learned in a run before.
 

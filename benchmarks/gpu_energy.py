@@ -7,7 +7,7 @@
     python benchmarks/gpu_energy.py [--uuid GPU-…] [--seconds 60] [--batch-s 10]
                                     [--batches 1 4 16 64 256 1024 4096] [--json]
 
-The GPU is the first that NVML lists, unless told; torch must see that one alone
+The GPU is the first that NVML lists, unless --uuid is given; torch must see that one alone
 (CUDA_VISIBLE_DEVICES). Nothing else should run on it.
 """
 
@@ -160,7 +160,7 @@ def main() -> None:
     try:
         measure(parser.parse_args())
     except Refused as refused:
-        sys.exit(f"{refused.reason}{f': {refused.mend}' if refused.mend else ''}")
+        sys.exit(f"{refused.reason}{f': {refused.fix}' if refused.fix else ''}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """What metering costs generation: the same work with it and without, in short blocks by turns.
 
 One process generates shards as a replica does (`ShardRunner`: sampler, encoder, store in memory).
-With metering it tells a node's meter, the real actor in a Ray node of its own, of each attempt;
-without, the meter's process is stopped (SIGSTOP) and nobody is told. Pairs of blocks, in random
-order within each pair, share whatever else the machine does: the figure is the median of the
+With metering, each attempt is reported to a node's meter, the real actor in a Ray node of its own;
+without, the meter's process is stopped (SIGSTOP) and nothing is reported. Pairs of blocks, in
+random order within each pair, share whatever else the machine does: the figure is the median of the
 pairs' differences, with a 95 % interval from 10,000 bootstrap samples.
 
 Since a machine that others use is noisy, the cost is also accounted for directly: the CPU time of
@@ -45,7 +45,7 @@ GOAL = 0.005
 
 
 class NoMeter:
-    """Nobody is told."""
+    """Reports nothing."""
 
     hardware = "not metered"
 

@@ -45,7 +45,7 @@ JOBS_PER_DAY = 60
 COLUMNS = ("wall s", "CPU s", "peak MB", "read MB", "log MB")
 WRITER = "0123456789abcdef0123456789abcdef"
 
-# Runs the command, then tells what it took
+# Runs the command, then reports its time and memory
 _CHILD = """
 import json, pathlib, resource, sys
 from jobs.cli.main import app

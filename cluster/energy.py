@@ -1,4 +1,4 @@
-"""Adding energies up without ever making a partial sum look like a total. Pure."""
+"""Sums of energies in which a missing part is never taken for zero. Pure."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ def in_joules(energy_mj: int | None, over: int = 1) -> float | None:
 
 
 def sum_energy(parts: Iterable[Energy]) -> Energy:
-    """The energy of all parts together, as sure as the least sure of them.
+    """The energy of all parts. Its quality is the worst of theirs.
 
-    One missing part makes the total missing: a figure with unknown parts is not a total (see
-    ``shares`` for what is known of it). Nothing done took exactly nothing: the sum of no parts
-    is ``ZERO_ENERGY``, which changes no sum it is part of, so sums may be built up step by step.
+    One missing part makes the total missing (see ``shares`` for the known part). The sum of no
+    parts is ``ZERO_ENERGY``, which changes no sum, so sums may be built up step by step.
     ``low_mj`` and ``high_mj`` appear when a part is an estimate; a measured part adds its value
     to both, and an estimate without bounds leaves the total without them.
     """
@@ -46,7 +45,7 @@ def sum_energy(parts: Iterable[Energy]) -> Energy:
 
 @dataclass(frozen=True)
 class EnergyShares:
-    """What is known of a total, by how it is known. None where there is no such part."""
+    """A total by how its parts are known. None: there is no such part."""
 
     measured_mj: int | None
     estimated_mj: int | None

@@ -1,4 +1,4 @@
-"""Errors of the cluster, by what the caller should do about them."""
+"""Errors of this package, by what the caller can do about them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 class ClusterError(Exception):
     """Base of every error this package raises on purpose.
 
-    fix: the part of the message that says what to do, where that is known apart.
+    fix: the part of the message that says what to do, if it is available separately.
     """
 
     def __init__(self, message: str = "", fix: str = "") -> None:
@@ -19,15 +19,15 @@ class UserError(ClusterError):
 
 
 class StoreGone(UserError):
-    """The store as a whole was there and is no more: its directory or bucket was removed."""
+    """The store no longer exists: its directory or bucket was removed during use."""
 
 
 class Retryable(ClusterError):
-    """It may work if tried again: a time-out, a 5xx, a lost connection."""
+    """A retry may succeed: a time-out, a 5xx, a lost connection."""
 
 
 class Fatal(ClusterError):
-    """Trying again cannot help, and no input of the user's is to blame."""
+    """A retry cannot succeed, and the user's input is not the cause."""
 
 
 class NotFound(ClusterError):

@@ -1,4 +1,4 @@
-"""What a look at one part of the system found: the shape that all such looks share. Pure."""
+"""The result of a health check. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Status = Literal["ok", "warn", "fail"]
 
 
 class Check(BaseModel):
-    """What a check found. fix: what to do about a warn or a fail; None where nothing need be."""
+    """The result of one check. fix: what to do about a warn or a fail; None if nothing."""
 
     model_config = ConfigDict(frozen=True)
 

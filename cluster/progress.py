@@ -1,4 +1,4 @@
-"""What a running job looks like from outside: frozen snapshots for displays and APIs."""
+"""Frozen snapshots of running jobs and of the fleet, for displays and APIs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEAST_OF_ID = 4  # and that must be given
 
 @dataclass(frozen=True)
 class ReplicaView:
-    """One replica: where it runs, what it has committed and what it has in hand."""
+    """One replica: where it runs, what it has committed and what it works on."""
 
     replica_id: str
     state: ReplicaState = ReplicaState.WAKING
@@ -31,7 +31,7 @@ class ReplicaView:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One job at one moment.
+    """The progress of a job at one moment.
 
     total_images, committed_images: of the job, earlier runs included.
     run_images: committed by this run. open_images: generated but not committed yet.
@@ -85,7 +85,7 @@ class SlotView:
 
 @dataclass(frozen=True)
 class NodeView:
-    """A node of the cluster. devices: what it reported of itself, such as GPU names with UUIDs."""
+    """A node of the cluster. devices: as it reported them, such as GPU names with UUIDs."""
 
     node_id: str
     host_name: str

@@ -1,4 +1,4 @@
-"""The one vocabulary of states and energy buckets, and which state may follow which. Pure."""
+"""All states and energy buckets, and which state may follow which. Pure."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class ReplicaState(StrEnum):
 
     @property
     def is_up(self) -> bool:
-        """Whether a process is there that works, or will."""
+        """Whether its process holds or loads a model."""
         return self in (ReplicaState.WAKING, ReplicaState.AWAKE)
 
 

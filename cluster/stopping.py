@@ -1,4 +1,4 @@
-"""That a run is asked to stop, and how it divides the time it has for that. No I/O."""
+"""Requests to stop a run, and how the time for the stop is divided. No I/O."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SHARDS, LOG, REST = 0.45, 0.7, 0.8  # shares of the time; what follows is the en
 
 
 class Stopped(Exception):
-    """The run was asked to stop before anything of it had begun."""
+    """The run was asked to stop before it had begun."""
 
 
 @dataclass
 class Stop:
-    """The requests to stop that have come.
+    """The requests to stop so far.
 
     within_s: how long the stop may take from the first request, whatever is under way. first: its
     signal. times: how many have come; from the second on the shards in flight are given up.
@@ -31,7 +31,7 @@ class Stop:
     asked_s: float = math.inf
 
     def ask(self, number: int) -> bool:
-        """Note a request; whether it is the first. Safe to call in a signal handler."""
+        """Note a request; True if it is the first. Safe to call in a signal handler."""
         self.times += 1
         if self.times > 1:
             return False
@@ -40,16 +40,16 @@ class Stop:
 
     @property
     def left_s(self) -> float:
-        """Seconds until the process is to be gone; infinite while nobody has asked."""
+        """Seconds until the process must have ended; infinite without a request."""
         return self.asked_s + self.within_s - monotonic_s()
 
 
 @dataclass(frozen=True)
 class Grace:
-    """Until when each part of a stop may take, on this process's monotonic clock.
+    """The end of each phase of a stop, on this process's monotonic clock, s.
 
-    shards_s: shards that would be done by then are finished and committed, others given up.
-    log_s: then the energy log is in the store. rest_s: then the decisions and profiles are.
+    shards_s: shards that finish by then are committed, others are given up. log_s: the energy log
+    is written by then. rest_s: decisions and profiles are written by then.
     """
 
     shards_s: float
@@ -63,7 +63,7 @@ class Grace:
         return cls(*(now_s + share * within_s for share in (SHARDS, LOG, REST)))
 
     def hurried(self) -> Grace:
-        """The same without waiting for any shard."""
+        """The same without time for shards."""
         return replace(self, shards_s=monotonic_s())
 
 

@@ -1,4 +1,4 @@
-"""The vocabulary that every part of the cluster shares. Units are in the names; missing is None.
+"""Types that all parts of the cluster share. Units are in the names; missing is None.
 
 Plain values are frozen dataclasses. What is written to a store as JSON is a strict pydantic
 model with a ``schema_version``, so that a reader refuses what it does not understand.
@@ -145,12 +145,12 @@ class JobRecord(Record):
 
 
 def model_key(model_rev: str, precision: Precision) -> str:
-    """What a replica loads, in one word: the key of profiles and of the scheduler's models."""
+    """The key of what a replica loads, in profiles and in the scheduler."""
     return f"{model_rev}/{precision}"
 
 
 class Energy(Record):
-    """Joules of something, and how they are known. int64 millijoules; None where unknown.
+    """An amount of energy and how it is known. int64 millijoules; None if unknown.
 
     ``low_mj`` and ``high_mj`` bound an estimate and are None for a measurement.
     """
@@ -166,7 +166,7 @@ MISSING_ENERGY = Energy(energy_mj=None, quality="missing", method="none")
 
 
 class DataObject(Record):
-    """One object that a commit vouches for. ``key`` is relative to the store's root."""
+    """One object named in a commit. ``key`` is relative to the store's root."""
 
     key: str
     size_bytes: NonNegativeInt
@@ -175,7 +175,7 @@ class DataObject(Record):
 
 
 class CommitRecord(Record):
-    """The record whose existence makes a shard done. ``token`` tells its writer it is its own."""
+    """The record whose existence makes a shard done. By ``token`` a writer recognises its own."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     job_id: str
@@ -213,7 +213,7 @@ class SetAside(Record):
 
 
 class Manifest(Record):
-    """What a finished job consists of: written once, after which its files are clean to glob.
+    """The contents of a finished job. Written once; then all files of the job are committed ones.
 
     set_aside: the shards that a job which is ``completed_with_errors`` lacks.
     """

@@ -1,4 +1,4 @@
-"""Bulk generation jobs: what users touch. ``from jobs import JobSpec, generate``.
+"""The public Python API: ``from jobs import JobSpec, generate``.
 
 Names are imported at first use: the command listens for signals before anything else.
 """

@@ -1,4 +1,4 @@
-"""The command ``un0``: from its first moment on it can be interrupted without a traceback."""
+"""Entry point of ``un0``. Handles signals from the start, so that Ctrl-C prints no traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure every way that this machine has of running a model: its speed, joules and roofline."""
+"""Measure every engine and precision on this machine: speed, energy and share of peak speed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from un0.work import gemm_peak_flops_per_s, images_flops
 
 @dataclass(frozen=True)
 class BenchRow:
-    """One path at one batch size.
+    """One engine and precision at one batch size.
 
     energy_per_image_j: with what the device drew in the window, by its best meter; bounds where
     that is an estimate, None where nothing is known. roofline_share: operations executed a second

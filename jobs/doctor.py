@@ -1,4 +1,4 @@
-"""Check a machine and a store within seconds: every check on its own, none can hold up the rest."""
+"""Check a machine and a store within seconds. Checks run in parallel, each with a time limit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_DISK = 1e9  # free bytes with which a run would soon stop
 
 @dataclass(frozen=True)
 class Where:
-    """What is checked beside the machine. address: of a Ray cluster; None takes RAY_ADDRESS."""
+    """What to check besides the machine. address: of a Ray cluster; None: RAY_ADDRESS."""
 
     store: str
     endpoint_url: str | None = None
@@ -32,7 +32,7 @@ Found = Finding | list[Check]  # of one check, named as its probe is, or of seve
 
 @dataclass(frozen=True)
 class Probe:
-    """A check to run. silent: what it means that it does not answer within ``limit_s``."""
+    """A check to run. silent: the result if it does not answer within ``limit_s``."""
 
     name: str
     run: Callable[[Where], Found]  # may raise; a ClusterError's message is the finding
@@ -61,13 +61,13 @@ def examine(where: Where, probes: Sequence[Probe]) -> list[Check]:
 
 
 def worst(checks: Sequence[Check]) -> Status:
-    """The gravest status."""
+    """The worst status of the checks."""
     order: tuple[Status, ...] = ("fail", "warn")
     return next((s for s in order if any(check.status == s for check in checks)), "ok")
 
 
 def enough(free: float, none: float, fix: str) -> tuple[Status, str | None]:
-    """Status and fix of so much free: less than ``none`` fails, less than thrice that warns."""
+    """Status and fix for free space: less than ``none`` fails, less than three times that warns."""
     if free < none:
         return "fail", fix
     return ("warn", fix) if free < 3 * none else ("ok", None)

@@ -25,7 +25,7 @@ _SHOWN = ("torch", "ray", "pyarrow", "numba")
 
 
 def check_python(_: Where) -> Finding:
-    """Python, and that each package which this one needs is there in a version that will do."""
+    """Python, and whether each required package is installed in a suitable version."""
     from packaging.requirements import Requirement
 
     wrong, versions = [], []
@@ -57,7 +57,7 @@ def check_cpus(_: Where) -> Finding:
 
 
 def check_memory(_: Where) -> Finding:
-    """Memory that is free now, under every limit, beside what a run takes."""
+    """Free memory under all limits, compared with what a run needs."""
     from cluster.actors.room import check_memory as check_room
 
     memory = memory_here()
@@ -89,7 +89,7 @@ def check_gpu(_: Where) -> Finding:
         return "ok", f"none ({refused.reason})", None
     for gpu in gpus:
         if isinstance(gpu, Refused):
-            return "fail", gpu.reason, gpu.mend or "reboot, and see `nvidia-smi`"
+            return "fail", gpu.reason, gpu.fix or "reboot, and see `nvidia-smi`"
     if not gpus:
         return "ok", "none", None
     driver = cuda_version()
@@ -102,7 +102,7 @@ def check_gpu(_: Where) -> Finding:
 
 
 def check_meters(_: Where) -> list[Check]:
-    """Where this machine's joules would come from, and whether its meters can be believed."""
+    """How this machine's energy is metered, and whether the meters are plausible."""
     from cluster.metering.check import check_meters as check_devices
 
     found = []
@@ -118,7 +118,7 @@ def check_meters(_: Where) -> list[Check]:
 
 
 def check_ray(where: Where) -> list[Check]:
-    """Whether a run gets its Ray: the cluster at the address, or one started here."""
+    """Whether a run can use Ray: the cluster at the address, or one started here."""
     from cluster.actors.ray_check import check_ray as check_way_in
 
     return check_way_in(where.address, cpus_here().usable)
@@ -137,7 +137,7 @@ def check_store(where: Where) -> list[Check]:
 
 
 def check_cache(_: Where) -> Finding:
-    """The folder for what can be made again: compiled code, tuning, downloaded models."""
+    """The cache folder: compiled code, tuning results, downloaded models."""
     cache = cache_here()
     if not cache.writable:
         return "warn", cache.costs.removesuffix(f"; {FIX}"), FIX

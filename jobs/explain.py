@@ -1,4 +1,4 @@
-"""Why a job, or one shard of it, was run as it was: models of what its store says. Pure."""
+"""Explain where a job or shard ran and why, from the decisions in its store. Pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _Leased = Mapping[int, set[str]]  # the hardware that each shard was assigned to
 def explain_job(
     record: JobRecord, decisions: Sequence[DecisionRecord], commits: Sequence[CommitRecord]
 ) -> JobExplanation:
-    """What was believed, what was done about it and why, and what came of it."""
+    """The job's predictions, the decisions with their reasons, and what was measured."""
     plans = [d for d in decisions if d.kind == "plan" and d.demand == _demand(record)]
     return JobExplanation(
         **_job(record, commits),
@@ -57,7 +57,7 @@ def explain_shard(
     commit: CommitRecord | None,
     shard: int,
 ) -> ShardExplanation:
-    """Every assignment of one shard, the plan it followed, and what was really measured."""
+    """Every assignment of one shard, the plan it followed, and what was measured."""
     part = record.workload.shard(shard)
     about = [d for d in decisions if d.first is not None and d.first <= shard < (d.stop or 0)]
     plans = {
@@ -110,8 +110,8 @@ def _rivals(plan: DecisionRecord | None) -> tuple[RivalRecord, ...]:
 
 
 def _events(decisions: Iterable[DecisionRecord]) -> list[Event]:
-    """Decisions of one kind about one hardware for one reason, together; figures in the reason
-    do not make it another. In order of the first of each."""
+    """Decisions grouped by kind, hardware and reason, in order of each group's first. Reasons that
+    differ only in figures are the same."""
     groups: dict[tuple[Kind, str | None, str], list[DecisionRecord]] = defaultdict(list)
     for d in decisions:
         groups[d.kind, d.hardware, re.sub(r"\d+", "#", d.why)].append(d)
@@ -133,7 +133,7 @@ def _events(decisions: Iterable[DecisionRecord]) -> list[Event]:
 def _hardware(
     record: JobRecord, decisions: Sequence[DecisionRecord], commits: Sequence[CommitRecord]
 ) -> list[HardwareFacts]:
-    """Of each hardware: what its assignments were believed to take, and what its commits took."""
+    """By hardware: the predicted cost of its assignments, and the measured cost of its commits."""
     assignments: dict[str, list[DecisionRecord]] = defaultdict(list)
     assigned: dict[int, set[str]] = defaultdict(set)
     for d in decisions:
@@ -156,7 +156,7 @@ def _hardware(
 
 
 def _ran_on(commit: CommitRecord, assigned: _Leased) -> str:
-    """The hardware by the name that decisions have for it, where they leave no doubt."""
+    """The hardware as decisions call it, if they are unambiguous."""
     names = assigned.get(commit.shard, set())
     return next(iter(names)) if len(names) == 1 else commit.hardware
 
@@ -182,7 +182,7 @@ def _assignment(
 
 
 def _predicted(record: JobRecord, assignments: Sequence[DecisionRecord]) -> Predicted:
-    """What these assignments were believed to take together."""
+    """The predicted time and energy of these assignments together."""
     shard = record.workload.shard
     images = sum(
         shard(d.stop - 1).stop - shard(d.first).start
@@ -206,7 +206,7 @@ def _total(values: Sequence[float | None]) -> float | None:
 
 
 def _measured(commits: Sequence[CommitRecord]) -> Measured:
-    """What these shards took, as their commit records have it."""
+    """The measured time and energy of these shards, from their commit records."""
     energy: Energy = sum_energy(commit.energy for commit in commits)
     images = sum(commit.rows for commit in commits)
     return Measured(

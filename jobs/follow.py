@@ -33,16 +33,15 @@ def run(
 ) -> JobResult:
     """Run a job to its end.
 
-    facts: of its model, by which unmeasured hardware is judged.
-    begin: called once Ray is up: what it writes to the store, a Ray that does not start leaves
-        unwritten.
+    facts: of its model, to estimate hardware that was never measured.
+    begin: called once Ray is up, so that nothing is written to the store if Ray does not start.
 
-    SIGINT (Ctrl-C), SIGTERM or SIGHUP (the terminal is closed) stops it, and the result's state
-    is ``stopped``. It takes ``options.stop_within_s`` at most, however long a shard takes: shards
-    that would not be done in the first half of it are given up, and their energy is booked as
-    wasted. Then the energy log is written, then the decisions. A second signal gives up all
-    shards at once. On a shared coordinator the run goes on after a SIGHUP, and the state is the
-    job's at that moment. Signals are heard in the main thread only.
+    SIGINT (Ctrl-C), SIGTERM or SIGHUP (the terminal is closed) stops it; the result's state is
+    then ``stopped``. The stop takes at most ``options.stop_within_s``: shards that need more than
+    half of it are given up, and their energy counts as wasted. Then the energy log is written,
+    then the decisions. A second signal gives up all shards at once. On a shared coordinator the
+    run goes on after a SIGHUP, and the state is the job's at that moment. Signals are handled in
+    the main thread only.
     """
     with stop_requests(options.stop_within_s) as stop:  # an exception could break Ray's start
         from cluster.actors.launch import job_run  # Ray takes a second to import
@@ -63,7 +62,7 @@ def run(
 
 
 def _not_begun(record: JobRecord, store: ObjectStore) -> Snapshot:
-    """The job, of which this run did nothing."""
+    """The result of a run that was stopped before it began."""
     commits = read_commits(store, record.workload.job_id).values()
     return Snapshot(
         job_id=record.workload.job_id,

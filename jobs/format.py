@@ -1,4 +1,4 @@
-"""Figures as people read them: an estimate never without its bounds, unknown never as 0."""
+"""Figures for people. Estimates are shown with their bounds, unknown values never as 0."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Hear SIGINT, SIGTERM and SIGHUP, and see to it that the process ends soon afterwards.
+"""Handle SIGINT, SIGTERM and SIGHUP, and ensure that the process ends soon afterwards.
 
-Quick to import, and imported first: it is to hear what comes during all other imports.
+Quick to import, and imported first, so that signals are handled during all other imports.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ CUT_SHORT = "stopping took too long; what is committed stays"
 
 
 class Listener:
-    """Handles the signals of a process: the first one interrupts the command, or, while a run
-    looks after its own stop, is left for it to find. Others only count.
+    """Handles the signals of a process. The first one interrupts the command, unless a run polls
+    for it (``stop_requests``). Later ones are only counted.
 
     ends: end the process once the time for the stop is up.
     """
@@ -45,7 +45,7 @@ class Listener:
             raise KeyboardInterrupt
 
     def _let_go_of_the_terminal(self) -> None:
-        """It is closed: what is still written there must not be an error."""
+        """The terminal is closed: writing to it must not fail."""
         nowhere = os.open(os.devnull, os.O_RDWR)
         for fd in self._terminals:
             os.dup2(nowhere, fd)
@@ -62,9 +62,9 @@ _active: Listener | None = None
 
 @contextmanager
 def listening(*, ends: bool = False) -> Iterator[Listener]:
-    """Hear signals: by the listener that there is, or by one that is in place until this exits.
+    """Handle signals in the ``with`` block, with the existing listener or a new one.
 
-    Other threads than the main one cannot hear any. SIGHUP stays ignored under ``nohup``.
+    Does nothing outside the main thread. SIGHUP stays ignored under ``nohup``.
     """
     global _active
     if _active is not None or threading.current_thread() is not threading.main_thread():
@@ -86,9 +86,9 @@ def listening(*, ends: bool = False) -> Iterator[Listener]:
 
 @contextmanager
 def stop_requests(within_s: float = STOP_S) -> Iterator[Stop]:
-    """What a run is asked, that looks after its own stop: no signal interrupts it meanwhile.
+    """The requests to stop, for a run that polls them: no signal interrupts the block.
 
-    A stop that was asked for earlier is among it.
+    An earlier request is included.
     """
     with listening() as listener:
         interrupts, listener.interrupts = listener.interrupts, False
@@ -100,13 +100,13 @@ def stop_requests(within_s: float = STOP_S) -> Iterator[Stop]:
 
 
 def if_cut_short(last_words: str) -> None:
-    """What this process says if its stop takes too long, and it ends in the middle of it."""
+    """Set the message for a process that is ended because its stop takes too long."""
     if _active is not None:
         _active.last_words = last_words
 
 
 def exit_code(stop: Stop) -> int:
-    """That of a command which a signal has ended."""
+    """The exit code of a command that a signal has ended."""
     return EXIT_INTERRUPTED if stop.first is None else 128 + stop.first
 
 

@@ -1,4 +1,4 @@
-"""Standard output as it may be: full, closed, or in an encoding that lacks a letter."""
+"""Standard output that may be full, closed, or in an encoding without some characters."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class _Watched(io.FileIO):
 
 
 def with_output(command: Callable[[], int]) -> int:
-    """The exit code of ``command``; 1, and a line, where its output cannot be written.
+    """The exit code of ``command``; 1, with a message, if its output cannot be written.
 
-    A reader that has seen enough, such as ``head``, is no fault: then nothing is said. Letters
-    that the encoding lacks are written as escapes.
+    A reader that closes the pipe, such as ``head``, is not an error. Characters that the encoding
+    lacks are written as escapes.
     """
     output = _watch()
     code = EXIT_NO_OUTPUT
@@ -70,7 +70,7 @@ def _watch() -> _Watched | None:
 
 
 def can_show(text: str) -> bool:
-    """Whether standard output has all these letters."""
+    """Whether standard output can encode this text."""
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:

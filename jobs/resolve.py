@@ -1,4 +1,4 @@
-"""From a spec to a workload: every choice made, so that a job can be resumed by anyone."""
+"""Resolve a job spec: make every choice it leaves open, so that any machine can resume it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BYTES_PER_PIXEL: dict[ImageEncoding, float] = {"png": 2.5, "webp": 2.0, "jpeg": 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What planning needs of a model, without its weights."""
+    """Facts about a model that a job needs before its weights are loaded."""
 
     name: str
     rev: str
@@ -58,5 +58,5 @@ def default_shard_images(count: int, image_size: int, encoding: ImageEncoding) -
 
 
 def new_job_id() -> str:
-    """Sorts by time of submission; unique without asking anyone."""
+    """A unique job id that sorts by time of submission."""
     return f"{utc_now():%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"

@@ -1,4 +1,4 @@
-"""How a run ended, in figures for people and scripts."""
+"""The result of a run, for people and scripts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cluster.types import MISSING_ENERGY, Energy, JobRecord, Manifest, SetAside
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a run ended. Joules of the job are those of its commits; None where unknown.
+    """The result of a run. The job's energy is that of its commits; None if unknown.
 
     images: committed in all, by earlier runs too. seconds: since the first replica was ready;
     startup_s: before that. images_per_s: of this run. generate_share: share of the replicas' time
@@ -49,7 +49,7 @@ class JobResult:
 
 
 def result_of(snapshot: Snapshot, store: str, record: JobRecord, ended_at: datetime) -> JobResult:
-    """The result that a run's last snapshot tells."""
+    """The result of a run, from its last snapshot."""
     ran = snapshot.run_images > 0
     return JobResult(
         job_id=snapshot.job_id,

@@ -1,4 +1,4 @@
-"""Submit, run and resume jobs. The truth about a job is in the store, never here."""
+"""Submit, run and resume jobs. All state of a job is in its store."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def generate(
 ) -> JobResult:
     """Submit a job and run it to its end.
 
-    single_writer: accept an S3 server without conditional writes; then see to it that a job is
-        run by one process at a time.
+    single_writer: accept an S3 server without conditional writes. The caller must ensure that only
+        one process runs a job at a time.
     sse, sse_kms_key: server-side encryption on S3 (see ``open_store``).
     stop_within_s: how long SIGINT, SIGTERM or SIGHUP may take to stop it (``jobs.follow.run``).
-    on_job hears of the job once it is in the store, on_snapshot of its progress.
-    Raises UserError, or un0's InputError and ModelFormatError, for what the caller can fix.
+    on_job: called once the job is in the store; on_snapshot: called with its progress.
+    Raises UserError, or un0's InputError or ModelFormatError, for errors that the caller can fix.
     """
     opened = open_store(
         store,
@@ -88,7 +88,7 @@ def resume(
     on_job: OnJob | None = None,
     on_snapshot: OnSnapshot | None = None,
 ) -> JobResult:
-    """Run what a job still lacks. A job that has ended with everything ends at once.
+    """Run the shards that a job still lacks. Returns at once if it is complete.
 
     model: where the job's model is now, if it has moved; it must be the same file.
     """
@@ -116,7 +116,7 @@ def resume(
 
 
 def prepare(spec: JobSpec, store: ObjectStore) -> tuple[JobRecord, ModelWork]:
-    """Make every choice the spec leaves open; nothing is written. UserError if the job exists."""
+    """Make every choice that the spec leaves open. Writes nothing. UserError if the job exists."""
     submitted_at = utc_now()
     spec = spec.due_from(submitted_at)
     facts, work = model_facts(spec.model or DEFAULT_MODEL)
@@ -134,7 +134,7 @@ def prepare(spec: JobSpec, store: ObjectStore) -> tuple[JobRecord, ModelWork]:
 
 
 def submit(record: JobRecord, store: ObjectStore) -> None:
-    """Write the job down: from now on it exists. UserError if one of its id does."""
+    """Write the job to the store. Raises UserError if a job of this id exists."""
     job_id = record.workload.job_id
     spec = record.model_dump_json(indent=2).encode()
     if not store.put_if_absent(JobLayout(job_id).spec, spec):
@@ -149,7 +149,7 @@ def _taken(job_id: str, store: ObjectStore) -> UserError:
 
 
 def model_facts(name: str) -> tuple[ModelFacts, ModelWork]:
-    """What planning needs of a model by name or path; a path is made absolute for the replicas."""
+    """The facts of a model by name or path; a path is made absolute for the replicas."""
     import torch
 
     from un0 import load_model

@@ -1,4 +1,4 @@
-"""JobSpec: what a user asks for, checked so strictly that a job which starts can be finished."""
+"""JobSpec: a job as the user describes it. Checked strictly, so that a job that starts can end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def split_classes(text: str) -> list[ClassName]:
 
 
 def _read_classes(value: Any) -> Any:
-    """A list of ids and names, or a mapping from them to weights, whose every part is usable."""
+    """A checked list of ids and names, or mapping from them to weights."""
     if isinstance(value, str):
         value = split_classes(value)
     if value is None:
@@ -76,8 +76,7 @@ class JobSpec(BaseModel):
     energy_budget: joules, or for example ``2 kJ``; the job pauses before it exceeds it.
     shard_images: images per commit; None picks 16-64 MB of output, at least 16 shards a job.
     owner, labels: recorded with the job, to report energy by.
-    Numbers may be text too, as people write them; docs/reference/job-spec.md has every
-    accepted form.
+    Numbers may be text too, such as ``250k``: docs/job-spec.md lists every accepted form.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

@@ -115,7 +115,7 @@ def save_model(
         if not torch.isfinite(tensors[name]).all():
             raise ModelFormatError(
                 f"tensor {name} holds NaN or infinite values as {dtype}; "
-                "save as torch.float32, or mend the training"
+                "save as torch.float32, or fix the training"
             )
     parts = _in_order(save(tensors, metadata=header))
     _replace_file(Path(path), parts)

@@ -58,7 +58,7 @@ def gemm_peak_flops_per_s(device: torch.device, precision: Precision, threads: i
     On a CPU each of ``threads`` threads runs products of its own through PyTorch's best library, in
     fp32 where that is faster: a processor without bf16 products can do no better. On a GPU fp32 is
     also three products of halves for one, as the GPU engine computes it.
-    int8 and fp8 have no such library everywhere: their peak is told as that of bf16.
+    int8 and fp8 have no such library everywhere: their peak is given as that of bf16.
     """
     dtype = DTYPES.get(precision, torch.bfloat16)
     side = PEAK_SIDE if device.type == "cpu" else 4 * PEAK_SIDE

@@ -1,4 +1,4 @@
-"""What this machine and its hardware are called, and how many threads a CPU replica gets."""
+"""This machine's names and CPU times, from /proc."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GPU_THREADS = 1  # of a GPU replica
 
 
 def cpu_name() -> str:
-    """The processor's marketing name where the system tells it, else its architecture."""
+    """The processor's marketing name if the system has it, else its architecture."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -23,7 +23,7 @@ def cpu_name() -> str:
 
 
 def host_name() -> str:
-    """What this node is called: ``UN0_HOST_NAME``, for several nodes on one machine, else its own
+    """This node's name: ``UN0_HOST_NAME``, for several nodes on one machine, else its host
     name."""
     return os.environ.get("UN0_HOST_NAME") or socket.gethostname()
 
@@ -31,7 +31,7 @@ def host_name() -> str:
 def hardware_class(
     gpu_name: str | None, threads: int, cpu: str | None = None, cpus: float | None = None
 ) -> str:
-    """What the fleet calls a replica's hardware: its GPU, or the CPU and the threads it has there.
+    """The hardware class of a replica: the name of its GPU, or of its CPU and its threads there.
 
     Replicas of one class share what was measured of it. cpu: None is this machine's. cpus: those
     the replica's threads have together; fewer than threads (a small quota, more replicas than

@@ -1,4 +1,4 @@
-"""What the ledger knows of one attempt. Pure."""
+"""One attempt in the ledger: its uses of devices, and the energy charged to it. Pure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Attempt:
         return max(ends, default=0)
 
     def add(self, use: Use, charged_ns: int | None) -> None:
-        """Take a report. charged_ns: what the device did before then is settled."""
+        """Add a use. charged_ns: energy of the time before is already divided."""
         known = self.uses.get(use.start_ns)
         if known is None:
             self.misplaced_ns += late_ns(use, charged_ns)
@@ -51,7 +51,7 @@ class Attempt:
         self.uses[use.start_ns] = use
 
     def end_uses(self, at_ns: int, replica_id: str | None = None) -> bool:
-        """End what still runs, of that replica or of any; whether the replica has a part in it."""
+        """End running uses of the replica, or of any; True if there are uses of it."""
         mine = [use for use in self.uses.values() if replica_id in (None, use.replica_id)]
         for use in mine:
             if use.end_ns is None:
@@ -59,7 +59,7 @@ class Attempt:
         return bool(mine)
 
     def charge(self, part: Part | None, interval: Interval) -> None:
-        """Add a share of the interval; None: what it was is not known."""
+        """Add a share of the interval; None: an unknown one."""
         share = MISSING_ENERGY
         if part is not None:
             share = Energy(
@@ -73,7 +73,7 @@ class Attempt:
         self.charged_ns = interval.end_ns
 
     def result(self) -> Energy:
-        """What it took; missing if part of that is not known, or was charged to others."""
+        """Its energy; missing if part of it is unknown or was charged to others."""
         busy_ns = sum(
             use.end_ns - use.start_ns for use in self.uses.values() if use.end_ns is not None
         )
@@ -82,7 +82,7 @@ class Attempt:
         return self.energy if known else MISSING_ENERGY
 
     def signed(self, row: EnergyRow, attempt_id: str) -> EnergyRow:
-        """A row of the attempt, with its outcome and what is known of the work."""
+        """The row with the attempt's id, outcome, images and batch size."""
         interval = row.interval
         uses = [use for use in self.uses.values() if use.start_ns < interval.end_ns]
         made = sum(use.images_between(interval.start_ns, interval.end_ns) for use in uses)
@@ -98,7 +98,7 @@ class Attempt:
 
 
 def late_ns(use: Use, charged_ns: int | None) -> int:
-    """For how much of its time the use comes too late."""
+    """How much of the use's time was already charged when it was reported, ns."""
     if charged_ns is None:
         return 0
     end_ns = charged_ns if use.end_ns is None else min(use.end_ns, charged_ns)

@@ -1,12 +1,12 @@
-"""Compaction: the many small files of an old day of the energy log become a few large ones.
+"""Compaction: merge the many small files of an old day of the energy log into a few large ones.
 
-A compacted file counts once its record stands, which is created only if absent and names the
-files in whose place the compacted one is. From then on readers pass those over, whether they are
-deleted yet or not. So a crash at any point leaves rows where they were, once.
+A compacted file is valid once its record exists. The record is created only if absent and lists
+the files that the compacted one replaces. Readers ignore those from then on, deleted or not. So a
+crash at any point neither loses nor duplicates rows.
 
-Only files that cannot grow any more are taken: those of writers that ended in good order, or that
-have since written to a day ``SETTLED`` later. The last files of a node that died, and files that do
-not add up, stay as they are.
+Only files that cannot grow any more are merged: their writer has ended properly, or has written
+to a day ``SETTLED`` later. The last files of a node that died, and files whose rows do not add up
+to their meter's total, stay as they are.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def compact(
     for done, logged in enumerate(days):
         on_day(done, len(days), f"compacting {logged.day}")
         if logged.day <= today - SETTLED:
-            for key in logged.rubbish:
+            for key in logged.garbage:
                 store.delete(key)
             for made in _compact_day(store, logged, sealed, file_rows):
                 yield logged.day, made

@@ -1,4 +1,4 @@
-"""Whether other people's processes work on a device of ours. Pure."""
+"""Foreign work: processes other than our replicas' that use a metered device. Pure."""
 
 from __future__ import annotations
 
@@ -11,34 +11,37 @@ from cluster.ledger.usage import Use
 
 @runtime_checkable
 class Watcher(Protocol):
-    """A source that can see who works on its device."""
+    """A source that can see which processes work on its device."""
 
-    def strangers(self, ours: Collection[int]) -> bool | None:
-        """Whether processes other than those worked there since the last call; None: unknown."""
+    def foreign_at_work(self, ours: Collection[int]) -> bool | None:
+        """Whether other processes than ``ours`` (pids) worked there since the last call.
+
+        None: unknown.
+        """
         ...
 
 
-def strangers_among(there: set[int], busy: set[int], ours: Collection[int]) -> bool | None:
-    """Whether a process that is not ours is busy. None if that cannot be told.
+def foreign_among(there: set[int], busy: set[int], ours: Collection[int]) -> bool | None:
+    """Whether a busy process is foreign; None: unknown. All arguments are pids.
 
-    there: the processes on the device, of which ours must be some: else the driver numbers
-    processes as another PID namespace does, and what seems to be a stranger may be ourselves.
+    there: processes on the device. If ours are not among them, the driver counts in another PID
+    namespace than we do, and a process that looks foreign may be ours: the result is None.
     """
     return not busy.issubset(ours) if there.issuperset(ours) else None
 
 
 @dataclass
-class Strangers:
-    """Makes uses of a device out of looks at it, one for all the time that strangers are seen.
+class ForeignUses:
+    """Turns periodic observations of a device into uses: one per period of foreign work.
 
-    A look tells of the time since the one before.
+    An observation covers the time since the one before.
     """
 
     _last_ns: int | None = None
     _since_ns: int | None = None
 
     def seen(self, at_work: bool | None, now_ns: int) -> Use | None:
-        """What to report to the device's ledger after a look: a use that begins or ends."""
+        """The use that begins or ends with this observation, for the device's ledger; else None."""
         last_ns, self._last_ns = self._last_ns, now_ns
         if last_ns is None or bool(at_work) == (self._since_ns is not None):
             return None

@@ -1,11 +1,12 @@
-"""The exact ledger of one device: every millijoule its meter saw goes to exactly one bucket. Pure.
+"""The ledger of one device: every metered millijoule goes to exactly one bucket. Pure.
 
-Readings make intervals (``timeline.py``), uses say whose they were (``split.py``), and outcomes
-say whether it was worth it. Every interval goes through three states:
+Readings become intervals (``timeline.py``), which are divided between the uses of the device
+(``split.py``). Outcomes of attempts decide between the buckets ``job`` and ``wasted``. Every
+interval goes through three states:
 
-    open        its readings are there; its uses may still be reported
-    charged     divided between its uses: those shares never change again
-    written     out as rows, once every attempt that has a share in it has won or lost
+    open        both of its readings are there; uses may still be reported
+    charged     divided between its uses; the shares never change again
+    written     turned into rows, once every attempt with a share in it has won or lost
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from cluster.types import MISSING_ENERGY, Energy
 
 
 class Ledger:
-    """Feed it readings, uses and outcomes as they come; take rows out with ``drain``.
+    """Takes readings, uses and outcomes as they come; ``drain`` returns the final rows.
 
     first_epoch: number of the first ``meter_epoch``; no earlier run on this host may have used it.
     idle_power_mw: of the device, if known: what exceeds it is a row's ``active_mj``.
@@ -66,9 +67,8 @@ class Ledger:
     def report(self, use: Use) -> None:
         """Take a use: announced (``end_ns`` None), ended, or both at once. Replays are harmless.
 
-        Announce uses as they begin. Time that has been charged stays as it is: a use that is
-        first heard of afterwards gets no share of it, and its attempt's energy is missing if
-        that concerns more than a trifle.
+        Announce uses as they begin. A use that is first reported after its time was charged gets
+        no share of that time; its attempt's energy is missing if that is more than a 50th of it.
         """
         if use.end_ns is None and use.replica_id in self._lost_replicas:
             return  # nobody would report its end
@@ -78,7 +78,7 @@ class Ledger:
         self._attempts[use.attempt_id].add(use, self._charged_ns)
 
     def settle(self, attempt_id: str, outcome: Outcome) -> None:
-        """Say how an attempt ended. The last word before its rows are drained counts."""
+        """Set the outcome of an attempt. The last one set before its rows are drained counts."""
         self._attempts[attempt_id].outcome = outcome
         self._attempts[attempt_id].settled_ns = self._now_ns
 
@@ -90,10 +90,10 @@ class Ledger:
                 attempt.outcome = attempt.outcome or "lost"
 
     def attempt_energy(self, attempt_id: str) -> Energy | None:
-        """What the attempt took. None for now if it still runs, or no reading is later than it.
+        """The attempt's energy. None if it still runs, or no later reading has come yet.
 
-        Charges all time up to that reading. Missing if a gap is in it, if it was reported too
-        late, or if nothing is known of it.
+        Charges all time up to that reading. Missing if it contains a gap, was reported too
+        late, or is unknown.
         """
         if attempt_id not in self._attempts or not self._attempts[attempt_id].uses:
             return MISSING_ENERGY
@@ -108,7 +108,7 @@ class Ledger:
         return attempt.result()
 
     def drain(self) -> list[EnergyRow]:
-        """The rows that have become final, in order of time. Each is handed out once.
+        """The rows that have become final, in order of time. Each is returned once.
 
         However often it is called, it charges no less than ``MIN_WINDOW_NS`` at a time.
         """
@@ -198,7 +198,7 @@ class Ledger:
         return max(0, energy_mj - self.idle_power_mw * device_ns // 10**9)
 
     def _forget(self) -> None:
-        """Drop the attempts that no row and no question will be about any more."""
+        """Forget attempts that no row and no call can refer to any more."""
         written_ns = self._charged[0].interval.start_ns if self._charged else self._charged_ns or 0
         for attempt_id, attempt in list(self._attempts.items()):
             last_ns = max(attempt.end_ns, attempt.settled_ns, attempt.charged_ns)

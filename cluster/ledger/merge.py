@@ -1,4 +1,4 @@
-"""Making fewer rows of many: sums, epochs and nulls stay as they are. Pure."""
+"""Merge neighbouring rows of the energy log. Sums, epochs and nulls stay the same. Pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _Window = Sequence[EnergyRow]
 
 
 def merged(rows: Iterable[EnergyRow]) -> list[EnergyRow]:
-    """The rows with neighbouring intervals made one where the same went on in both.
+    """The rows, with neighbouring intervals merged if their rows differ in amounts only.
 
-    Rows of an interval come together, as the ledger drains them. No interval grows beyond a
-    minute by that.
+    rows: all rows of an interval follow each other, as ``Ledger.drain`` returns them. Merged
+    intervals are at most a minute long.
     """
     last: dict[str, int] = {}  # by device, where in `windows` its newest is
     windows: list[_Window] = []

@@ -1,4 +1,4 @@
-"""Reading the energy log: its files by day, as a data set, and what it has to answer for."""
+"""Reading the energy log: its files by day, and its rows as a data set."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ class LoggedDay:
     """A day of the log.
 
     loose: the latest version of each segment that no compaction holds, with its size in bytes.
-    compactions: by number. garbage: keys of what is superseded, by either.
+    compactions: by number. garbage: keys of files that one of the two replaces.
     """
 
     day: date
     loose: Mapping[EnergyKey, int]
     compactions: Mapping[int, Compaction]
-    rubbish: Sequence[str]
+    garbage: Sequence[str]
 
     @property
     def files(self) -> list[EnergyFile]:
-        """What to read."""
+        """The files to read."""
         compacted = self.compactions.values()
         return [
             *(EnergyFile(one.key, self.day, one.size_bytes) for one in compacted),
@@ -92,7 +92,7 @@ def energy_days(store: ObjectStore) -> list[date]:
 
 
 def logged_day(store: ObjectStore, day: date) -> LoggedDay:
-    """What the log holds of a UTC day. Raises Fatal where a compaction cannot be trusted.
+    """The log's files of a UTC day. Raises Fatal if a compaction is inconsistent.
 
     Compactions are listed last: a file that one has replaced, and that is gone from the first
     list, is in the second; one found in both lists is counted once.

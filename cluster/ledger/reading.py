@@ -1,4 +1,4 @@
-"""What meters say: a device, and cumulative readings of its energy. Pure.
+"""Metered devices, and cumulative readings of their energy. Pure.
 
 Readings are cumulative so that intervals are exact: the energy between any two readings of one
 epoch is their difference, and however a window is cut, its parts add up to the whole.
@@ -65,5 +65,5 @@ class Reading:
 
 
 def missing(at_ns: int, why: str, epoch: int = 0) -> Reading:
-    """A reading of nothing."""
+    """A reading of unknown energy. why: the reason."""
     return Reading(at_ns, None, "missing", why, epoch)

@@ -91,7 +91,7 @@ def run(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
 
 def _image_dataset(store: ObjectStore, jobs: list[JobSummary]) -> pads.Dataset:
     """The committed image files, each with what a filter must know to leave it unread."""
-    # Pictures come last: to count rows DuckDB reads the first column
+    # Images come last: to count rows DuckDB reads the first column
     schema = pa.schema([*list(IMAGE_SCHEMA)[1:], IMAGE_SCHEMA.field(0)])
     files = arrow_file_system(store.config)
     parquet = pads.ParquetFileFormat()

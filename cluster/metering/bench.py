@@ -34,7 +34,7 @@ class Idle:
 
 @dataclass
 class Metered:
-    """What a window took; known once it is over."""
+    """The energy of a window; set when it ends."""
 
     energy: Energy = MISSING_ENERGY
     duration_s: float = 0.0
@@ -50,7 +50,7 @@ class BenchMeter:
 
     @contextmanager
     def window(self) -> Iterator[Metered]:
-        """Meter what happens inside."""
+        """Meter the ``with`` block."""
         metered = Metered()
         use = Use(monotonic_ns(), None, "overhead", uuid.uuid4().hex, self._tenant.replica_id)
         self._meter.begin(use)
@@ -62,7 +62,7 @@ class BenchMeter:
             metered.duration_s = ((use.end_ns or 0) - use.start_ns) / 1e9
 
     def idle(self, watch_s: float, cpu_share: float) -> Idle:
-        """The device's power over some seconds of doing nothing; of CPUs, that share of it.
+        """The device's idle power over some seconds; of CPUs, the replica's share of it.
 
         Unknown where other processes keep the CPUs busy meanwhile: it would be theirs.
         """

@@ -1,4 +1,4 @@
-"""The state of this machine's meters, device by device, for those who look after it."""
+"""The state of this machine's meters, device by device, for ``un0 doctor``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cluster.types import EnergyQuality
 
 @dataclass(frozen=True)
 class MeterCheck:
-    """One device's meter. ok: measured; warn: estimated, or left out; fail: nothing is known.
+    """One device's meter. status: ok: measured; warn: estimated or left out; fail: no energy known.
 
-    provider: what it is read through. reason: why nothing better; empty if all is well. fix: what
-    the user may do about it, if anything.
+    provider: where its readings come from. reason: why no better one; empty if status is ok. fix:
+    what the user can do about it, if anything.
     """
 
     device: str
@@ -27,7 +27,7 @@ class MeterCheck:
 
 
 def check_meters() -> list[MeterCheck]:
-    """Choose and watch the meters of this machine; takes up to some seconds."""
+    """Choose and check the meters of this machine; takes up to a few seconds."""
     meters = choose_machine()
     try:
         return checks_of(meters)
@@ -36,7 +36,7 @@ def check_meters() -> list[MeterCheck]:
 
 
 def checks_of(meters: MachineMeters) -> list[MeterCheck]:
-    """What was chosen, then what was left out."""
+    """The chosen meters, then the devices that were left out."""
     return [
         *(_chosen(choice) for choice in meters.choices),
         *(_left_out(note.device, note) for note in meters.notes if note.device is not None),
@@ -55,10 +55,10 @@ def _chosen(choice: Choice) -> MeterCheck:
         quality,
         status,
         "; ".join(f"{refusal.provider}: {refusal.reason}" for refusal in refusals),
-        next((refusal.mend for refusal in refusals if refusal.mend), None),
+        next((refusal.fix for refusal in refusals if refusal.fix), None),
     )
 
 
 def _left_out(device: str, note: Refusal) -> MeterCheck:
     status: Status = "ok" if note.harmless else "warn"
-    return MeterCheck(device, note.provider, "missing", status, note.reason, note.mend)
+    return MeterCheck(device, note.provider, "missing", status, note.reason, note.fix)

@@ -1,4 +1,4 @@
-"""What a selection of meters says: a source, and why nothing better."""
+"""The result of choosing meters: the best source of each device, and why no better one."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from cluster.metering.source import Refused, Source
 
 @dataclass(frozen=True)
 class Refusal:
-    """A better provider that cannot be had: which, why, and what the user may do about it.
+    """A better provider that cannot be used.
 
-    device: whose, if it is not the device that the refusal stands at. harmless: nothing is lost by
-    it, as where the device is metered otherwise.
+    reason: why. fix: what the user can do about it, if anything. device: the device concerned, if
+    it is not the one whose choice this belongs to. harmless: no energy goes unmetered by it.
     """
 
     provider: str
     reason: str
-    mend: str | None = None
+    fix: str | None = None
     device: str | None = None
     harmless: bool = False
 
     @classmethod
     def of(cls, provider: str, refused: Refused, device: str | None = None) -> Refusal:
-        return cls(provider, refused.reason, refused.mend, device)
+        return cls(provider, refused.reason, refused.fix, device)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Choice:
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:
-        """Those that were refused, and the source itself if its readings turned out impossible."""
+        """The refused providers, and the source's own if its readings were impossible."""
         source = self.source
         if not isinstance(source, Guarded) or source.refused is None:
             return self.refused
@@ -45,7 +45,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class MachineMeters:
-    """The sources of a machine. ``notes``: what is not among them, and why."""
+    """The sources of a machine. notes: devices and zones that have none, and why."""
 
     choices: tuple[Choice, ...]
     notes: tuple[Refusal, ...] = ()

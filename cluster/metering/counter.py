@@ -56,7 +56,7 @@ class CounterTrack:
         return missing(at_ns, why, self.epoch)
 
     def _step(self, difference: int, elapsed_ns: int) -> int | None:
-        """Raw units since the last value; None if that cannot be told."""
+        """Raw units since the last value; None: unknown."""
         if self.wrap_at is None:
             return difference if difference >= 0 else None
         possible = self.units_per_mj * MAX_POWER_W * (elapsed_ns + SLACK_NS) // 1_000_000

@@ -28,8 +28,8 @@ GPU_METHOD = "power limit x time x load profile (Teads 2021)"
 class CpuEstimate:
     """Energy of the machine's CPUs from the time they were busy and idle.
 
-    device: None is all of them; else what ``cpu_s`` tells the times of. Raises Refused where the
-    system does not tell CPU times.
+    device: None for all of them; else the one whose times ``cpu_s`` returns. Raises Refused if the
+    system does not report CPU times.
     """
 
     provider = "cpu-estimate"

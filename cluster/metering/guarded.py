@@ -83,9 +83,9 @@ class Guarded:
             self._epoch = here.epoch + 2
             return missing(here.at_ns, verdict.reason, here.epoch + 1)
 
-    def strangers(self, ours: Collection[int]) -> bool | None:
+    def foreign_at_work(self, ours: Collection[int]) -> bool | None:
         """See ``Watcher``; None if the source is none."""
-        return self._source.strangers(ours) if isinstance(self._source, Watcher) else None
+        return self._source.foreign_at_work(ours) if isinstance(self._source, Watcher) else None
 
     def close(self) -> None:
         with self._lock:

@@ -38,7 +38,7 @@ class Pair:
     _next_look_s: float = LEAST_S
 
     def seen(self, before: Reading, other: Reading, after: Reading) -> None:
-        """Take a turn. What could not be read tells nothing."""
+        """Read both counters once. Failed readings are ignored."""
         if before.energy_mj is None or other.energy_mj is None or after.energy_mj is None:
             return
         if self._first is None:
@@ -51,7 +51,7 @@ class Pair:
         self._spent_mj = after.energy_mj - self._first[1]
 
     def verdict(self, watch_s: float) -> Literal["one", "two"] | None:
-        """Whether they are one or two counters; None: that cannot be told yet.
+        """Whether they are one or two counters; None: not known yet.
 
         watch_s: how long two counters that agree must be watched.
         """

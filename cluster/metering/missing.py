@@ -1,4 +1,4 @@
-"""The last resort: a device whose energy nobody here can tell."""
+"""The last resort: a device whose energy is unknown."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The meter of one node: it owns every reading there, and writes the node's energy log.
+"""The meter of one node: reads all of its devices, and writes the node's energy log.
 
-Replicas say when they begin and end to use a device, on the host's monotonic clock; the
-coordinator says what became of their attempts. Free of Ray; the actor around it is
+Replicas report when they begin and end to use a device, on the host's monotonic clock; the
+coordinator reports the outcomes of their attempts. Free of Ray; the actor around it is
 ``cluster.actors.node_meter``.
 """
 
@@ -18,7 +18,7 @@ from cluster.clock import monotonic_ns
 from cluster.energy import sum_energy
 from cluster.hardware.proc import CpuTimes
 from cluster.hardware.proc import cpu_times as machine_cpu_times
-from cluster.ledger.foreign import Strangers, Watcher
+from cluster.ledger.foreign import ForeignUses, Watcher
 from cluster.ledger.ledger import Ledger
 from cluster.ledger.reading import Device, missing
 from cluster.ledger.sink import RowSink
@@ -76,7 +76,7 @@ class NodeMeter:
         self._seen_s: dict[int, float] = {}  # CPU seconds of tenants, when last alive
         self._sources: dict[str, Source] = {}
         self._ledgers: dict[str, Ledger] = {}
-        self._strangers: defaultdict[str, Strangers] = defaultdict(Strangers)  # by hw_id
+        self._foreign: defaultdict[str, ForeignUses] = defaultdict(ForeignUses)  # by hw_id
         self._tenants: dict[str, Admitted] = {}
         self._closed = False
         self._hosts = [self._open(source) for source in opened]
@@ -117,7 +117,7 @@ class NodeMeter:
                 self._ledgers[gpu].report(use)
 
     def end(self, use: Use) -> Energy:
-        """The use has ended: what its attempt took on its own device."""
+        """The use has ended; returns its attempt's energy on its own device."""
         with self._lock:
             gpu = self._gpu_of(use)
             if gpu is not None:
@@ -129,18 +129,18 @@ class NodeMeter:
             return sum_energy(energy or MISSING_ENERGY for energy in known)
 
     def settle(self, attempt_id: str, outcome: Outcome) -> None:
-        """What became of an attempt: a lost one's energy is ``wasted``."""
+        """Set an attempt's outcome: the energy of a lost one is ``wasted``."""
         with self._lock:
             for ledger in self._ledgers.values():
                 ledger.settle(attempt_id, outcome)
 
     def lose(self, replica_id: str) -> None:
-        """The replica is gone; what it was doing is lost."""
+        """The replica has ended: free its slot, and count its undecided attempts as lost."""
         with self._lock:
             self._lose(replica_id)
 
     def leave(self, run_id: str) -> None:
-        """The run is over: so are its replicas, and what it has not settled is lost."""
+        """The run has ended, and with it its replicas: their undecided attempts are lost."""
         with self._lock:
             for replica_id in [
                 r for r, admitted in self._tenants.items() if admitted.tenant.run_id == run_id
@@ -153,7 +153,7 @@ class NodeMeter:
 
     @property
     def deserted(self) -> bool:
-        """Nobody is metered."""
+        """Whether no replica has a slot."""
         return not self._tenants
 
     def sample(self) -> list[EnergyRow]:
@@ -166,7 +166,7 @@ class NodeMeter:
                 return []
             self._lose_the_dead()
             for hw_id in self._gpus():
-                self._look_for_strangers(hw_id)
+                self._look_for_foreign(hw_id)
             self._read(self._gpus())
             if self._clock_ns() - self._cut_ns >= CUT_S * 1e9:
                 self._cut()
@@ -177,11 +177,11 @@ class NodeMeter:
         return rows
 
     def flush(self) -> bool:
-        """Write what is final now; False if the store did not take it."""
+        """Write the rows that are final now; False if the store did not accept them."""
         return self._log.flush()
 
     def close(self) -> bool:
-        """Read once more, write the rest and let go of the devices; whether it was written.
+        """Read once more, write the rest, release the devices; False if it could not be written.
 
         Call it again to try again.
         """
@@ -206,20 +206,20 @@ class NodeMeter:
         del self._tenants[replica_id]  # what it said in its last moments comes too late
 
     def _lose_the_dead(self) -> None:
-        """Drop tenants whose processes are gone: of a run that was killed nobody says so."""
+        """Free the slots of processes that have ended: a run that was killed does not report it."""
         alive = self._look().process_s
         for replica_id, admitted in list(self._tenants.items()):
             if admitted.watched and admitted.tenant.pid not in alive:
                 self._lose(replica_id)
 
-    def _look_for_strangers(self, hw_id: str) -> None:
+    def _look_for_foreign(self, hw_id: str) -> None:
         """Tell the GPU's ledger whether other processes than ours work on it."""
         source = self._sources[hw_id]
         if isinstance(source, Watcher):
             here = [
                 admitted.tenant.pid for admitted in self._tenants.values() if admitted.gpu == hw_id
             ]
-            use = self._strangers[hw_id].seen(source.strangers(here), self._clock_ns())
+            use = self._foreign[hw_id].seen(source.foreign_at_work(here), self._clock_ns())
             if use is not None:
                 self._ledgers[hw_id].report(use)
 
@@ -252,7 +252,7 @@ class NodeMeter:
         return hw_id
 
     def _cut(self, ended: Use | None = None) -> None:
-        """Read the CPUs, and say whose the time since the last cut was.
+        """Read the CPUs, and charge the time since the last cut to those who used it.
 
         ended: an attempt that is over with this cut; its images count on its own device.
         """
@@ -297,7 +297,7 @@ class NodeMeter:
         }
 
     def _look(self, *newcomers: int) -> CpuTimes:
-        """CPU times of the tenants that are alive."""
+        """CPU times of the replicas' processes that are alive."""
         pids = [*(admitted.tenant.pid for admitted in self._tenants.values()), *newcomers]
         cpu = self._cpu_times(pids)
         seen_s = self._seen_s | dict(cpu.process_s)
@@ -305,7 +305,7 @@ class NodeMeter:
         return cpu
 
     def _last_seen(self, cpu: CpuTimes) -> CpuTimes:
-        """The same with those who have died: what they used till then is theirs."""
+        """The same with processes that have ended, as last seen: they are charged too."""
         return CpuTimes(cpu.machine_s, self._seen_s)
 
     def _read(self, hw_ids: Sequence[str]) -> None:

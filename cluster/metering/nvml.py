@@ -47,7 +47,7 @@ class NvmlDevice:
     def power_mw(self) -> int:
         """The power of what the energy counter counts: the board, or the module. Raises NVMLError.
 
-        Ampere (but for the A100) and newer tell the mean of the last second.
+        Ampere (but for the A100) and newer report the mean of the last second.
         """
         if self.device.zone != "module":
             return int(pynvml.nvmlDeviceGetPowerUsage(self.board))
@@ -111,7 +111,7 @@ def list_gpus() -> list[str | Refused]:
 
 
 def cuda_version() -> str | None:
-    """The newest CUDA that the driver can run, such as ``12.8``; None where it does not say."""
+    """The newest CUDA that the driver can run, such as ``12.8``; None if it is unknown."""
     try:
         pynvml.nvmlInit()
         try:
@@ -125,7 +125,7 @@ def cuda_version() -> str | None:
 
 @contextlib.contextmanager
 def nvml_refusals(what: str) -> Iterator[None]:
-    """Turn what NVML answers into Refused, with what the user may do about it."""
+    """Turn NVML errors into Refused, with what the user can do about them."""
     try:
         yield
     except pynvml.NVMLError_LibraryNotFound:

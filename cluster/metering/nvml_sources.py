@@ -1,4 +1,4 @@
-"""The two ways in which NVML tells the energy of a GPU: its counter, and its power over time."""
+"""The two ways to get a GPU's energy from NVML: its counter, and its power over time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Collection
 import pynvml
 
 from cluster.clock import monotonic_ns
-from cluster.ledger.foreign import strangers_among
+from cluster.ledger.foreign import foreign_among
 from cluster.ledger.reading import Reading, missing
 from cluster.metering.counter import CounterTrack
 from cluster.metering.nvml import NvmlDevice, nvml_refusals
@@ -56,7 +56,7 @@ class _NvmlSource:
             return reading
 
     def busy_s(self) -> float | None:
-        """For how long the board has worked so far, as far as looks at it tell; None: unknown."""
+        """Busy seconds of the board so far, from sampled utilisation; None: unknown."""
         with self._lock:
             try:
                 busy = 0.0 if self._closed else self._nvml.utilisation()
@@ -67,7 +67,7 @@ class _NvmlSource:
             self._busy_ns = now_ns
             return self._busy_s
 
-    def strangers(self, ours: Collection[int]) -> bool | None:
+    def foreign_at_work(self, ours: Collection[int]) -> bool | None:
         """See ``Watcher``. None on a MIG slice, and where the driver does not tell."""
         with self._lock:
             if self._closed or self.device.shared:
@@ -75,7 +75,7 @@ class _NvmlSource:
             try:
                 first = not self._looked_us
                 busy, self._looked_us = self._nvml.busy_since(self._looked_us)
-                return None if first else strangers_among(self._nvml.processes(), busy, ours)
+                return None if first else foreign_among(self._nvml.processes(), busy, ours)
             except pynvml.NVMLError:
                 return None
 
@@ -108,7 +108,7 @@ class NvmlPower(_NvmlSource):
     Boards that report the mean of the last second blur edges by as much. After more than two
     seconds without a sample a new epoch begins: nothing is integrated over the gap.
     period_s: of the sampling thread, or None to sample at readings only. Raises Refused if the
-    GPU does not tell its power.
+    GPU does not report its power.
     """
 
     provider = "nvml-power"

@@ -107,12 +107,14 @@ def open_rapl(root: Path = POWERCAP, clock_ns: ClockNs = monotonic_ns) -> tuple[
 
 
 def max_power_mw(zone: Path) -> int | None:
-    """The highest power that the zone says it can be limited to; None if it says none.
+    """The highest power limit that the zone allows, mW; None if it reports none.
 
     Processors go beyond it for a while; many leave it at zero.
     """
-    told = (_text(file) for file in zone.glob("constraint_*_max_power_uw"))
-    return max((int(text) // 1000 for text in told if text and text.isdecimal()), default=0) or None
+    limits = (_text(file) for file in zone.glob("constraint_*_max_power_uw"))
+    return (
+        max((int(text) // 1000 for text in limits if text and text.isdecimal()), default=0) or None
+    )
 
 
 def _check(zones: Sequence[RaplZone]) -> None:

@@ -21,12 +21,12 @@ from cluster.metering.source import ClockNs, Refused, Source
 from cluster.metering.topology import TOPOLOGY, threads_of
 
 SAME_PACKAGE_S, OTHER_PACKAGE_S = 1.0, 3.0  # how long two counters must agree to be one
-GIVE_UP_S = 4.0  # if that cannot be told by then
+GIVE_UP_S = 4.0  # longest time to decide that
 TURN_S = 0.0002
 
 
 def _spin(seconds: float) -> None:
-    """Pass time at work: of two packages it warms but one, which tells their counters apart."""
+    """Keep one CPU busy: it loads one package of two, so that independent counters drift apart."""
     end_ns = monotonic_ns() + int(seconds * 1e9)
     while monotonic_ns() < end_ns:
         pass
@@ -108,7 +108,7 @@ def _left_out(
 
 def _all_refused(packages: Sequence[tuple[str, Refused | None]]) -> Refused:
     reasons = [f"{name}: {why.reason}" for name, why in packages if why is not None]
-    return Refused("; ".join(reasons), next((why.mend for _, why in packages if why), None))
+    return Refused("; ".join(reasons), next((why.fix for _, why in packages if why), None))
 
 
 def _guard(source: RaplSource, machine: Machine, packages: int) -> Guarded:
@@ -176,7 +176,7 @@ def _mirrors(
 def _untold(a: RaplSource, b: RaplSource) -> Refusal:
     return Refusal(
         a.provider,
-        f"whether {a.device.hw_id} and {b.device.hw_id} are one counter could not be told in "
+        f"whether {a.device.hw_id} and {b.device.hw_id} are one counter could not be determined in "
         f"{GIVE_UP_S:.0f} s; they are added",
         "run un0 meters again while the machine is quiet",
         device=b.device.hw_id,

@@ -69,7 +69,7 @@ class ReplayNode:
         self._closed = False
 
     def cpu_times(self, pids: Sequence[int]) -> CpuTimes:
-        """CPU times of which the machine's are the node's own: its neighbours are no strangers."""
+        """CPU times of the node's processes alone: other nodes here are not foreign work."""
         with self._lock:
             self._look()
             here = {pid: self._seen[pid] for pid in pids if pid in self._seen}

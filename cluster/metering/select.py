@@ -32,7 +32,7 @@ from cluster.metering.zeus import PREFIX, ZeusSource, open_zeus, open_zeus_gpu, 
 
 
 def choose_gpu(uuid: str, name: str = "GPU") -> Choice:
-    """The source of a GPU or MIG slice. ``name`` is used where no driver tells it."""
+    """The source of a GPU or MIG slice. name: used if no driver reports one."""
 
     providers: list[tuple[str, Callable[[], Source]]] = [
         (NvmlCounter.provider, lambda: _believed(NvmlCounter(uuid))),
@@ -146,7 +146,7 @@ def _first(providers: Sequence[tuple[str, Callable[[], Source]]], device: Device
 
 
 def _gpu_device(uuid: str, name: str) -> Device:
-    """The facts of a GPU, from NVML as far as it tells them, else from its name."""
+    """The properties of a GPU: from NVML as far as it reports them, else from its name."""
     try:
         nvml = NvmlDevice(uuid)
     except Refused:

@@ -32,9 +32,9 @@ class Source(Protocol):
 
 
 class Refused(Exception):
-    """A provider cannot read a device. ``fix``: what the user may do about it, if anything."""
+    """A provider cannot read a device. fix: what the user can do about it, if anything."""
 
-    def __init__(self, reason: str, mend: str | None = None) -> None:
+    def __init__(self, reason: str, fix: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.mend = mend
+        self.fix = fix

@@ -1,4 +1,4 @@
-"""The processes that draw on a node's devices, and the sources of what is metered there."""
+"""A replica's slot at its node's meter: its device and process, and the device's sources."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Tenant:
-    """A process that draws on a device: a GPU (or MIG slice) by UUID, or the CPUs alone.
+    """A replica as its node's meter sees it: its process, and its GPU (or MIG slice) by UUID.
 
-    replica_id: unlike that of any other replica on the node. run_id: of the run it belongs to.
+    replica_id: unique on the node. gpu_uuid: None on CPUs. run_id: of the run it belongs to.
     """
 
     replica_id: str

@@ -1,4 +1,4 @@
-"""A thread that does something at regular times until it is told to stop."""
+"""A thread that calls a function at regular intervals until it is stopped."""
 
 from __future__ import annotations
 

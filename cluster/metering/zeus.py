@@ -1,6 +1,6 @@
 """AMD GPUs, Apple silicon and Jetson, through the package `zeus` (the extra ``zeus``).
 
-It tells no UUIDs. An AMD GPU is ``zeus:`` and its HIP index, the whole chip of the others
+It has no UUIDs. An AMD GPU is ``zeus:`` and its HIP index, the whole chip of the others
 ``zeus:soc``: unique within a host only, and used only where there is no NVML.
 """
 
@@ -141,11 +141,11 @@ def _open_soc(hardware: Hardware) -> ZeusSource:
 
 
 def _apple_mj(soc: Any) -> int:
-    """All parts of the chip that are told: which these are depends on the chip."""
-    told = soc.get_total_energy_consumption()
-    parts = (told.cpu_total_mj, told.gpu_mj, told.gpu_sram_mj, told.dram_mj, told.ane_mj)
-    if told.cpu_total_mj is None:
-        raise RuntimeError("this chip does not tell the energy of its CPU")
+    """Energy of all parts of the chip that it reports, mJ; which these are depends on the chip."""
+    joules = soc.get_total_energy_consumption()
+    parts = (joules.cpu_total_mj, joules.gpu_mj, joules.gpu_sram_mj, joules.dram_mj, joules.ane_mj)
+    if joules.cpu_total_mj is None:
+        raise RuntimeError("this chip does not report the energy of its CPU")
     return sum(int(part) for part in parts if part is not None)
 
 

@@ -1,4 +1,4 @@
-"""How little energy any schedule could do with: a linear program, or a mixed-integer one.
+"""The least energy that any schedule needs: a linear or mixed-integer program.
 
 The problem is unit commitment with storage. Time is cut into slots of D; per kind of hardware k,
 model m and operating point c, with marginal power P, warm idle power I, load energy L, load time
@@ -46,8 +46,8 @@ LATE = 100.0  # times the dearest way to make an image: being late is never the 
 
 @dataclass(frozen=True)
 class Bound:
-    """The least energy that is possible, in its parts. late_images: those that no schedule has in
-    time. exact: for whole devices, not parts of them."""
+    """The least energy possible, by part. late_images: images that no schedule finishes in time.
+    exact: for whole devices, not fractions of them."""
 
     job_j: float
     idle_j: float
@@ -69,7 +69,7 @@ def lower_bound(
     exact: bool = False,
     time_limit_s: float = 60.0,
 ) -> Bound:
-    """The bound for these jobs on this fleet. ``exact``: whole devices; for small cases only.
+    """The bound for these jobs on this fleet. exact: with whole devices; for small cases only.
 
     Raises Fatal if it is not solved within the limit.
     """

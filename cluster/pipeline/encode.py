@@ -1,4 +1,4 @@
-"""Pixels to the bytes of an image file each."""
+"""Encode pixels as image files."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from cluster.types import ImageEncoding
 # CPU per 32 px | 64 px picture of natural statistics, and its size, on one 2.x GHz x86 core:
 #   png     27 |  94 us   3.0 | 10.8 kB   lossless; ours: Pillow takes 80 | 390 us to save 5%
 #   webp    77 | 142 us   2.4 |  8.7 kB   lossless; method 4 costs 3.4 ms to save another 1%
-#   jpeg    11 |  48 us   1.9 |  5.2 kB   36 dB; full-resolution colour, which small pictures need
+#   jpeg    11 |  48 us   1.9 |  5.2 kB   36 dB; full-resolution colour, which small images need
 _SAVE_OPTIONS: dict[ImageEncoding, dict[str, Any]] = {
     "webp": {"format": "WEBP", "lossless": True, "method": 0},
 }
 
 
 def encode_images(batch: NDArray[np.uint8], encoding: ImageEncoding) -> list[bytes]:
-    """Encode pictures (B, H, W, 3), RGB, each into a file of its own.
+    """Encode images (B, H, W, 3), RGB uint8, each into a file of its own.
 
     ``png`` and ``webp`` are lossless, ``jpeg`` is quality 95. ``raw`` is a binary PPM: the bare
-    pixels after a header of some 13 bytes, so that every value has one size and yet anything
-    that reads pictures reads it. Codecs leave the GIL: threads may encode a batch each.
+    pixels after a header of some 13 bytes, so that all files are equally large
+    and any image library reads them. Codecs release the GIL: threads may encode a batch each.
     """
     if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[-1] != 3:
         raise ValueError(f"images are {batch.dtype} {batch.shape}; expected uint8 (B, H, W, 3)")

@@ -35,10 +35,10 @@ def shard_parquet(
     energy: Energy,
     hardware: str,
 ) -> bytes:
-    """The shard's pictures as a Parquet file, ``IMAGE_SCHEMA``, one row each in index order.
+    """The shard's images as a Parquet file, ``IMAGE_SCHEMA``, one row each in index order.
 
-    class_ids: (rows,); encoded: the pictures as ``encode_images`` returns them; energy: of the
-    whole shard, of which each row carries an equal part. Equal input gives equal bytes.
+    class_ids: (rows,); encoded: the images as ``encode_images`` returns them; energy: of the
+    whole shard; each row carries an equal part. Equal input gives equal bytes.
     """
     if not shard.rows == len(class_ids) == len(encoded):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Pictures to PNG (RFC 2083, RGB of 8 bits), made for many small ones.
+"""Encode images as PNG (RFC 2083, RGB of 8 bits); fast for many small ones.
 
 A general encoder spends most of its time on setting up zlib and on trying every filter on every
 row. Here all rows take the filter Sub, a whole batch at once, and libdeflate compresses.
@@ -19,7 +19,7 @@ _LEVEL = 3  # libdeflate's: 15% smaller files than 1 and 20% more time; above 3 
 
 
 def encode_png(batch: NDArray[np.uint8]) -> list[bytes]:
-    """A PNG file of each picture (B, H, W, 3), RGB."""
+    """A PNG file of each image (B, H, W, 3), RGB uint8."""
     count, height, width, _ = batch.shape
     pixels = batch.reshape(count, height, 3 * width)
     rows = np.empty((count, height, 1 + 3 * width), dtype=np.uint8)

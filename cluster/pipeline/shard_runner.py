@@ -1,4 +1,4 @@
-"""Run shards with a sampler, a meter and a store. Knows nothing of Ray.
+"""Run shards with a sampler, a meter and a store. Free of Ray.
 
 One runner serves one job on one replica. Its device makes one shard at a time; encoding and
 uploading the last shard overlap with generating the next, so that the device never waits for
@@ -50,22 +50,22 @@ class Sampler(Protocol):
 
 
 class Meter(Protocol):
-    """What the runner needs of a meter. ``hardware``: what is metered, in words."""
+    """What the runner needs of a meter. hardware: name of the metered device."""
 
     @property
     def hardware(self) -> str: ...
 
     def begin(self, attempt_id: str, work: Work) -> None:
-        """The device begins to work on the attempt."""
+        """Report that the device begins to work on the attempt."""
         ...
 
     def end(self, attempt_id: str, images: int | None = None) -> Energy:
-        """It has ended, and made so many images: what it took. Never raises."""
+        """Report that it has ended with so many images; returns its energy. Never raises."""
         ...
 
 
 class Abandoned(Exception):
-    """The attempt was given up on request; nothing of it counts."""
+    """The attempt was given up on request; it commits nothing."""
 
 
 @dataclass
@@ -91,7 +91,7 @@ class GenerateClock:
 
 
 class Lane:
-    """What the runners of one device share: its turn, and the threads that encode.
+    """What the runners of one device share: the lock on the device, and encoder threads.
 
     encoders: threads that encode images while the device generates.
     """
@@ -148,7 +148,7 @@ class ShardRunner:
         attempt_id: str,
         on_images: Callable[[int], None] = lambda _: None,
     ) -> Attempt:
-        """Make one attempt at the shard; ``on_images`` hears of every few images generated.
+        """Make one attempt at the shard; ``on_images`` is called every few images.
 
         attempt_id: unique to this attempt; its energy is kept, and its objects lie, under it.
         Raises Abandoned after ``abandon``, and what the sampler or the store raise.

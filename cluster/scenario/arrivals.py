@@ -1,4 +1,4 @@
-"""What a scenario submits, and when."""
+"""The jobs of a scenario, and when they are submitted."""
 
 from __future__ import annotations
 

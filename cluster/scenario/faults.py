@@ -1,4 +1,4 @@
-"""What goes wrong in a simulated fleet: rates, and the seeded times at which it does."""
+"""Faults of a simulated fleet: their rates, and their times for a seed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ DAY_S = 86_400.0
 class Faults(Record):
     """Rates are per device and day.
 
-    node_losses: the node goes and is back after repair_s. crashes: the replica dies and is seen
-    to. silences: it hangs, drawing idle power, and is given up after silent_s. straggler_share:
-    of assignments that run straggler_factor times as long. drift_per_day: by how much of its rate a
-    kind of hardware slows down in a day, each at its own pace up to this.
-    profile_error: beliefs are off the truth by up to this share, in rate and in power.
+    node_losses: the node is gone for repair_s. crashes: the replica dies, which is noticed at once.
+    silences: it hangs at idle power and is given up after silent_s. straggler_share: of
+    assignments, which take straggler_factor times as long. drift_per_day: the largest share of its
+    rate that a kind of hardware loses in a day. profile_error: the largest error of the
+    scheduler's profiles in rate and in power, as a share.
     """
 
     node_losses: NonNegativeFloat = 0.0
@@ -56,7 +56,7 @@ class Faults(Record):
                     yield at_s, kind, place
 
     def pace(self, hardware: str, now_s: float, seed: int) -> float:
-        """The share of its rate that this hardware still has."""
+        """The share of its rate that this hardware still has, 0 to 1."""
         if not self.drift_per_day:
             return 1.0
         own = random.Random(f"{seed} {hardware} drift").random() * self.drift_per_day
@@ -64,9 +64,9 @@ class Faults(Record):
 
 
 def believed(truth: Iterable[Profile], error: float, seed: int) -> list[Profile]:
-    """What a scheduler takes these profiles for: rate and power are off by up to ``error`` each.
+    """The profiles that the scheduler gets: rate and power are wrong by up to ``error`` each.
 
-    The truth stays as it is, so that the same bound holds for every error.
+    The true profiles do not change, so that the same bound holds for every error.
     """
     profiles = []
     for profile in truth:

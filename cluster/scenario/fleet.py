@@ -1,4 +1,4 @@
-"""Fleets as data: what hardware there is, what it does, and where each figure is from.
+"""Fleets as data: hardware, its performance, and the source of each figure.
 
 Watts in a file are what a meter at the device shows. Profiles are marginal: they count what is
 above the draw of the parked device, which no decision changes; whole devices draw ``parked_w``
@@ -22,7 +22,7 @@ BUNDLED = Path(__file__).parent / "fleets"
 
 
 class Source(Record):
-    """Where a figure is from. ``assumed`` in the text says that it is nobody's measurement."""
+    """The source of a figure. ``assumed`` in its text: it was not measured."""
 
     text: str = Field(min_length=1)
     year: int = Field(ge=1990, le=2100)
@@ -42,8 +42,8 @@ class Hardware(Record):
     """One kind of device, of which the fleet has ``count``, each in a node of its own.
 
     images_per_s: full rate by model; or peak_tflops and utilisation, from which it follows with
-    the model's GFLOP per image. idle_w: warm, without work. parked_w: with the model let go.
-    load_w: mean draw during the load_s that loading a model takes; park_s: letting go of it.
+    the model's GFLOP per image. idle_w: with a model, without work. parked_w: without a model.
+    load_w: mean power during the load_s that loading a model takes; park_s: time to unload it.
     """
 
     name: str = Field(min_length=1)
@@ -88,7 +88,7 @@ class Hardware(Record):
         return 1e3 * self.peak_tflops * self.utilisation / gflop
 
     def profile(self, model: str, rate: float) -> Profile:
-        """What this hardware does with the model, above what it draws when parked."""
+        """The profile of this hardware with the model; power above that of the parked device."""
         return Profile(
             self.name,
             model,
@@ -135,7 +135,7 @@ class FleetSpec(Record):
         return tuple(dict.fromkeys([*self.gflop_per_image, *named]))
 
     def profiles(self) -> Iterator[Profile]:
-        """The truth about every hardware with every model it can run."""
+        """The true profile of every hardware with every model that it can run."""
         for hardware in self.hardware:
             for model in self.models:
                 rate = hardware.rate(model, self.gflop_per_image.get(model))
@@ -143,7 +143,7 @@ class FleetSpec(Record):
                     yield hardware.profile(model, rate)
 
     def capacity_images_per_s(self, model: str) -> float:
-        """What the whole fleet does of one model, each device at its fastest point."""
+        """Images/s of the whole fleet with one model, each device at its fastest point."""
         by_name = {p.hardware: p for p in self.profiles() if p.model == model}
         return sum(
             hardware.count * max(perf.images_per_s for perf in by_name[hardware.name].curve)
@@ -152,7 +152,7 @@ class FleetSpec(Record):
         )
 
     def scaled(self, factor: int) -> FleetSpec:
-        """The same mix, so many times as large."""
+        """The same mix of hardware, scaled by this factor."""
         bigger = tuple(
             hardware.model_copy(update={"count": hardware.count * factor})
             for hardware in self.hardware
@@ -161,5 +161,5 @@ class FleetSpec(Record):
 
 
 def load_fleet(name: str | Path) -> FleetSpec:
-    """A bundled fleet by its name, or one of a file. Raises UserError."""
+    """A bundled fleet by its name, or the fleet in a YAML file. Raises UserError."""
     return read_bundled(FleetSpec, name, BUNDLED, "fleet", "name: mine")

@@ -1,4 +1,4 @@
-"""Requests of recorded traces: when, how much work in relation to each other, for which model.
+"""Requests of recorded traces: when each came, its relative amount of work, and its model.
 
 The files are not part of this project. Layouts known by name:
 
@@ -32,7 +32,7 @@ Row = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Request:
-    """work: in any unit, the same for all requests of a trace. model: the trace's word for it."""
+    """work: in one unit for all requests of a trace. model: as the trace calls it."""
 
     at_s: float
     work: float
@@ -40,7 +40,7 @@ class Request:
 
 
 class TraceSpec(Record):
-    """A recorded trace. window_s: requests for one model that come within it become one job.
+    """A recorded trace. window_s: requests for one model within this time become one job.
 
     time_scale: stretches the trace; 24 makes an hour a day. columns: for layout ``csv``, the
     names of its columns ``at`` and, where it has them, ``work`` and ``model``.
@@ -54,7 +54,7 @@ class TraceSpec(Record):
 
 
 def read_trace(spec: TraceSpec) -> list[Request]:
-    """Its requests in order of time, the first at 0. Raises UserError naming file, line, fix."""
+    """The trace's requests in order of time, the first at 0 s. Raises UserError."""
     needed, read = _reader(spec)
     requests = []
     try:
@@ -71,7 +71,7 @@ def read_trace(spec: TraceSpec) -> list[Request]:
                     requests.append(read(row))
                 except (ValueError, TypeError) as error:
                     raise UserError(
-                        f"trace {spec.path}, line {rows.line_num}: {error}; mend or drop that line"
+                        f"trace {spec.path}, line {rows.line_num}: {error}; fix or remove that line"
                     ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"trace {spec.path} cannot be read: {error}; check the path") from None
@@ -83,7 +83,7 @@ def read_trace(spec: TraceSpec) -> list[Request]:
 
 
 def in_windows(requests: Iterable[Request], window_s: float) -> list[Request]:
-    """Requests of a window and model together, at the window's end: bulk jobs of many requests."""
+    """Merge the requests of each window and model into one, at the end of the window."""
     sums: dict[tuple[int, str], float] = {}
     for request in requests:
         key = int(request.at_s // window_s) + 1, request.model

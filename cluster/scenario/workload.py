@@ -1,4 +1,4 @@
-"""Workloads: what jobs come when. Sizes are set by the share of the fleet that they keep busy."""
+"""Workloads: which jobs arrive when. Sizes follow from the share of the fleet to keep busy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BUNDLED = Path(__file__).parent / "workloads"
 
 
 class SyntheticSpec(Record):
-    """Made-up arrivals. swing: of the rate over the day, 0 is flat. Part of the jobs,
+    """Synthetic arrivals. swing: of the rate over the day, 0 is flat. Part of the jobs,
     ``burst_share``, comes in bursts of about ``burst_jobs`` within minutes. size_spread: sigma of
     the logarithm of job sizes.
     """
@@ -43,7 +43,7 @@ class SyntheticSpec(Record):
     size_spread: float = Field(default=0.8, ge=0, le=3)
 
     def requests(self, seed: int) -> list[Request]:
-        """The day of this seed."""
+        """The requests of this seed's day."""
         rng = random.Random(f"{seed} arrivals")
         bursts = max(1, round(self.jobs * self.burst_share / self.burst_jobs))
         centres = [self._time(rng) for _ in range(bursts)]
@@ -58,7 +58,7 @@ class SyntheticSpec(Record):
         return sorted(requests, key=lambda request: request.at_s)
 
     def _time(self, rng: random.Random) -> float:
-        """A time of the day, by its rate: those that are too likely are thrown away."""
+        """A random time of the day, distributed as the rate (rejection sampling)."""
         while True:
             at_s = rng.uniform(0.0, self.span_s)
             wave = math.cos(2 * math.pi * (at_s / DAY_S - self.peak_hour / 24))
@@ -69,9 +69,9 @@ class SyntheticSpec(Record):
 class WorkloadSpec(Record):
     """load: work as a share of what the whole fleet could do from the first to the last arrival.
 
-    slack_s: from arrival to deadline; null is no deadline. models: share of the work by model.
-    faults: what goes wrong meanwhile. past_days: days of the same kind that went before, which a
-    scheduler may have learned from; of recorded traces there are none.
+    slack_s: from arrival to deadline; null: no deadline. models: share of the work by model.
+    faults: of the fleet. past_days: number of similar earlier days that the scheduler's forecast
+    learns from; none for recorded traces.
     """
 
     name: str = Field(min_length=1)
@@ -84,7 +84,7 @@ class WorkloadSpec(Record):
     past_days: NonNegativeInt = 7
 
     def past(self, fleet: FleetSpec, seed: int) -> list[Arrival]:
-        """The jobs of the days before, on the clock of this one, which begins at 0."""
+        """The jobs of earlier days, at negative times on the clock of this day."""
         if not isinstance(self.arrivals, SyntheticSpec):
             return []
         jobs = []
@@ -122,7 +122,7 @@ class WorkloadSpec(Record):
         return self._span_s(arrivals[-1].at_s) + (DAY_S if self.slack_s is None else self.slack_s)
 
     def _span_s(self, last_s: float) -> float:
-        """The time in which jobs come."""
+        """The time in which jobs arrive, s."""
         if isinstance(self.arrivals, SyntheticSpec):
             return self.arrivals.span_s
         return max(last_s, 1.0)
@@ -164,5 +164,5 @@ def _by_work(requests: list[Request]) -> list[str]:
 
 
 def load_workload(name: str | Path) -> WorkloadSpec:
-    """A bundled workload by its name, or one of a file. Raises UserError."""
+    """A bundled workload by its name, or the workload in a YAML file. Raises UserError."""
     return read_bundled(WorkloadSpec, name, BUNDLED, "workload", "load: 0.3")

@@ -16,62 +16,97 @@ SUSPECTS_LOOKED_AT = 32  # for one to run, so that many of them cost little
 
 @dataclass
 class Assignment:
-    """Shards that a replica was told to run. ``open``: those it has not answered for.
-
-    began_s: when the replica could begin with it. predicted_*: of the whole assignment.
-    """
+    """Shards that a replica was asked to run. Created by ``dispatch``."""
 
     assignment_id: int
     replica_id: str
     job_id: str
+    #: Shards that the replica has not reported as committed or failed. Only shrinks.
     open: Ranges
+    #: Batch size and power cap to run at.
     point: OperatingPoint
+    #: When the replica started it, s; until it has, when it was assigned. Set by ``Core.begin``.
     began_s: float
+    #: Predicted duration of the whole assignment, s.
     predicted_s: float
+    #: Predicted energy of the whole assignment, J.
     predicted_j: float
+    #: Predicted power while it runs, mW.
     power_mw: int
+    #: Number of shards at the start.
     shards: int
+    #: It runs at this point to measure it.
     probe: bool = False
+    #: It runs shards that a late assignment holds.
     speculative: bool = False
-    twin: bool = False  # another assignment holds shards of it too: it or the other is speculative
+    #: Another assignment holds some of its shards too: one of the two is speculative.
+    twin: bool = False
+    #: The replica was asked to give up what it has not generated. Set by ``Core.revoke``.
     revoked: bool = False
 
     @property
     def open_share(self) -> float:
+        """Open shards over all its shards, 0 to 1."""
         return self.open.size / self.shards
 
     @property
     def reserved_j(self) -> float:
-        """What its open shards are expected to take still."""
+        """Predicted energy of its open shards, J."""
         return self.predicted_j * self.open_share
 
 
 @dataclass
 class Job:
-    """One job's shards. Every shard is waiting, in an assignment, done or set aside.
-
-    suspects: waiting shards of which an attempt failed; they are assigned alone, so that it is
-    plain which one is to blame.
-    """
+    """One job's shards. Every shard is waiting, assigned, done or set aside."""
 
     request: JobRequest
-    number: int  # in order of submission
+    #: Place in the order of submission, from 1.
+    number: int
+    #: When it was submitted, s.
     came_s: float = 0.0
+
+    # --- Where each shard is ---
+
+    #: Shards to assign that have not failed. Changed by ``take``, ``put_back`` and ``finish``.
     waiting: Ranges = field(default_factory=Ranges)
-    done: Ranges = field(default_factory=Ranges)
+    #: Shards to assign of which an attempt failed. Each is assigned alone, so that the next
+    #: failure shows which shard caused it.
     suspects: Ranges = field(default_factory=Ranges)
-    attempts: dict[int, int] = field(default_factory=dict)
-    failed_on: dict[int, str] = field(default_factory=dict)  # the hardware of the last attempt
-    set_aside: dict[int, SetAside] = field(default_factory=dict)
+    #: Open assignments by id. Added by ``dispatch``, removed by ``Core.drop_assignment``.
     assignments: dict[int, Assignment] = field(default_factory=dict)
-    twins: int = 0  # assignments made beside others, ever
+    #: Committed shards. Only grows, by ``finish``.
+    done: Ranges = field(default_factory=Ranges)
+    #: Shards that failed too often, which the job goes on without. Set by ``blame``.
+    set_aside: dict[int, SetAside] = field(default_factory=dict)
+
+    # --- Failures and second attempts ---
+
+    #: Failed attempts by shard, of shards that are not done. Counted by ``blame``.
+    attempts: dict[int, int] = field(default_factory=dict)
+    #: Hardware of the last failed attempt, by shard. Set by ``blame``.
+    failed_on: dict[int, str] = field(default_factory=dict)
+    #: Speculative assignments created so far. Counted by ``dispatch``.
+    twins: int = 0
+
+    # --- Sums ---
+
+    #: Energy of finished work, J: as reported, else as predicted. Counts against the budget.
     spent_j: float = 0.0
-    reserved_j: float = 0.0  # by its assignments
+    #: Predicted energy of all open shards in assignments, J.
+    reserved_j: float = 0.0
+    #: Images of ``done``.
     done_images: int = 0
+    #: Images of ``waiting`` and ``suspects``.
     waiting_images: int = 0
-    stopping: JobEnd | None = None  # how the user wants it to end
-    alone_s: float | None = None  # since when there has been no replica that can run it
-    told: str = ""  # the last reason for standing still that the user was told
+
+    # --- How it ends, and what its user knows ---
+
+    #: The state it should end in, if its user asked for an end. Set by ``StopRequested``.
+    stopping: JobEnd | None = None
+    #: Since when no hardware in the fleet can run it, s; None: some can. Set by ``replan``.
+    alone_s: float | None = None
+    #: The reason for standing still that its user was last notified of; "": it moves.
+    notified: str = ""
 
     @staticmethod
     def of(
@@ -85,20 +120,22 @@ class Job:
 
     @property
     def images_left(self) -> int:
-        """Images neither done nor set aside."""
+        """Images that are neither done nor set aside."""
         aside = sum(self.request.images_in(shard, shard + 1) for shard in self.set_aside)
         return self.request.images - self.done_images - aside
 
     @property
     def shards_left(self) -> int:
+        """Shards that are neither done nor set aside."""
         return self.request.shards - self.done.size - len(self.set_aside)
 
     @property
     def has_work(self) -> bool:
+        """Whether it has shards to assign."""
         return bool(self.waiting) or bool(self.suspects)
 
     def missed(self, now_s: float) -> bool:
-        """Whether its deadline is over."""
+        """Whether its deadline has passed."""
         return self.request.deadline_s is not None and now_s > self.request.deadline_s
 
     @property
@@ -106,8 +143,10 @@ class Job:
         return self.request.energy_budget_j is not None
 
     def take(self, most: int, hardware: str) -> tuple[int, int]:
-        """The next shards to assign, at most so many. A suspect comes alone: first where it has not
-        failed yet, last on hardware where it has."""
+        """Remove and return the next shards to assign as (first, stop), at most ``most`` of them.
+
+        Suspects come alone: first those that have not failed on this hardware, last the others.
+        """
         suspects = islice((s for run in self.suspects for s in range(*run)), SUSPECTS_LOOKED_AT)
         fresh = next((s for s in suspects if self.failed_on.get(s) != hardware), None)
         if fresh is not None:
@@ -121,7 +160,7 @@ class Job:
         return first, stop
 
     def put_back(self, first: int, stop: int) -> None:
-        """These shards wait again, unless they are done, set aside or in another assignment."""
+        """Have these shards wait again, unless they are done, set aside or assigned elsewhere."""
         for begin, end in self.done.missing(first, stop):
             for shard in self._free(begin, end):
                 where = self.suspects if shard[0] in self.attempts else self.waiting
@@ -130,7 +169,7 @@ class Job:
                 self.waiting_images += self.request.images_in(*shard)
 
     def finish(self, first: int, stop: int) -> None:
-        """These shards are done."""
+        """Mark these shards as done."""
         for begin, end in self.done.missing(first, stop):
             for part in (self.waiting, self.suspects):
                 for run in _overlap(part, begin, end):
@@ -145,14 +184,14 @@ class Job:
                 del self.attempts[shard], self.failed_on[shard]
 
     def has_twin(self, assignment: Assignment) -> bool:
-        """Whether another assignment holds shards of this one, too."""
+        """Whether another assignment holds some of this one's open shards."""
         if not assignment.twin:
             return False
         others = [o for o in self.assignments.values() if o.twin and o is not assignment]
         return any(_overlap(o.open, *run) for o in others for run in assignment.open)
 
     def blame(self, shard: int, reason: str, hardware: str, most: int) -> bool:
-        """Count a failed attempt at the shard; True if that sets it aside."""
+        """Count a failed attempt at the shard; True if it was the ``most``-th and sets it aside."""
         self.attempts[shard] = self.attempts.get(shard, 0) + 1
         self.failed_on[shard] = hardware
         if self.attempts[shard] < most or shard in self.done:

@@ -1,4 +1,4 @@
-"""What the scheduler asks for. The shell carries commands out and reports back as events."""
+"""Commands of the scheduler. Its caller carries them out and reports the outcome as events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cluster.types import SetAside
 
 @dataclass(frozen=True)
 class WakeReplica:
-    """Load the model on the parked replica; answer with ReplicaAwake or ReplicaLost."""
+    """Load the model on a parked replica. Answered by ReplicaAwake or ReplicaLost."""
 
     replica_id: str
     model: str
@@ -20,7 +20,7 @@ class WakeReplica:
 
 @dataclass(frozen=True)
 class ParkReplica:
-    """Unload the model and let go of the device; answer with ReplicaParked or ReplicaLost.
+    """Unload the model and release the device. Answered by ReplicaParked or ReplicaLost.
 
     The replica has no assignment.
     """
@@ -30,8 +30,10 @@ class ParkReplica:
 
 @dataclass(frozen=True)
 class RunAssignment:
-    """Run shards ``first`` up to ``stop``, after the replica's earlier assignments; answer with
-    ShardsCommitted and ShardFailed for each of them, in any pieces."""
+    """Run shards ``first`` up to, not including, ``stop`` after the replica's earlier assignments.
+
+    Answered for each shard by ShardsCommitted, which may cover several, or ShardFailed.
+    """
 
     assignment_id: int
     replica_id: str
@@ -45,7 +47,7 @@ class RunAssignment:
 
 @dataclass(frozen=True)
 class RevokeAssignment:
-    """Give up what of it is not generated yet; answer with ShardFailed(revoked) for that."""
+    """Give up the shards that are not generated yet. Answered by ShardFailed(revoked) for each."""
 
     assignment_id: int
     replica_id: str
@@ -54,9 +56,9 @@ class RevokeAssignment:
 
 @dataclass(frozen=True)
 class FinishJob:
-    """The job is over; ``stopped`` and ``paused`` ones can be resumed, ``failed`` ones say why.
+    """The job has ended in this state. reason: why, if it failed or paused.
 
-    set_aside: the shards that ``completed_with_errors`` lacks.
+    set_aside: the shards missing from a job that is ``completed_with_errors``.
     """
 
     job_id: str
@@ -67,7 +69,7 @@ class FinishJob:
 
 @dataclass(frozen=True)
 class TellUser:
-    """Why the job is not moving, once for each reason; an empty reason: it moves again."""
+    """Report why the job stands still. Sent when the reason changes; empty: it moves again."""
 
     job_id: str
     reason: str

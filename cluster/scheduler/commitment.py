@@ -28,7 +28,7 @@ REPLAN_AT_LEAST_S = 0.05  # however much happens
 
 
 def replan(core: Core) -> None:
-    """Make a plan for what is known now and act on it. Linear in jobs and kinds of hardware."""
+    """Make a new plan and act on it. Takes time linear in jobs and in kinds of hardware."""
     core.stale = False
     core.planned_s, core.plan_at_s = core.now_s, math.inf
     open_jobs = [job for job in core.jobs.values() if not job.stopping]
@@ -96,7 +96,7 @@ def _wake_and_switch(core: Core) -> None:
 
 
 def wake(core: Core, slot: Slot, model: str, performance: Performance) -> bool:
-    """Have the model loaded there; False if the power cap has no room for it."""
+    """Have the replica load the model; False if the power cap has no room for it."""
     draw_mw = power_mw(performance)
     if core.cap_mw is not None and core.fleet.power_mw + draw_mw > core.cap_mw:
         return False
@@ -111,7 +111,7 @@ def wake(core: Core, slot: Slot, model: str, performance: Performance) -> bool:
 
 
 def park(core: Core, slot: Slot, why: str) -> None:
-    """Have an idle replica let go of its model. It counts as drawing power until it has."""
+    """Have an idle replica unload its model. Its power stays counted until it has."""
     with core.fleet.changing(slot):
         slot.state, slot.why = ReplicaState.PARKING, why
     core.note("park", why, slot)
@@ -119,7 +119,7 @@ def park(core: Core, slot: Slot, why: str) -> None:
 
 
 def park_if_idle(core: Core, slot: Slot) -> None:
-    """Its patience is over: park it, unless there is work for it after all."""
+    """Its time to stay idle has passed: park it, unless there is work for it."""
     slot.look_s = -1.0
     if not slot.idle:
         return
@@ -134,8 +134,11 @@ def park_if_idle(core: Core, slot: Slot) -> None:
 
 
 def _make_room(core: Core) -> None:
-    """Under a cap: idle replicas that the plan does not count on park if it needs their power. Over
-    it: idle ones that it counts on go to their slowest point, from which they can go up again."""
+    """Free power under a cap. Does nothing without one.
+
+    Idle replicas that the plan does not use park if the plan needs their power. If the fleet is
+    still above the cap, idle replicas that the plan uses are set to their slowest point.
+    """
     if core.cap_mw is None:
         return
     surplus: list[Slot] = []
@@ -158,7 +161,7 @@ def _make_room(core: Core) -> None:
 
 
 def _probe(core: Core, needs: list[Demand]) -> None:
-    """Find out what hardware of which nothing was measured takes, if it may be the cheapest.
+    """Measure hardware that was never measured with a model, if it may be the cheapest.
 
     Only with work that can wait, one replica at a time, and for at most a small share of all
     energy spent.
@@ -182,7 +185,7 @@ def _probe(core: Core, needs: list[Demand]) -> None:
 
 
 def _hopeful(offer: Offer, best_j: float, *, granted: bool) -> list[Performance]:
-    """Points of which nothing is known that may make an image for less than the best one."""
+    """Unmeasured points that may take fewer joules per image than the best known one."""
     if granted and len(offer.profile.curve) == 1:
         return []  # its work will tell
     return [
@@ -243,9 +246,9 @@ def _say(core: Core, job: Job, held_s: float | None) -> None:
             reason = f"no live replica can run {job.request.model}"
         elif not core.plan.grants.get((job.request.model, job.request.objective)):
             reason = "higher-ranked jobs or the power cap leave no replica for it"
-    if reason == job.told:
+    if reason == job.notified:
         return
-    job.told = reason
+    job.notified = reason
     core.out.append(TellUser(job.request.job_id, reason))
     if held_s is not None:
         why = f"for up to {held_s:.0f} s, while deadlines allow"

@@ -1,4 +1,4 @@
-"""What the parts of the scheduler share: the facts, the plan, and the commands of this call."""
+"""The state that all parts of the scheduler share: facts, the plan, and commands to return."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 from cluster.scheduler.backlog import Assignment, Job
 from cluster.scheduler.commands import Command, RevokeAssignment
-from cluster.scheduler.explain import Decision, Diary, Kind
+from cluster.scheduler.explain import Decision, DecisionQueue, Kind
 from cluster.scheduler.fleet import Fleet, Slot
 from cluster.scheduler.forecast import Forecast
 from cluster.scheduler.plan import Plan
@@ -23,54 +23,114 @@ TimerKind = Literal["plan", "idle", "late"]
 
 @dataclass
 class Core:
-    """order: of jobs to assign from, by model. barred: hardware that cannot run a model, and why.
-    losses: in a row, of hardware with a model, and how many of them bar it.
+    """The scheduler's working state. Created by ``SchedulerState``, whose ``handle`` starts every
+    change; the other modules of this package are functions that take it as their first argument.
 
-    served_j: predicted energy assigned to each owner, relative to the least served one. spent_j:
-    all energy that came to be known; probed_j: spent on finding out.
+    Models are opaque keys (revision and precision); times are on the caller's clock.
     """
 
+    # --- What is believed and configured ---
+
+    #: Measured or estimated performance by (hardware, model). Learns from every reported usage.
     book: ProfileBook
+    #: The tuning parameters. Never changes.
     policy: Policy
+    #: All replicas and their counts by hardware. Change a replica only inside ``fleet.changing``.
     fleet: Fleet
+    #: Power cap of the whole fleet, mW; None: no cap. Set by ``CapChanged``.
     cap_mw: int | None = None
+    #: Expected arrivals of work with deadlines. Learns from every ``JobSubmitted``.
     forecast: Forecast = field(default_factory=Forecast)
+
+    # --- Time ---
+
+    #: Time of the newest event, s. Never goes back. Set by ``handle``.
     now_s: float = 0.0
-    jobs: dict[str, Job] = field(default_factory=dict)
-    order: dict[str, dict[str, Job]] = field(default_factory=dict)
-    plan: Plan = field(default_factory=Plan)
-    plan_number: int = 0
-    planned_s: float = -math.inf
-    plan_at_s: float = math.inf
-    stale: bool = False
-    touched: dict[str, None] = field(default_factory=dict)  # jobs that may be over now
-    served_j: dict[str, float] = field(default_factory=dict)
-    spent_j: float = 0.0
-    probed_j: float = 0.0
-    probing: str = ""  # the replica that was probed last
-    blocklisted: dict[tuple[str, str], str] = field(default_factory=dict)
-    losses: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
-    last_loss: dict[str, str] = field(default_factory=dict)  # by model
-    idle_gap_s: dict[str, float] = field(default_factory=dict)  # by hardware
-    diary: Diary = field(default_factory=Diary)
-    out: list[Command] = field(default_factory=list)
+    #: Heap of (time in s, sequence number, kind, name). ``remind`` adds, ``due`` removes. ``name``
+    #: is a replica ("idle"), JOB/ASSIGNMENT ("late") or empty ("plan").
     _timers: list[tuple[float, int, TimerKind, str]] = field(default_factory=list)
+    #: Timers created so far: timers of equal time fire in the order they were set.
     _timer_count: int = 0
+
+    # --- Jobs ---
+
+    #: Jobs that have not ended, by id, in order of submission. Added by ``JobSubmitted``, removed
+    #: when the job ends.
+    jobs: dict[str, Job] = field(default_factory=dict)
+    #: By model: jobs with shards to assign, most urgent first. Rebuilt by ``replan``; ``feed``
+    #: drops jobs that have nothing left to assign.
+    order: dict[str, dict[str, Job]] = field(default_factory=dict)
+    #: Ids of jobs that may have ended. Filled by ``touch``, emptied before ``handle`` returns.
+    #: A dict for its order.
+    touched: dict[str, None] = field(default_factory=dict)
+    #: Predicted energy assigned so far to each owner's jobs, J. Grows with every assignment. An
+    #: owner without open jobs starts again at no less than the least served owner.
+    served_j: dict[str, float] = field(default_factory=dict)
+    #: Assignments created so far; the newest one's id. Counted by ``next_assignment_id``.
     _assignments: int = 0
 
+    # --- The plan ---
+
+    #: The plan in force. Replaced by ``replan``.
+    plan: Plan = field(default_factory=Plan)
+    #: Number of the plan in force. Grows when a new plan decides something else.
+    plan_number: int = 0
+    #: When the plan was made, s. Set by ``replan``.
+    planned_s: float = -math.inf
+    #: When the next plan is due at the latest, s; inf: not set. Lowered by ``plan_by``, cleared by
+    #: ``replan``.
+    plan_at_s: float = math.inf
+    #: Something happened that the plan does not know. Set by events, cleared when ``handle`` has
+    #: made a new plan or set a timer for it.
+    stale: bool = False
+
+    # --- Energy spent, and the share of it that goes into probes ---
+
+    #: Energy of all reported work and model loads, J. Unreported energy is not in it.
+    spent_j: float = 0.0
+    #: Predicted energy of all probes so far, their model loads included, J. Grows when a probe is
+    #: assigned or a replica is woken for one.
+    probed_j: float = 0.0
+    #: Id of the replica that was probed last, or "". At most one probe runs at a time.
+    probing: str = ""
+
+    # --- Failures ---
+
+    #: (hardware, model) that may not run, and why. Added by ``losses``; removed when hardware of
+    #: that kind joins or a job of that model is submitted.
+    blocklisted: dict[tuple[str, str], str] = field(default_factory=dict)
+    #: By (hardware, model): failures since its last commit, and the number after which it is
+    #: blocklisted. Counted by ``losses``, removed by a commit.
+    losses: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    #: By model: reason of the newest loss, for the message of a job that fails. Set by ``losses``.
+    last_loss: dict[str, str] = field(default_factory=dict)
+
+    # --- Idling ---
+
+    #: By hardware: moving average of how long its replicas had no work, s. Updated by
+    #: ``learn_gap``; decides how long a replica stays warm.
+    idle_gap_s: dict[str, float] = field(default_factory=dict)
+
+    # --- Output ---
+
+    #: Decisions and their reasons, until the caller takes them. Added by ``note``.
+    decisions: DecisionQueue = field(default_factory=DecisionQueue)
+    #: Commands of this call of ``handle``, in order. Emptied when it starts.
+    out: list[Command] = field(default_factory=list)
+
     def remind(self, at_s: float, kind: TimerKind, name: str = "") -> None:
-        """Come back to this at that time."""
+        """Set a timer: ``due`` returns it once ``now_s`` has reached ``at_s``."""
         self._timer_count += 1
         heapq.heappush(self._timers, (at_s, self._timer_count, kind, name))
 
     def plan_by(self, at_s: float) -> None:
-        """Make the next plan at that time at the latest."""
+        """Make the next plan at ``at_s`` at the latest."""
         if at_s < self.plan_at_s:
             self.plan_at_s = at_s
             self.remind(at_s, "plan")
 
     def due(self) -> tuple[TimerKind, str] | None:
-        """The next timer whose time has come."""
+        """Remove and return the next expired timer; None if there is none."""
         if not self._timers or self._timers[0][0] > self.now_s:
             return None
         _, _, kind, name = heapq.heappop(self._timers)
@@ -81,7 +141,7 @@ class Core:
         return self._timers[0][0] if self._timers else None
 
     def touch(self, *job_ids: str) -> None:
-        """Look whether these jobs are over."""
+        """Have ``handle`` check whether these jobs have ended."""
         self.touched.update(dict.fromkeys(job_ids))
 
     def next_assignment_id(self) -> int:
@@ -89,14 +149,14 @@ class Core:
         return self._assignments
 
     def note(self, kind: Kind, why: str, slot: Slot | None = None, **facts: object) -> None:
-        """Write the decision down."""
+        """Record a decision and its reason."""
         if slot is not None:
             facts |= {"replica_id": slot.replica_id, "hardware": slot.hardware}
         decision = Decision(kind, self.now_s, self.plan_number, why, **facts)  # type: ignore[arg-type]
-        self.diary.note(decision)
+        self.decisions.note(decision)
 
     def offers(self, model: str) -> list[Offer]:
-        """The hardware that can run the model now."""
+        """The hardware in the fleet that can run the model and is not blocklisted for it."""
         found = []
         for hardware, group in self.fleet.groups.items():
             profile = self.book.profile(hardware, model)
@@ -106,7 +166,7 @@ class Core:
         return found
 
     def can_run(self, model: str) -> bool:
-        """Whether there is any hardware that can run the model now."""
+        """Whether ``offers`` has any hardware for the model."""
         return any(
             (hardware, model) not in self.blocklisted
             and self.book.profile(hardware, model) is not None
@@ -115,9 +175,10 @@ class Core:
         )
 
     def planned_point(self, hardware: str, model: str, objective: Objective) -> Performance | None:
-        """How such work runs on this hardware by the plan; None if it does not.
+        """The performance at which the plan runs this work on this hardware; None: not there.
 
-        What nothing is left for gets what others leave idle.
+        A demand that was granted nothing may use replicas that are up for other demands of its
+        model.
         """
         grants = self.plan.grants.get((model, objective))
         if grants or (model, objective) in self.plan.hold_rate:
@@ -129,7 +190,7 @@ class Core:
         return frontier(profile, objective)[0]
 
     def drop_assignment(self, assignment: Assignment) -> None:
-        """Forget an assignment; its open shards are the caller's business."""
+        """Remove an assignment from its job and replica. The caller puts its open shards back."""
         job = self.jobs.get(assignment.job_id)
         if job is not None and job.assignments.pop(assignment.assignment_id, None) is not None:
             job.reserved_j = job.reserved_j - assignment.reserved_j if job.assignments else 0.0
@@ -149,13 +210,13 @@ class Core:
             self.rest(slot)
 
     def begin(self, assignment: Assignment) -> None:
-        """The replica gets to the assignment now."""
+        """The replica starts the assignment now: set the timer after which it counts as late."""
         assignment.began_s = self.now_s
         self.remind(self.now_s + self.policy.late * assignment.predicted_s + 1.0, "late",
                     f"{assignment.job_id}/{assignment.assignment_id}")  # fmt: skip
 
     def revoke(self, assignment: Assignment) -> None:
-        """Take the assignment back: what is not generated yet need not be."""
+        """Ask the replica to give up the shards of the assignment that it has not generated."""
         if not assignment.revoked:
             assignment.revoked = True
             self.out.append(
@@ -163,15 +224,18 @@ class Core:
             )
 
     def rest(self, slot: Slot) -> None:
-        """The replica is idle: park it when idling has cost as much as loading again would, or at
-        once where such pauses have been longer than that (ski rental with a forecast)."""
+        """The replica is idle: set the timer after which it is parked (``patience_s``)."""
         at_s = self.now_s + self.patience_s(slot)
         if not self.now_s <= slot.look_s <= at_s:  # one timer is enough: it sets the next
             slot.look_s = at_s
             self.remind(at_s, "idle", slot.replica_id)
 
     def patience_s(self, slot: Slot) -> float:
-        """How long the replica may idle before it is parked."""
+        """How long the replica may stay idle before it is parked, s.
+
+        Until idling has cost as much energy as loading the model again. 0 where pauses have been
+        much longer than that (ski rental with a forecast).
+        """
         profile = self.book.profile(slot.hardware, slot.model)
         patience_s = self.policy.longest_idle_s
         if profile is not None and profile.standby.idle_w > 0:
@@ -179,7 +243,7 @@ class Core:
         return 0.0 if self.idle_gap_s.get(slot.hardware, 0.0) > 2 * patience_s else patience_s
 
     def learn_gap(self, slot: Slot) -> None:
-        """The replica had nothing to do until now."""
+        """Update the average idle time of the replica's hardware: its pause ends now."""
         gap_s = self.now_s - slot.since_s
         if gap_s <= 0:
             return

@@ -1,4 +1,4 @@
-"""From jobs to demands: the rate that their deadlines ask for. Pure."""
+"""From jobs to demands: the rates that their deadlines require. Pure."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from cluster.scheduler.policy import Policy
 from cluster.scheduler.request import Objective
 from cluster.scheduler.supply import Demand
 
-DEADLINE_RESERVE = 1.4  # of the objective that would rather be sure than cheap
+DEADLINE_RESERVE = 1.4  # rate over the required one, for the objective ``deadline``
 Key = tuple[str, Objective]
 
 
 @dataclass(frozen=True)
 class Standby:
-    """What there is to run a model: images/s of the replicas that are up, at their fastest, and
-    the seconds that it takes to load it on others."""
+    """Capacity for a model. images_per_s: of the replicas that are up, at their fastest points.
+    load_s: time to load the model on another replica, of the slowest hardware."""
 
     images_per_s: float
     load_s: float
@@ -61,11 +61,11 @@ def demands(
     policy: Policy,
     forecast: Forecast,
 ) -> list[Demand]:
-    """What every model and objective needs, most pressing first: by priority, then
-    deadline, then age: no model has to wait for ever for the hardware that another one holds.
+    """The demand of every model and objective, most urgent first: by priority, deadline, then age.
+    So no model waits forever for hardware that another one holds.
 
-    standby: by model; time for loading is set aside only for what replicas that are up cannot do.
-    forecast: of the work that is to come.
+    standby: by model. Time to load it is planned for only if the replicas that are up are too
+    slow. forecast: of expected work.
     """
     groups: dict[Key, list[Job]] = defaultdict(list)
     for job in jobs:
@@ -108,7 +108,7 @@ def demands(
 def hold_until_s(
     jobs: Iterable[Job], key: Key, rate: float, margin_s: float, policy: Policy
 ) -> float:
-    """When the demand of these jobs will have grown to that rate, if nothing is done."""
+    """When the rate required by these jobs' deadlines will reach ``rate`` if none of them runs."""
     prefix, until_s = 0, math.inf
     members = [j for j in jobs if (j.request.model, j.request.objective) == key and not j.stopping]
     for job in sorted(members, key=_deadline_s):
@@ -154,14 +154,14 @@ def _pace(
 def steady_rate(
     there: float, to_come: Sequence[tuple[float, float]], goals: Sequence[tuple[float, float]]
 ) -> float:
-    """The rate to work at now, of the schedule whose rate changes least.
+    """The rate to work at now, in images/s, of the schedule whose rate changes least.
 
-    there: images that wait. to_come, goals: (seconds from now, images): more that come until then,
-    evenly since the time before; and what is due then, of both kinds. What is done over time has
-    to stay between two curves: what has come by then, and what is due by then. Whatever an image
-    costs, if faster is dearer, the cheapest way through is the shortest, a taut string; this is its
-    first slope (for one machine: Yao, Demers, Shenker, "A scheduling model for reduced CPU
-    energy", FOCS 1995).
+    there: images that wait now. to_come: (seconds from now, images) that arrive by then, evenly
+    since the entry before. goals: (seconds from now, images) that are due then, whether they wait
+    now or arrive later. The images done over time have to stay between two curves: those that have
+    arrived and those that are due. If working faster is more expensive per image, the cheapest
+    schedule is the shortest path between the curves; the result is its first slope (for one
+    machine: Yao, Demers, Shenker, "A scheduling model for reduced CPU energy", FOCS 1995).
     """
     turns = sorted([(at_s, 0, n) for at_s, n in to_come] + [(at_s, 1, n) for at_s, n in goals])
     least, most, must, may = 0.0, math.inf, 0.0, there

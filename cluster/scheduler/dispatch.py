@@ -1,4 +1,4 @@
-"""Handing out work: which shards an awake replica gets next; second attempts. Pure."""
+"""Dispatch: which shards an awake replica gets next; second attempts of late work. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cluster.states import ReplicaState
 
 
 def feed(core: Core, slot: Slot) -> bool:
-    """Give an awake replica assignments until it has enough; whether it got any."""
+    """Give an awake replica assignments while it has room; True if it got any."""
     fed = False
     while _takes_work(core, slot):
         assignment = _next_assignment(core, slot)
@@ -27,7 +27,7 @@ def feed(core: Core, slot: Slot) -> bool:
 
 
 def feed_all(core: Core) -> None:
-    """Give work to every replica that the plan has work for: first those without any."""
+    """Give work to every replica that the plan has work for, first to those without any."""
     for waiting in range(core.policy.assignments):
         for (model, _), grants in core.plan.grants.items():
             for hardware in grants:
@@ -47,13 +47,14 @@ def _takes_work(core: Core, slot: Slot) -> bool:
 
 
 def _next_assignment(core: Core, slot: Slot) -> Assignment | None:
-    """Give it the most pressing work that it is good for; else what is late already, which must
-    not keep slow hardware from work that it can do in time."""
+    """Assign the most urgent work that the replica can finish in time; else work of jobs whose
+    deadline has passed, which comes last so that it does not delay other work."""
     return _assignment_of(core, slot, missed=False) or _assignment_of(core, slot, missed=True)
 
 
 def _assignment_of(core: Core, slot: Slot, *, missed: bool) -> Assignment | None:
-    """A assignment of any job in order; or, with ``missed``, of those whose deadline is over."""
+    """An assignment of the first job in order that has one for this replica; with ``missed``, only
+    of jobs whose deadline has passed."""
     order = core.order.get(slot.model, {})
     spent: list[str] = []
     assignment = None
@@ -91,11 +92,11 @@ def _within_cap(core: Core, slot: Slot, performance: Performance) -> bool:
 
 
 def _size(core: Core, job: Job, slot: Slot, performance: Performance, *, missed: bool) -> int:
-    """Shards for the replica's next assignment; 0 if others had better run them.
+    """Number of shards of the replica's next assignment; 0 if other replicas should run them.
 
-    Seconds of work, not shards, are what assignments have in common; near the end they get shorter.
-    A replica so slow that the rest would wait for it is left out; so is one that would end after a
-    deadline, unless it is missed anyway.
+    Assignments are equally long in seconds, and get shorter near the end of the job. A replica gets
+    none if it is so slow that the rest of the job would wait for it, or if it would finish after
+    the deadline (unless ``missed``).
     """
     policy, request = core.policy, job.request
     room = _affordable(core, job, performance)
@@ -119,7 +120,7 @@ def _size(core: Core, job: Job, slot: Slot, performance: Performance, *, missed:
 
 
 def _affordable(core: Core, job: Job, performance: Performance) -> int:
-    """Shards that the job's energy budget has room for beside what is running."""
+    """Number of shards that the job's energy budget allows in addition to running ones."""
     budget_j = job.request.energy_budget_j
     if budget_j is None:
         return job.request.shards
@@ -130,7 +131,7 @@ def _affordable(core: Core, job: Job, performance: Performance) -> int:
 
 
 def broke(core: Core, job: Job) -> bool:
-    """Whether the job's energy budget keeps it from running on whatever the plan gives it."""
+    """Whether the job's energy budget is too small for a shard on any hardware of the plan."""
     if job.request.energy_budget_j is None or job.assignments or not job.has_work:
         return False
     grants = core.plan.grants.get((job.request.model, job.request.objective), {}).values()
@@ -138,7 +139,7 @@ def broke(core: Core, job: Job) -> bool:
 
 
 def _queue_s(core: Core, slot: Slot) -> float:
-    """Seconds until the replica is through with the assignments it has."""
+    """Predicted seconds until the replica has finished its assignments."""
     left_s = 0.0
     for number, assignment in enumerate(slot.assignments):
         open_s = assignment.predicted_s * assignment.open_share
@@ -159,7 +160,7 @@ def assignment_out(
     probe: bool = False,
     twin_of: Assignment | None = None,
 ) -> Assignment:
-    """Assign these shards, taken by the caller from those waiting or from a late assignment."""
+    """Assign these shards, which the caller has taken from ``Job.take`` or a late assignment."""
     images = job.request.images_in(first, stop)
     assignment = Assignment(
         core.next_assignment_id(),
@@ -217,11 +218,11 @@ def _why(probe: bool, twin_of: Assignment | None) -> str:
 
 
 def second_attempt(core: Core, assignment: Assignment) -> None:
-    """Run a late assignment, and those that wait behind it, elsewhere too to save the deadline.
+    """Run a late assignment, and those queued behind it, on another replica as well.
 
-    It is done at the last moment at which another replica would be in time: until then the late
-    one may still come. Without a deadline that can be met, it is done after so long that the
-    replica is hardly alive. The one that loses is charged as wasted.
+    This happens at the last moment at which the other replica meets the deadline, since the late
+    one may still finish. Without a deadline that can be met, it happens after ``late_alone_s``. Of
+    two attempts the one that commits second is charged as wasted.
     """
     job = core.jobs.get(assignment.job_id)
     if job is None or assignment.assignment_id not in job.assignments:
@@ -249,7 +250,8 @@ def _images(core: Core, assignment: Assignment) -> int:
 
 
 def _twin(core: Core, assignment: Assignment, late: Slot) -> None:
-    """Give its first open shards to another replica as well, if there is one and it may be."""
+    """Give its first open shards to another replica as well, if one has room and the budget
+    allows it."""
     job = core.jobs[assignment.job_id]
     other = _other(core, job, late)
     if other is None or job.stopping or assignment.revoked or job.has_twin(assignment):
@@ -263,7 +265,7 @@ def _twin(core: Core, assignment: Assignment, late: Slot) -> None:
 
 
 def _other(core: Core, job: Job, late: Slot) -> tuple[Slot, Performance] | None:
-    """A replica with room, other than the late one: an idle one if there is one."""
+    """A replica with room other than the late one, and its performance; idle ones first."""
     grants = core.plan.grants.get((job.request.model, job.request.objective), {})
     for waiting in range(core.policy.assignments):
         for hardware in sorted(grants, key=lambda name: grants[name].cost):
@@ -275,7 +277,7 @@ def _other(core: Core, job: Job, late: Slot) -> tuple[Slot, Performance] | None:
 
 
 def work_to_probe(core: Core, model: str) -> Job | None:
-    """A job that may be used to find out what hardware does."""
+    """A job whose shards may be used for a probe; None if there is none."""
     for job in core.order.get(model, {}).values():
         can_wait = job.request.objective == "energy" and not job.has_budget
         if can_wait and job.waiting and not job.stopping:
@@ -284,18 +286,18 @@ def work_to_probe(core: Core, model: str) -> Job | None:
 
 
 def probe_images(core: Core, job: Job, performance: Performance) -> int:
-    """Images of one probe: a few seconds' worth, in whole shards."""
+    """Number of images of one probe: ``probe_s`` of work in whole shards, at least one."""
     shards = int(core.policy.probe_s * performance.images_per_s / job.request.shard_images)
     return max(1, shards) * job.request.shard_images
 
 
 def room_to_probe_j(core: Core) -> float:
-    """Energy that may be spent on probes now."""
+    """Energy that probes may still take, J."""
     return core.policy.probe_share * core.spent_j - core.probed_j
 
 
 def probe_point(core: Core, slot: Slot, point: OperatingPoint) -> bool:
-    """Give the replica a little work at a point that little is known of; whether it got any."""
+    """Give the replica a probe: work at a point to be measured. True if it got one."""
     profile = core.book.profile(slot.hardware, slot.model)
     performance = next((p for p in profile.curve if p.point == point), None) if profile else None
     job = work_to_probe(core, slot.model)

@@ -1,4 +1,4 @@
-"""Whether a job is over, and how it ended. Pure."""
+"""Whether a job has ended, and in which state. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BUDGET_SPENT = "its energy budget has no room for another shard"
 
 
 def ending(core: Core, job: Job) -> tuple[JobEnd, str] | None:
-    """The state the job ends in now, and why; None if it goes on."""
+    """The state in which the job ends now, and why; None if it goes on."""
     policy, aside = core.policy, job.set_aside
     if not job.shards_left:
         if not job.done_images:
@@ -31,12 +31,13 @@ def ending(core: Core, job: Job) -> tuple[JobEnd, str] | None:
 
 
 def may_be_over(job: Job) -> bool:
-    """Whether a new plan, or time alone, may end the job."""
+    """Whether a new plan or the passing of time may end the job."""
     return job.has_budget or (job.alone_s is not None and not job.assignments)
 
 
 def _without_replicas(core: Core, job: Job) -> tuple[JobEnd, str] | None:
-    """Nobody can run it: that is final where hardware is barred, else after a while."""
+    """No replica can run the job: it fails at once if hardware is blocklisted, else after
+    ``desert_s``."""
     model = job.request.model
     blocklisted = [why for (_, of_model), why in core.blocklisted.items() if of_model == model]
     deserted = job.alone_s is not None and core.now_s >= job.alone_s + core.policy.desert_s

@@ -1,4 +1,4 @@
-"""What the world tells the scheduler. Frozen values; ``at_s`` is when, on the caller's clock."""
+"""Events that the scheduler's caller reports. Frozen; ``at_s``: when, on the caller's clock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cluster.scheduler.request import JobRequest, Usage
 
 @dataclass(frozen=True)
 class JobSubmitted:
-    """A job is there. done: ranges (first, stop) of its shards that are committed already."""
+    """A job was submitted. done: ranges (first, stop) of its shards that are committed already."""
 
     at_s: float
     job: JobRequest
@@ -18,7 +18,7 @@ class JobSubmitted:
 
 @dataclass(frozen=True)
 class StopRequested:
-    """The user wants the job to stop now; what is committed stays. cancel: for good."""
+    """The user stops the job; committed shards stay. cancel: it will not be resumed."""
 
     at_s: float
     job_id: str
@@ -27,7 +27,7 @@ class StopRequested:
 
 @dataclass(frozen=True)
 class ReplicaJoined:
-    """There is room for a replica: one device of this hardware on this node. It is parked."""
+    """A node offers a device for a replica, which starts parked."""
 
     at_s: float
     replica_id: str
@@ -37,7 +37,10 @@ class ReplicaJoined:
 
 @dataclass(frozen=True)
 class ReplicaAwake:
-    """The replica has its model loaded and takes assignments. Answers WakeReplica."""
+    """The replica has loaded its model and takes assignments. Answers WakeReplica.
+
+    usage: duration and energy of loading, if measured.
+    """
 
     at_s: float
     replica_id: str
@@ -47,7 +50,7 @@ class ReplicaAwake:
 
 @dataclass(frozen=True)
 class ReplicaParked:
-    """The replica has let go of its model and its device. Answers ParkReplica."""
+    """The replica has unloaded its model and released its device. Answers ParkReplica."""
 
     at_s: float
     replica_id: str
@@ -55,9 +58,9 @@ class ReplicaParked:
 
 @dataclass(frozen=True)
 class ReplicaLost:
-    """A replica died, fell silent or could not start; its assignments are lost.
+    """A replica died, stopped answering or could not start; its assignments are lost.
 
-    gone: its room is lost too. fatal: another one of this model would fail for the same reason.
+    gone: its device is lost too. fatal: a new replica of this model would fail for the same reason.
     """
 
     at_s: float
@@ -78,7 +81,7 @@ class NodeLost:
 
 @dataclass(frozen=True)
 class NodeDraining:
-    """A node will go: it takes no more assignments. until_s: what ends later is run elsewhere."""
+    """A node is going away and gets no more work. until_s: work that ends later runs elsewhere."""
 
     at_s: float
     node_id: str
@@ -87,8 +90,8 @@ class NodeDraining:
 
 @dataclass(frozen=True)
 class ShardsCommitted:
-    """Shards ``first`` up to ``stop`` have commit records: this assignment's own, or another's that
-    were there first. usage: what they took, where the replica that ran them tells."""
+    """Shards ``first`` up to, not including, ``stop`` have commit records, by this assignment or
+    by an earlier attempt. usage: their images, duration and energy, if this replica ran them."""
 
     at_s: float
     replica_id: str
@@ -101,9 +104,10 @@ class ShardsCommitted:
 
 @dataclass(frozen=True)
 class ShardFailed:
-    """An attempt ended without a commit record. ``fatal``: no other attempt would fare better.
+    """An attempt at a shard ended without a commit record.
 
-    revoked: it was given up on request, which is nobody's fault.
+    fatal: every other attempt would fail too. revoked: it was given up on request, and does not
+    count as a failure.
     """
 
     at_s: float
@@ -119,7 +123,7 @@ class ShardFailed:
 
 @dataclass(frozen=True)
 class CapChanged:
-    """The power that the fleet may draw; None is no cap."""
+    """The fleet's power cap is now ``watts``; None: no cap."""
 
     at_s: float
     watts: float | None
@@ -127,7 +131,7 @@ class CapChanged:
 
 @dataclass(frozen=True)
 class Tick:
-    """Time has passed: answers RemindMe."""
+    """Time has passed. Answers RemindMe."""
 
     at_s: float
 

@@ -1,4 +1,4 @@
-"""Why the scheduler did what it did: frozen values, kept until the shell takes them."""
+"""Decisions of the scheduler and their reasons, queued until its caller takes them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Literal
 from cluster.scheduler.plan import Rival
 
 Kind = Literal["plan", "hold", "wake", "park", "lease", "probe", "speculate", "set_aside", "pause"]
-KEPT = 10_000  # decisions that nobody has taken yet; the oldest go first
+KEPT = 10_000  # decisions not taken yet; beyond that the oldest are dropped
 
 
 @dataclass(frozen=True)
 class Decision:
-    """One decision. plan: the number of the plan it follows, whose rivals are in a decision of
-    that kind. predicted_*: of the whole assignment, or of an image where it is a plan's.
+    """One decision and its reason, ``why``.
 
-    first, stop: the shards that it is about, if any. demand: what a plan's is about, as
-    ``demand_name`` has it.
+    plan: number of the plan in force; the decision of kind ``plan`` with this number has the
+    hardware that was compared (``rivals``) and its ``demand`` (``demand_name``).
+    first, stop: the shards concerned, if any; ``stop`` is not included.
+    predicted_s, predicted_j: of the whole assignment.
     """
 
     kind: Kind
@@ -37,17 +38,18 @@ class Decision:
 
 
 def demand_name(model: str, objective: str) -> str:
-    """What jobs that are planned for together have in common, in one word."""
+    """The name of the demand that all jobs of this model and objective share."""
     return f"{model} for {objective}"
 
 
-class Diary:
-    """Decisions that have not been taken out yet."""
+class DecisionQueue:
+    """Decisions that have not been taken yet."""
 
     def __init__(self) -> None:
         self._kept: deque[Decision] = deque(maxlen=KEPT)
 
     def note(self, decision: Decision) -> None:
+        """Add a decision."""
         self._kept.append(decision)
 
     def take(self) -> list[Decision]:

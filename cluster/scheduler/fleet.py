@@ -18,7 +18,11 @@ from cluster.states import ReplicaState
 
 @dataclass
 class Slot:
-    """Room for one replica on a device. why: what it is in this state for, in words."""
+    """One device, or share of a node's CPUs, that can hold one model.
+
+    Change ``state``, ``model``, ``power_mw``, ``assignments`` and ``draining`` only inside
+    ``Fleet.changing``.
+    """
 
     replica_id: str
     node_id: str
@@ -46,8 +50,11 @@ class Slot:
 
 @dataclass
 class Group:
-    """The slots of one hardware that may get work, by what they do. Ordered: first in, first
-    out."""
+    """The replicas of one hardware class that may get work (not draining), by what they do.
+
+    Replica ids are the keys of dicts, which keep the order in which they were added. Maintained by
+    ``Fleet``.
+    """
 
     parked: dict[str, None] = field(default_factory=dict)
     up: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))  # by model
@@ -77,7 +84,7 @@ class Fleet:
         self._place(slot)
 
     def leave(self, slot: Slot) -> None:
-        """Forget a slot whose node is gone."""
+        """Remove a replica."""
         self._lift(slot)
         del self.slots[slot.replica_id]
         del self.nodes[slot.node_id][slot.replica_id]
@@ -86,7 +93,7 @@ class Fleet:
 
     @contextmanager
     def changing(self, slot: Slot) -> Iterator[None]:
-        """Change the slot inside: it is taken out of the counts, and put back as it is then."""
+        """Change a replica in a ``with`` block: the counts follow when the block ends."""
         self._lift(slot)
         try:
             yield
@@ -123,8 +130,11 @@ class Fleet:
                 self._hungry(group, slot.model)[len(slot.assignments)][slot.replica_id] = None
 
     def hungry(self, hardware: str, model: str, assignments: int) -> Iterator[Slot]:
-        """Awake replicas that have so many assignments and take more; last come first, so that
-        those that have been idle for long stay so. Assign to each before asking for the next."""
+        """Awake replicas with exactly ``assignments`` assignments and room for more.
+
+        The latest come first, so that those that have been idle for long stay idle and get parked.
+        Assign to each one before asking for the next.
+        """
         waiting = self._hungry(self.groups[hardware], model)[assignments]
         while waiting:
             yield self.slots[next(reversed(waiting))]
@@ -132,12 +142,12 @@ class Fleet:
     def with_assignments(
         self, hardware: str, model: str, assignments: int, most: int = 1
     ) -> list[Slot]:
-        """At most so many awake replicas that have so many assignments and take more."""
+        """At most ``most`` awake replicas with exactly ``assignments`` assignments and room."""
         waiting = self._hungry(self.groups[hardware], model)[assignments]
         return [self.slots[name] for name in islice(waiting, max(0, most))]
 
     def parked(self, hardware: str, most: int = 1) -> list[Slot]:
-        """At most so many parked replicas of this hardware, the longest there first."""
+        """At most ``most`` parked replicas of this hardware, the longest parked first."""
         names = islice(self.groups[hardware].parked, max(0, most))
         return [self.slots[name] for name in names]
 

@@ -1,8 +1,8 @@
-"""What work is to come, from what came at the same time of other days. Pure.
+"""Forecast of the work of the next 24 hours, from the same time of earlier days. Pure.
 
-Images are counted in quarters of an hour, for each kind of work. A quarter is expected to bring the
-mean of the same one, and of those around it, on the days before, of which the newest count most.
-Only work with a deadline is counted: the rest waits for its turn anyway.
+Images are counted per quarter of an hour (a bin) and kind of work (model and objective). The
+forecast of a bin is the mean of that bin and its neighbours on earlier days; newer days count more.
+Only work with a deadline is counted: other work is never urgent.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ Key = tuple[str, Objective]
 DAY_S = 86_400.0
 BIN_S = 900.0
 BINS = int(DAY_S / BIN_S)
-MEMORY = 0.8  # that a day counts of what the next one does
-BLUR = 6  # bins to either side that tell something of a bin
+MEMORY = 0.8  # weight of a day relative to the next one
+BLUR = 6  # neighbouring bins on either side that are averaged into a bin
 WEIGHTS = [(shift, BLUR + 1 - abs(shift)) for shift in range(-BLUR, BLUR + 1)]
-MOST_DAYS = 30  # without any work; whatever was before is forgotten by then
+MOST_DAYS = 30  # longest pause to account for: what was learned before has no weight by then
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Images that are to be there by ``stop_s``, and that had better be done by ``due_s``.
+    """Images expected to be submitted by ``stop_s``, which should be done by ``due_s``.
 
-    unsure: the relative standard deviation of what comes in the time of a deadline.
+    unsure: relative standard deviation of the work that arrives within the time of a deadline.
     """
 
     stop_s: float
@@ -38,7 +38,7 @@ class Expected:
 
 
 class Usual(NamedTuple):
-    """The same of a time of the day, ``due_s`` after its end."""
+    """The forecast of one bin of the day. due_s: seconds from its end to when images are due."""
 
     images: float
     due_s: float
@@ -46,9 +46,9 @@ class Usual(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """A quarter of an hour of the day: sums over days, newer ones counting more.
+    """A quarter of an hour of the day: weighted sums over days, newer days counting more.
 
-    squares: of jobs' images. slack: images times seconds to their deadline.
+    squares: sum of the squares of the jobs' image counts. slack: images x seconds to deadline.
     """
 
     days: float = 0.0
@@ -57,7 +57,7 @@ class Bin(NamedTuple):
     slack: float = 0.0
 
     def with_day(self, today: Bin) -> Bin:
-        """The sums when that day is over."""
+        """The sums after one more day, ``today``."""
         return Bin(
             MEMORY * self.days + 1.0,
             MEMORY * self.images + today.images,
@@ -68,7 +68,7 @@ class Bin(NamedTuple):
 
 @dataclass
 class Kind:
-    """One kind of work: the bins of a day, from midnight UTC on, and the one that is open."""
+    """One kind of work: the bins of a day from midnight UTC, and the current bin's counts."""
 
     bins: list[Bin] = field(default_factory=lambda: [Bin()] * BINS)
     today: Bin = field(default_factory=Bin)
@@ -83,18 +83,18 @@ class Kind:
 
 @dataclass(frozen=True)
 class Habits:
-    """What a forecast has learned. open_bin: the number of the one that is open, since 1970."""
+    """What a forecast has learned, to be saved. open_bin: number of the current bin since 1970."""
 
     open_bin: int
     kinds: Mapping[Key, Kind]
 
 
 class Forecast:
-    """Learns from jobs as they come. Times are on the caller's clock, and never go back.
+    """Learns from jobs as they are submitted. Times are on the caller's clock and never go back.
 
-    epoch_s: what that clock shows at 0, in seconds since 1970: so that habits outlive the clock.
-    habits: what was learned before. caution: how many standard deviations of what comes in the
-    time of a deadline are kept clear of it.
+    epoch_s: seconds since 1970 at zero of the caller's clock. habits: what an earlier run learned.
+    caution: safety margin, in standard deviations of the work within the time of a deadline, by
+    which expected work is planned to be done before it is due.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Forecast:
 
     @property
     def habits(self) -> Habits | None:
-        """What was learned until now; None if nothing."""
+        """What was learned so far; None before the first call of ``observe`` or ``ahead``."""
         if self._open is None:
             return None
         kinds = list(self._kinds.items())  # at once: the shell asks from another thread
@@ -117,14 +117,14 @@ class Forecast:
 
     @staticmethod
     def of(past: Iterable[tuple[float, JobRequest]]) -> Forecast:
-        """What these jobs teach, each with the time at which it came."""
+        """A forecast that has observed these (submission time, job)."""
         forecast = Forecast()
         for at_s, job in sorted(past, key=lambda entry: entry[0]):
             forecast.observe(at_s, job)
         return forecast
 
     def observe(self, at_s: float, job: JobRequest) -> None:
-        """The job came then. Without a deadline it says nothing."""
+        """Learn from a job submitted at ``at_s``. Ignores jobs without a deadline."""
         self._advance(at_s)
         if job.deadline_s is not None:
             kind = self._kinds.setdefault((job.model, job.objective), Kind())
@@ -137,7 +137,7 @@ class Forecast:
             )
 
     def ahead(self, key: Key, now_s: float) -> list[Expected]:
-        """What the next 24 hours will bring, in order; nothing until a whole day was seen."""
+        """The forecast of the next 24 hours by bin, in order; empty until a whole day was seen."""
         self._advance(now_s)
         kind = self._kinds.get(key)
         if kind is None or self._open is None or not all(b.days for b in kind.bins):
@@ -155,7 +155,7 @@ class Forecast:
         return found
 
     def _advance(self, now_s: float) -> None:
-        """Bins that are over become history."""
+        """Close the bins that have ended by ``now_s``."""
         number = math.floor((now_s + self._epoch_s) / BIN_S)
         if self._open is None:
             self._open = number
@@ -168,10 +168,10 @@ class Forecast:
 
 
 def _usual(bins: Sequence[Bin], caution: float) -> list[Usual]:
-    """What each bin of a day usually brings.
+    """The forecast of each bin of a day.
 
-    Jobs that come at random and independently bring images in a time W with variance W times the
-    mean rate of their squares (Campbell's theorem).
+    If jobs arrive at random and independently, the variance of the images that arrive in a time W
+    is W times the mean rate of the squares of jobs' image counts (Campbell's theorem).
     """
     images = _blurred([b.images / b.days for b in bins])
     slacks = _blurred([b.slack / b.days for b in bins])
@@ -186,7 +186,7 @@ def _usual(bins: Sequence[Bin], caution: float) -> list[Usual]:
 
 
 def _blurred(values: Sequence[float]) -> list[float]:
-    """Each with those around it, the near ones counting more; a day is followed by a day."""
+    """Weighted mean of each value and its neighbours; the last value's neighbour is the first."""
     whole = sum(weight for _, weight in WEIGHTS)
     return [
         sum(weight * values[(number + shift) % len(values)] for shift, weight in WEIGHTS) / whole

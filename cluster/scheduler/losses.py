@@ -1,4 +1,4 @@
-"""Lost replicas and failed shards: whose fault it was, and what may be tried again. Pure."""
+"""Lost replicas and failed shards: what to retry, and what hardware to stop using. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cluster.scheduler.fleet import Slot
 
 
 def count_loss(core: Core, slot: Slot, reason: str, *, fatal: bool) -> None:
-    """The replica died at work or while loading; its assignments are still there."""
+    """Count a replica that died at work or while loading. Call before ``drop_assignments``."""
     core.last_loss[slot.model] = reason
     if slot.assignments and not fatal:
         assignment = slot.assignments[0]
@@ -19,7 +19,7 @@ def count_loss(core: Core, slot: Slot, reason: str, *, fatal: bool) -> None:
 
 
 def drop_assignments(core: Core, slot: Slot, reason: str) -> None:
-    """Its assignments are lost: the shard it was at is suspected, the others just wait again."""
+    """Put a lost replica's shards back. The one it worked on counts as a failed attempt."""
     for number, assignment in enumerate(list(slot.assignments)):
         job = core.jobs[assignment.job_id]
         runs = list(assignment.open)
@@ -34,8 +34,8 @@ def drop_assignments(core: Core, slot: Slot, reason: str) -> None:
 
 
 def shard_failed(core: Core, job: Job, shard: int, slot: Slot, reason: str) -> None:
-    """An attempt failed and left the replica alive. That is the hardware's fault if others do well
-    meanwhile; what fails everywhere, a full disk say, is not."""
+    """Count a failed attempt of a replica that is still alive. It counts against the hardware only
+    if other hardware runs this model without failures: a full disk, say, fails everywhere."""
     if shard not in job.attempts:
         model = slot.model
         rivals = [o.profile.hardware for o in core.offers(model)]
@@ -53,7 +53,7 @@ def blame(core: Core, job: Job, shard: int, slot: Slot, reason: str) -> None:
 
 
 def _count(core: Core, slot: Slot, reason: str, *, fatal: bool) -> None:
-    """Hardware that does nothing but fail with a model is barred from it."""
+    """Count a failure; blocklist hardware that only fails with this model."""
     key = slot.hardware, slot.model
     # Each of its replicas may fail once, however few are left by now
     most = max(core.policy.max_fruitless, core.fleet.groups[slot.hardware].total())

@@ -1,8 +1,8 @@
-"""The merit order: which hardware, how many of it and at which point, for the rates needed. Pure.
+"""The plan: how many replicas of which hardware, at which point, for the demanded rates. Pure.
 
-As in a power grid: capacity is committed in order of what an image costs on it until the need is
-met; then committed devices are run faster, cheapest marginal joule first. The order of both kinds
-of steps is one. Costs are joules, or what the objective counts instead.
+A merit order, as in a power grid: capacity is committed in order of its cost per image until the
+demand is met. Running a committed device faster is a step in the same order, at its marginal cost
+per image. Costs are joules, or the objective's unit.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from cluster.scheduler.policy import Policy
 from cluster.scheduler.request import Objective, Performance
 from cluster.scheduler.supply import Demand, Offer, Step, merit_order, power_mw, start_cost
 
-ROUNDING = 1e-9  # of a rate: what additions leave over wakes no replica
+ROUNDING = 1e-9  # share of a rate that is taken for a rounding error
 
 
 @dataclass(frozen=True)
 class Grant:
-    """So many replicas of this hardware work for the demand, at this point. cost: of an image
-    there, without start-up, in the objective's unit."""
+    """``nodes`` replicas of this hardware work for a demand, at this performance.
+
+    cost: per image, start-up not included, in the objective's unit.
+    """
 
     hardware: str
     nodes: int
@@ -32,8 +34,10 @@ class Grant:
 
 @dataclass(frozen=True)
 class Rival:
-    """Hardware that was considered: what an image would cost there, start-up included, and what
-    was decided."""
+    """Hardware that was considered for a demand.
+
+    cost: per image, start-up included. samples: measurements behind it. verdict: what was decided.
+    """
 
     hardware: str
     cost: float
@@ -43,21 +47,22 @@ class Rival:
 
 @dataclass
 class Plan:
-    """Grants by demand and hardware. hold_rate: of demands that wait until their need reaches it.
+    """What each demand, a (model, objective), gets. Made by ``make_plan``; not changed later."""
 
-    shortfall: images/s that no hardware is left for. ahead: demands that are worked on sooner than
-    deadlines ask for, because of what is expected to come.
-    """
-
+    #: Grants by demand and hardware.
     grants: dict[tuple[str, Objective], dict[str, Grant]] = field(default_factory=dict)
+    #: Demands that wait, and the rate in images/s from which on they are served.
     hold_rate: dict[tuple[str, Objective], float] = field(default_factory=dict)
+    #: Rate in images/s that a demand lacks because no hardware is left.
     shortfall: dict[tuple[str, Objective], float] = field(default_factory=dict)
+    #: Hardware that was considered for a demand, cheapest first.
     rivals: dict[tuple[str, Objective], tuple[Rival, ...]] = field(default_factory=dict)
+    #: Demands that are served faster than their deadlines require, ahead of expected work.
     ahead: set[tuple[str, Objective]] = field(default_factory=set)
 
     @property
     def decided(self) -> object:
-        """What it comes to; costs may change without it."""
+        """A value that is equal for plans that differ only in costs."""
         granted = {
             (*key, hardware): (grant.nodes, grant.performance.point)
             for key, grants in self.grants.items()
@@ -67,7 +72,7 @@ class Plan:
 
     @property
     def power_mw(self) -> int:
-        """What all that is granted may draw."""
+        """Power of all grants, mW."""
         return sum(
             grant.nodes * power_mw(grant.performance)
             for grants in self.grants.values()
@@ -75,7 +80,7 @@ class Plan:
         )
 
     def nodes(self, hardware: str, model: str) -> int:
-        """Replicas of this hardware that the plan wants up with the model."""
+        """Number of replicas of this hardware that the plan wants up with the model."""
         return sum(
             grants[hardware].nodes
             for (of_model, _), grants in self.grants.items()
@@ -106,9 +111,10 @@ def make_plan(
     policy: Policy,
     cap_mw: int | None = None,
 ) -> Plan:
-    """Serve the demands in this order from the offers, by model. cap_mw bounds all grants' power.
+    """Serve the demands, in this order, from the offers of their models.
 
-    Work grows with demands x hardware x points, not with nodes, shards or jobs.
+    cap_mw: bound of the power of all grants. Takes time in proportion to demands x hardware x
+    points, whatever the number of nodes, shards and jobs.
     """
     plan = Plan()
     free = {o.profile.hardware: o.nodes for own in offers.values() for o in own}
@@ -234,8 +240,8 @@ def _widen(
     room: _Room,
     policy: Policy,
 ) -> None:
-    """More replicas of the cheapest hardware that is granted, as far as their start-up is a trifle:
-    done sooner, later work has it to itself."""
+    """Grant more replicas of the cheapest granted hardware while their start-up costs little: the
+    work is done sooner, and the hardware is free for later work."""
     shards = demand.shards - sum(grant.nodes for grant in grants.values())
     best = min((grant.cost for grant in grants.values()), default=0.0)
     for offer in offers:

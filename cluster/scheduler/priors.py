@@ -1,8 +1,8 @@
-"""What is believed of hardware on which nothing was measured: arithmetic from data sheets. Pure.
+"""Profiles of hardware on which nothing was measured, estimated from data sheets. Pure.
 
-images/s = utilisation x TFLOP/s / GFLOP per image, and watts as estimates have them, both from
-``cluster.hardware.datasheets``. All of it is ``estimated`` with wide bounds: enough to put hardware
-in line and to decide what is worth a probe; the first measured windows replace it.
+images/s = utilisation x TFLOP/s / GFLOP per image; power is a share of the design power. Data
+sheets are in ``cluster.hardware.datasheets``. All values are ``estimated`` with wide bounds: enough
+to order hardware and to decide what to probe. The first measured windows replace them.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ def prior_profile(
     batch_size: int,
     precision: Precision = "fp32",
 ) -> Profile:
-    """What to believe of this hardware class with this model until something is measured.
+    """The estimated profile of this hardware class with this model.
 
-    hardware: as ``hardware_class`` names it, or any class name of the user's; one that is in no
-    table gets a cautious guess, with bounds so wide that it will be probed. batch_size: of the one
-    operating point, which the model and the kind of device fix (docs/adr/0002-tiles.md).
+    hardware: as ``hardware_class`` names it, or any name the user chose; one that is in no table
+    gets bounds so wide that it will be probed. batch_size: of the one operating point, which
+    follows from the model and the kind of device (docs/adr/0002-tiles.md).
     """
     cpu = _CPU_CLASS.fullmatch(hardware)
     if cpu:

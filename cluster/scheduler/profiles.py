@@ -1,9 +1,9 @@
-"""What is believed of each (hardware, model, operating point), and how work changes it. Pure.
+"""Performance by (hardware, model, operating point), and how finished work updates it. Pure.
 
-A belief starts as a prior: another fleet's measurement, or arithmetic from data sheets. Work moves
-it; the more work behind it, the less each piece moves it, down to a share that lets it follow slow
-change. A run of surprises on one side (CUSUM) is a drift: then what was learned before counts no
-more.
+A value starts as a prior: a measurement of another fleet, or an estimate from data sheets. Each
+window of work moves it, less and less the more work is behind it, down to a share that lets it
+follow slow change. Deviations to one side that add up (CUSUM) are a drift: then the value starts
+anew from the current window.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DRIFT = 8.0  # surprises that add up to this are no accident
 
 @dataclass(frozen=True)
 class Profile:
-    """One kind of hardware with one model: what it costs to have ready, and to run."""
+    """One hardware class with one model. curve: its performance, one entry per point."""
 
     hardware: str
     model: str
@@ -62,7 +62,7 @@ class _Belief:
 
 
 class ProfileBook:
-    """The beliefs the scheduler works with. ``observe`` is the only way work changes them."""
+    """The profiles that the scheduler works with. ``observe`` updates them from finished work."""
 
     def __init__(self, profiles: Iterable[Profile] = ()) -> None:
         self._profiles: dict[tuple[str, str], Profile] = {}
@@ -73,7 +73,7 @@ class ProfileBook:
             self.put(profile)
 
     def put(self, profile: Profile) -> None:
-        """Believe this of its hardware and model from now on."""
+        """Set the profile of its hardware and model, replacing an earlier one."""
         self._profiles[profile.hardware, profile.model] = profile
         for performance in profile.curve:
             weight = max(PRIOR_WEIGHT, min(float(performance.samples), MOST_WEIGHT))
@@ -81,11 +81,11 @@ class ProfileBook:
             self._beliefs[key] = _Belief(performance, weight, weight)
 
     def profile(self, hardware: str, model: str) -> Profile | None:
-        """What is believed of this hardware; None if nothing is."""
+        """The profile of this hardware with this model; None if there is none."""
         return self._profiles.get((hardware, model))
 
     def observe(self, hardware: str, model: str, point: OperatingPoint, usage: Usage) -> None:
-        """Learn from finished work. Nothing is learned of points that were never believed in."""
+        """Learn from finished work. Ignores points that the profile does not have."""
         belief = self._beliefs.get((hardware, model, point))
         if belief is None or usage.images <= 0 or usage.duration_s <= 0:
             return
@@ -113,7 +113,7 @@ class ProfileBook:
         return [self._profiles[key] for key in changed]
 
     def observe_load(self, hardware: str, model: str, usage: Usage) -> None:
-        """Learn what loading takes: half of what was believed, half of what was seen."""
+        """Learn time and energy of loading: the mean of the old value and this one."""
         profile = self._profiles.get((hardware, model))
         if profile is None or usage.duration_s <= 0:
             return
@@ -136,7 +136,7 @@ def _learn(belief: _Belief) -> bool:
     new_rate = _mean(old.images_per_s, belief.rate_weight, rate)
     belief.rate_weight = min(belief.rate_weight + 1, MOST_WEIGHT)
     power_w, quality = old.power_w, old.quality
-    if _tells(window, old.quality) and window.energy_j:
+    if _informs(window, old.quality) and window.energy_j:
         power_w = _mean(old.power_w, belief.power_weight, window.energy_j / window.duration_s)
         belief.power_weight = min(belief.power_weight + 1, MOST_WEIGHT)
         quality = window.quality
@@ -164,9 +164,8 @@ def _drifts(belief: _Belief, rate: float) -> bool:
     return abs(belief.surprise) > DRIFT
 
 
-def _tells(window: _Window, believed: EnergyQuality) -> bool:
-    """Whether its joules are known as well as those believed: an estimate never moves what was
-    measured."""
+def _informs(window: _Window, believed: EnergyQuality) -> bool:
+    """Whether its energy may update the profile: an estimate never changes a measured value."""
     return window.quality in QUALITIES[:2] or window.quality == believed == "estimated"
 
 

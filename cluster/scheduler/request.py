@@ -1,8 +1,8 @@
-"""What the scheduler reasons about: operating points, beliefs about them, and the terms of jobs.
+"""Values that the scheduler works with: operating points, their performance, and job requests.
 
-Seconds are those of the caller's clock, of which only differences matter. ``model`` is an opaque
-key for what a replica loads: a revision at a precision. Precision is the job's, never the
-scheduler's to choose: it changes pixels.
+Times are seconds on the caller's clock; only differences matter. ``model`` is an opaque key of
+what a replica loads: a revision at a precision. The job sets the precision, never the scheduler,
+because it changes pixels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Objective = Literal["energy", "deadline", "throughput", "cost", "carbon"]
 
 @dataclass(frozen=True, order=True)
 class OperatingPoint:
-    """How a device is run. power_cap_w: None leaves the device's own limit."""
+    """How a device is run. power_cap_w: None keeps the device's own limit."""
 
     batch_size: int
     power_cap_w: float | None = None
@@ -27,10 +27,10 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Performance:
-    """What a device is believed to do at one operating point while it generates.
+    """Speed and power of a device at one operating point while it generates.
 
-    power_w: of all that is accounted to it, idle power included. low_j, high_j: bounds on the
-    energy per image where it is an estimate, else None.
+    power_w: of everything charged to the device, idle power included. low_j, high_j: bounds of the
+    energy per image, J, if it is estimated; else None. samples: measurements behind it; 0: none.
     """
 
     point: OperatingPoint
@@ -48,10 +48,11 @@ class Performance:
 
 @dataclass(frozen=True)
 class StandbyCost:
-    """What it takes to have a device ready: warm but idle, and to load a model on it.
+    """What a device takes while it does not generate.
 
-    price_per_h: of the device, in any currency; carbon_g_per_kwh: of its electricity. Used by the
-    objectives of these names only.
+    idle_w: power with a model loaded. load_s, load_j: time and energy of loading a model.
+    price_per_h: of the device, in any currency; only for the objective ``cost``.
+    carbon_g_per_kwh: of its electricity, gCO2e; only for the objective ``carbon``.
     """
 
     idle_w: float
@@ -63,7 +64,7 @@ class StandbyCost:
 
 @dataclass(frozen=True)
 class Usage:
-    """What some shards took, as their replica's meter has it. energy_mj: None where unknown."""
+    """Images, duration and metered energy of some shards. energy_mj: None if unknown."""
 
     images: int
     duration_s: float
@@ -72,17 +73,18 @@ class Usage:
 
 
 def joules(usage: Usage | None) -> float | None:
-    """Its energy; None where unknown."""
+    """The energy in J; None if unknown."""
     return None if usage is None else in_joules(usage.energy_mj)
 
 
 @dataclass(frozen=True)
 class JobRequest:
-    """A job as far as scheduling goes.
+    """What the scheduler needs to know about a job.
 
-    shards: numbered 0 .. shards - 1, of shard_images images each, the last one maybe fewer.
-    priority: higher goes first. deadline_s: on the caller's clock; None is whenever it is cheap.
-    energy_budget_j: of the job's images and lost attempts; the job pauses before it exceeds it.
+    shards: numbered 0 .. shards - 1, of ``shard_images`` images each, the last maybe fewer.
+    priority: higher goes first. deadline_s: on the caller's clock; None: whenever it is cheapest.
+    energy_budget_j: limit of the energy of its images and lost attempts: the job pauses before it
+    exceeds it.
     """
 
     job_id: str
@@ -100,5 +102,5 @@ class JobRequest:
         return -(-self.images // self.shard_images)
 
     def images_in(self, first: int, stop: int) -> int:
-        """Images of the shards ``first`` up to, not including, ``stop``."""
+        """Number of images in the shards ``first`` up to, not including, ``stop``."""
         return min(stop * self.shard_images, self.images) - first * self.shard_images

@@ -1,15 +1,15 @@
-"""The scheduler: one mutator, ``handle(event) -> commands``. No Ray, torch, clock or I/O.
+"""The scheduler: events in, commands out (``handle``). No Ray, torch, clock or I/O.
 
-Whoever drives it, a coordinator or a simulator, feeds it what happened and carries out what it
-answers. Work per event does not grow with shards, and with nodes at most as a logarithm.
+Its caller, a coordinator or a simulator, reports events and carries out the returned commands. The
+time per event does not grow with the number of shards, and at most logarithmically with nodes.
 
-    need.py        jobs -> the rate that their deadlines ask for
-    steps.py       beliefs -> what an image would cost where
-    merit.py       rates and beliefs -> a plan: how much of which hardware, at which point
+    demand.py      jobs -> the rate that their deadlines require
+    supply.py      profiles -> what an image would cost on each hardware
+    plan.py        demand and supply -> how many replicas of which hardware, at which point
     commitment.py  the plan -> replicas that wake and park
     dispatch.py    awake replicas -> assignments
-    losses.py      lost replicas and failed shards -> whose fault it was
-    endings.py     jobs that are over
+    losses.py      lost replicas and failed shards -> retries, and hardware to stop using
+    endings.py     when a job has ended, and in which state
 """
 
 from __future__ import annotations
@@ -80,10 +80,11 @@ class SchedulerState:
         }
 
     def handle(self, *events: Event) -> list[Command]:
-        """Take in an event, or several that came at once, and answer with what is to be done now.
+        """Apply one or more events and return the commands to carry out now, in order.
 
-        What came at once is planned for at once: of replicas that join together the dear ones are
-        not woken for work that the cheap ones will do.
+        Pass events that arrived together in one call, so that one plan covers all of them: of
+        replicas that join together, expensive ones are then not woken for work that cheap ones
+        can do.
         """
         core = self._core
         core.out = []
@@ -105,12 +106,12 @@ class SchedulerState:
         return core.out
 
     def take_decisions(self) -> list[Decision]:
-        """What was decided and why, since the last call; only the newest are kept."""
-        return self._core.diary.take()
+        """Decisions and their reasons since the last call, at most the newest 10,000."""
+        return self._core.decisions.take()
 
     @property
     def jobs(self) -> dict[str, Job]:
-        """The jobs that are not over. To look at, not to change."""
+        """Jobs that have not ended, by id. Do not change them."""
         return self._core.jobs
 
     @property
@@ -120,7 +121,7 @@ class SchedulerState:
 
     @property
     def power_w(self) -> float:
-        """What the replicas that are up may draw together, as far as was decided."""
+        """Power that the fleet may draw under the decisions made so far, W."""
         return self._core.fleet.power_mw / 1000
 
     def validate(self) -> None:
@@ -278,7 +279,7 @@ class SchedulerState:
             core.touch(job.request.job_id)
 
     def _answered(self, job: Job, assignment: Assignment, first: int, stop: int) -> bool:
-        """The replica is done with these shards of the assignment; whether with all of it."""
+        """The replica has reported these shards; True if none of the assignment is open now."""
         gone = assignment.open.remove(first, stop)
         job.reserved_j -= assignment.predicted_j * gone / assignment.shards
         if assignment.open:
@@ -287,7 +288,7 @@ class SchedulerState:
         return True
 
     def _next(self, slot: Slot) -> None:
-        """It may have room for more work, or nothing to do on a node that is to go."""
+        """Give the replica more work, or park it if it is idle on a draining node."""
         if slot.draining and slot.idle:
             park(self._core, slot, "its node is draining")
         else:
@@ -344,7 +345,7 @@ class SchedulerState:
                 second_attempt(core, job.assignments[int(assignment_id)])
 
     def _end_jobs(self) -> None:
-        """End the jobs that are over."""
+        """End the touched jobs that have ended."""
         touched = self._core.touched
         while touched:
             job_id = next(iter(touched))

@@ -1,4 +1,4 @@
-"""What could serve a demand, in order of what an image costs there. Pure."""
+"""The hardware that can serve a demand, in order of cost per image. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ J_PER_KWH = 3.6e6
 
 @dataclass(frozen=True)
 class Demand:
-    """What the jobs of one model and objective need from now on.
+    """What the jobs of one model and objective require from now on.
 
-    rate: images/s that meet all deadlines, reserve included; inf is as fast as can be.
-    steady, busy: images/s at which the work that is expected too goes most steadily, and the same
-    in a spell in which more of it comes (one standard deviation); at least the rate, or 0.
-    images: left to make. patient: nothing is lost by waiting while the rate is small. shards: that
-    they are in, so that no more replicas than that can be of use. relaxed: no deadline is near.
+    rate: images/s that meets all deadlines, reserve included; inf: as fast as possible.
+    images: still to generate. shards: that they are in, the most replicas that can share them.
+    patient: waiting costs nothing while the rate is small. relaxed: no deadline is near.
+    steady: images/s of the steadiest schedule for this and all expected work; at least ``rate``.
+    busy: the same if one standard deviation more work arrives. Both 0: nothing is expected.
     """
 
     model: str
@@ -41,7 +41,8 @@ class Demand:
 
 @dataclass(frozen=True)
 class Offer:
-    """One hardware for one model: nodes in all that may be used, and those already up with it."""
+    """One hardware class for one model. nodes: replicas that may be used; up: those of them that
+    hold or load the model."""
 
     profile: Profile
     nodes: int
@@ -61,8 +62,8 @@ class Step:
 
 
 def merit_order(demand: Demand, offers: Sequence[Offer]) -> list[Step]:
-    """All steps that could serve the demand, in merit order. Measured ones win where an estimate's
-    bounds leave open which is better."""
+    """All steps that can serve the demand, in merit order. A measured step goes before an
+    estimated one if the estimate's bounds leave open which of them costs less."""
     chains = [_chain(demand, offer) for offer in offers]
     steps = [step for chain in chains for step in chain]
     in_joules = demand.objective in ("energy", "deadline", "carbon")
@@ -118,8 +119,8 @@ def _tied(step: Step, steps: Sequence[Step]) -> Step:
 
 
 def frontier(profile: Profile, objective: Objective) -> list[Performance]:
-    """The point that makes images cheapest, then faster ones by rising marginal cost: the convex
-    hull of cost per second over images per second."""
+    """The point of lowest cost per image, then faster ones by rising marginal cost: the lower
+    convex hull of cost per second over images per second."""
     standby = profile.standby
 
     def cost_per_s(p: Performance) -> float:

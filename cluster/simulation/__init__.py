@@ -1,1 +1,1 @@
-"""A fleet on a virtual clock: what a scheduler would make of a day, and how little is possible."""
+"""Simulation of a fleet on a virtual clock, and the least energy that any schedule needs."""

@@ -1,4 +1,4 @@
-"""What a simulated world knows of its jobs: enough to catch a scheduler that breaks the rules."""
+"""The simulator's own record of jobs, against which every scheduler command is checked."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from cluster.scheduler.request import JobRequest
 
 
 class Scheduler(Protocol):
-    """Whatever decides: told what happened, it answers with what to do."""
+    """A scheduler under test: events in, commands out."""
 
     def handle(self, event: Event) -> list[Command]:
-        """The commands that this event calls for, in order."""
+        """The commands to carry out after this event, in order."""
 
 
 class InvalidCommand(Fatal):
-    """The scheduler asked for something that cannot be."""
+    """The scheduler sent a command that cannot be carried out."""
 
 
 class SimulationStuck(Fatal):
-    """Jobs are unfinished, and nothing will ever happen again."""
+    """Jobs are unfinished and no event is left."""
 
 
 @dataclass
@@ -45,12 +45,12 @@ class JobBook:
 
     @property
     def missed(self) -> bool:
-        """It has a deadline, and was not complete by then."""
+        """Whether it has a deadline and was not complete by then."""
         deadline_s = self.request.deadline_s
         return deadline_s is not None and (self.done_s is None or self.done_s > deadline_s + 1e-6)
 
     def assignment(self, assignment: RunAssignment) -> None:
-        """The scheduler hands out shards of it. Raises InvalidCommand."""
+        """Record an assignment of its shards. Raises InvalidCommand."""
         if self.finish is not None:
             raise InvalidCommand(f"{assignment} of a job that is finished")
         if not 0 <= assignment.first < assignment.stop <= self.request.shards:
@@ -71,7 +71,7 @@ class JobBook:
         self.assigned.remove(assignment.first, assignment.stop)
 
     def commit(self, first: int, stop: int, now_s: float) -> int:
-        """These shards have commit records; returns the images that are new by it."""
+        """Record commits of these shards; returns the number of newly committed images."""
         fresh = self.committed.missing(first, stop)
         self.committed.add(first, stop)
         if self.committed.size == self.request.shards and self.done_s is None:
@@ -79,7 +79,7 @@ class JobBook:
         return sum(self.request.images_in(*part) for part in fresh)
 
     def end(self, command: FinishJob) -> None:
-        """The scheduler says that it is over. Raises InvalidCommand."""
+        """Record that the scheduler has ended the job. Raises InvalidCommand."""
         if self.finish is not None:
             raise InvalidCommand(f"{command}: it is finished already")
         accounted = Ranges(self.committed)
@@ -94,7 +94,7 @@ class JobBook:
 
 @dataclass(frozen=True)
 class SimulationResult:
-    """What became of a day. Energy is marginal: above what parked devices draw.
+    """The result of a simulated day. Energy is marginal: above what parked devices draw.
 
     metered_j: the same from the power over time, kept apart from the buckets. parked_j: what the
     devices would have drawn parked, in addition. watts: mean power of each bin_s. busy_s,

@@ -1,4 +1,4 @@
-"""The virtual clock, and what will happen when."""
+"""The virtual clock and its future events."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import count
 
 
 class Calendar:
-    """What will happen when. ``now_s`` is the virtual clock."""
+    """Future events by time. ``now_s`` is the virtual clock."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -16,13 +16,13 @@ class Calendar:
         self._order = count()
 
     def at(self, at_s: float, action: Callable[[], None]) -> None:
-        """Do this then; what is put in first comes first at equal times."""
+        """Add an event at this time. Events of equal time keep their order."""
         heapq.heappush(self._heap, (at_s, next(self._order), action))
 
     def next_s(self) -> float | None:
-        """When the next thing happens; None if nothing ever will."""
+        """Time of the next event; None if there is none."""
         return self._heap[0][0] if self._heap else None
 
     def pop(self) -> Callable[[], None]:
-        """The next thing to happen."""
+        """Remove and return the next event."""
         return heapq.heappop(self._heap)[2]

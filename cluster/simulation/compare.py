@@ -1,4 +1,4 @@
-"""One scheduler's day next to the least energy possible, and where the difference is."""
+"""Compare a scheduler's day with the least energy possible, and break the difference down."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Day:
     past: Sequence[Arrival] = ()
 
     def run(self, maker: Maker) -> SimulationResult:
-        """Let a scheduler do it, with beliefs as far off the truth as the workload says."""
+        """Simulate the day with a scheduler whose profiles are as wrong as the workload says."""
         faults = self.workload.faults
         profiles = believed(self.fleet.profiles(), faults.profile_error, self.seed)
         forecast = Forecast.of((arrival.at_s, arrival.job) for arrival in self.past)
@@ -65,7 +65,7 @@ class Day:
 
 
 def make_day(fleet: FleetSpec, workload: WorkloadSpec, seed: int) -> Day:
-    """The day of this seed. Slots are short beside the slack, lest the bound give away too much."""
+    """The day of this seed. Slots are short next to deadlines, to keep the bound tight."""
     arrivals = workload.jobs(fleet, seed)
     slack_s = workload.slack_s or 3600.0
     bound = lower_bound(fleet, arrivals, slot_s=min(300.0, slack_s / 6))
@@ -73,18 +73,18 @@ def make_day(fleet: FleetSpec, workload: WorkloadSpec, seed: int) -> Day:
 
 
 def scheduler_named(name: str) -> Maker:
-    """Ours or a baseline. Raises UserError."""
+    """The project's scheduler (merit) or a baseline. Raises UserError for an unknown name."""
     if name not in SCHEDULERS:
         raise UserError(f"policy {name!r} is not known; {choose(name, SCHEDULERS)}")
     return SCHEDULERS[name]
 
 
 def gap_j(result: SimulationResult, bound: Bound) -> dict[str, float]:
-    """What was spent above the bound, in parts that add up to all of it.
+    """Energy above the bound, J, in parts that add up to it.
 
-    dispatch: images made in dearer ways than in the bound; idle, load: the same of being warm and
-    of loading; retry: attempts that were lost; exploration: what probes cost above the bound's
-    joules per image.
+    dispatch: images made in more expensive ways than in the bound; idle, load: more energy for
+    staying warm and for loading; retry: lost attempts; exploration: energy of probes above the
+    bound's joules per image.
     """
     each_j = bound.job_j / bound.images
     probes_j = each_j * result.probed_images

@@ -1,4 +1,4 @@
-"""One simulated device: what it is doing, what it draws, and the assignments in front of it."""
+"""One simulated device: its state, its power, and its queue of assignments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOTHING = StandbyCost(idle_w=0.0, load_s=0.0, load_j=0.0)
 
 
 class Truth:
-    """What devices really do, whatever the scheduler believes."""
+    """The true performance of devices, which the scheduler's profiles only approximate."""
 
     def __init__(self, profiles: Iterable[Profile]) -> None:
         self._profiles = {(p.hardware, p.model): p for p in profiles}

@@ -1,4 +1,4 @@
-"""Where a simulated fleet's joules went, and its power over time: two books, kept apart."""
+"""Energy of a simulated fleet by bucket, and its power over time: two independent accounts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BUCKETS: tuple[Bucket, ...] = ("job", "overhead", "wasted", "idle", "exploration
 
 
 class Buckets:
-    """Joules by hardware and by what for, added up as each stretch of constant power ends."""
+    """Energy by hardware and bucket, J, added up as each period of constant power ends."""
 
     def __init__(self) -> None:
         self.by_hardware: dict[str, dict[Bucket, float]] = defaultdict(
@@ -39,11 +39,11 @@ class PowerTimeline:
         self.bins_j: list[float] = []
 
     def change(self, watts: float) -> None:
-        """The fleet draws so much more from now on."""
+        """Add to the fleet's power from now on, W."""
         self.watts += watts
 
     def advance(self, now_s: float) -> None:
-        """Time has passed at the present power."""
+        """Advance the time at the present power."""
         while self.at_s < now_s:
             at = int(self.at_s / self.bin_s + 1e-9)
             end_s = min(now_s, (at + 1) * self.bin_s)

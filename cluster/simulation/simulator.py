@@ -1,7 +1,7 @@
-"""A virtual clock that drives any scheduler through a fleet's day, and accounts for its joules.
+"""The simulator: drives a scheduler through a day of a fleet and accounts for its energy.
 
-The scheduler sees the events that a real shell would send, and its commands are checked: asking
-for what cannot be raises InvalidCommand at once. Nothing here reads a clock.
+The scheduler gets the same events as in production. Its commands are checked: an impossible one
+raises InvalidCommand at once. Nothing here reads a real clock.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def simulate(
     bin_s: float = 600.0,
     script: Sequence[events.Event] = (),
 ) -> SimulationResult:
-    """Run until every job is finished and the horizon is reached; energy is counted until then.
+    """Simulate until every job has ended and the horizon is reached; energy is counted until then.
 
     script: further events for the scheduler, such as a cap, each at its time. Jobs unfinished a
     week after the horizon are given up. Raises InvalidCommand and SimulationStuck where the
@@ -90,7 +90,7 @@ class _Run:
             self._at(arrival.at_s, partial(self.tell, event))
 
     def until(self, horizon_s: float) -> None:
-        """Let it happen."""
+        """Process the events up to this time."""
         calendar = self.world.calendar
         while (at_s := calendar.next_s()) is not None:
             if at_s > horizon_s and (not self._unfinished or at_s > horizon_s + GIVE_UP_S):
@@ -104,7 +104,7 @@ class _Run:
         self.world.close()
 
     def tell(self, event: events.Event) -> None:
-        """Tell the scheduler, and do what it says."""
+        """Pass events to the scheduler and carry out its commands."""
         self._events += 1
         for command in self._handle(event):
             self._obey[type(command)](command)
@@ -144,7 +144,7 @@ class _Run:
         return self.jobs[job_id]
 
     def result(self) -> SimulationResult:
-        """What became of it."""
+        """The result of the day."""
         world = self.world
         energy = {
             h: {str(b): j for b, j in p.items()} for h, p in world.buckets.by_hardware.items()

@@ -20,7 +20,7 @@ Tell = Callable[[events.Event], None]
 
 
 class World:
-    """Devices and their energy. ``tell`` gets the events that a real shell would send."""
+    """Devices and their energy. ``tell`` is called with the events that production would report."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class World:
         self._later(device, load_s, self._awake)
 
     def park(self, replica_id: str) -> None:
-        """Let an idle device go of its model. Raises InvalidCommand."""
+        """Unload an idle device's model. Raises InvalidCommand."""
         device = self._device(replica_id)
         if device.phase == "silent":
             return
@@ -72,7 +72,7 @@ class World:
         self._later(device, self._hardware[device.hardware].park_s, self._parked)
 
     def run(self, assignment: RunAssignment) -> None:
-        """Put an assignment behind the device's others. Raises InvalidCommand."""
+        """Append an assignment to the device's queue. Raises InvalidCommand."""
         device = self._device(assignment.replica_id)
         model = self._jobs[assignment.job_id].request.model
         if assignment.assignment_id in self._holder:
@@ -91,7 +91,7 @@ class World:
             self._start(device)
 
     def revoke(self, assignment_id: int) -> None:
-        """Give up what of an assignment is not made; one that is answered is left in peace."""
+        """Give up the shards of an assignment that are not made. Ignored for finished ones."""
         device = self._holder.get(assignment_id)
         if device is None or device.phase == "silent":
             return
@@ -118,7 +118,7 @@ class World:
     # What devices do
 
     def join(self, node_id: str, hardware: str) -> None:
-        """A node with one device is there."""
+        """Add a node with one device."""
         replica_id = f"{node_id}/{next(self._lives)}"
         device = Device(replica_id, node_id, hardware, joined_s=self._now_s)
         self._devices[replica_id] = self._on_node[node_id] = device
@@ -142,7 +142,7 @@ class World:
         self._draw(device, 0.0)
 
     def _start(self, device: Device) -> None:
-        """Take up the next assignment."""
+        """Start the next assignment."""
         self._settle(device, "idle")
         assignment = device.queue.popleft()
         request = self._jobs[assignment.job_id].request
@@ -165,7 +165,7 @@ class World:
         self._tell(done)
 
     def _go_on(self, device: Device) -> None:
-        """The next assignment, or none."""
+        """Start the next assignment, if there is one."""
         if device.queue:
             self._start(device)
         else:
@@ -227,7 +227,7 @@ class World:
             self._later(device, 0.0 if kind == "crash" else self._faults.silent_s, self._give_up)
 
     def _fall_silent(self, device: Device) -> None:
-        """It stops working: what is committed is told, what it draws from now on is lost."""
+        """The device hangs: its commits are reported, and its energy from now on is lost."""
         was, device.phase = device.phase, "silent"
         device.epoch += 1
         done = None
@@ -287,7 +287,7 @@ class World:
         self._jobs[assignment.job_id].end_assignment(assignment)
 
     def _later(self, device: Device, delay_s: float, action: Callable[[Device], None]) -> None:
-        """Do this with the device then, unless something else happens to it first."""
+        """Schedule a call for the device, dropped if something else happens to it first."""
         device.epoch += 1
         epoch = device.epoch
         self.calendar.at(
@@ -295,7 +295,7 @@ class World:
         )
 
     def _draw(self, device: Device, watts: float) -> None:
-        """It draws so much from now on; what it drew until now has been accounted for."""
+        """Set the device's power from now on; energy up to now must be accounted for already."""
         self.power.change(watts - device.watts)
         device.watts, device.since_s = watts, self._now_s
         self.peak_w = max(self.peak_w, self.power.watts)

@@ -1,7 +1,7 @@
-"""What work a fleet is used to, kept in the store so that a new coordinator expects it too.
+"""A fleet's forecast of work, kept in the store for its next coordinator.
 
-One object for each Ray cluster; the last writer wins. It is a habit, not an account: what is lost
-of it is learned again.
+One object for each Ray cluster; the last writer wins. A lost update does no harm: the forecast
+learns again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ArrivalsRecord(Record):
 
 
 def save_habits(store: ObjectStore, cluster_id: str, habits: Habits) -> None:
-    """Keep them for the cluster's next coordinator. Raises what the store raises."""
+    """Save them for the cluster's next coordinator. Raises what the store raises."""
     kinds = [
         KindRecord(
             model=model,
@@ -56,7 +56,7 @@ def save_habits(store: ObjectStore, cluster_id: str, habits: Habits) -> None:
 
 
 def load_habits(store: ObjectStore, cluster_id: str) -> Habits | None:
-    """What the cluster's work was like; None if nothing is known. Raises Fatal if the record is
+    """The habits saved for the cluster; None if there are none. Raises Fatal if the record is
     damaged, and what the store raises."""
     key = arrivals_key(cluster_id)
     with suppress(NotFound):

@@ -1,4 +1,4 @@
-"""A store as a file system that Arrow can scan by itself, without Python in its way."""
+"""A store as an Arrow file system, which Arrow scans without calling Python."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cluster.storage.object_store import StoreConfig
 
 
 def arrow_file_system(config: StoreConfig) -> pafs.FileSystem:
-    """The store's objects, by key. Nothing is read or asked for yet.
+    """The store's objects, by key. Makes no request yet.
 
     Arrow's own clients read: a file system implemented in Python would deadlock, because
     ``Scanner.to_reader`` starts its reads while it holds the GIL.

@@ -1,4 +1,4 @@
-"""How long to wait between tries: exponential with full jitter, bounded."""
+"""Time between tries: exponential with full jitter, bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a job's records and rows. Pure: each check yields one line per fault."""
+"""Checks of a job's records and rows. Pure. Each yields one line per fault."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def object_faults(shard: Shard, data: DataObject, blob: bytes) -> Iterator[str]:
 def row_faults(
     workload: Workload, shard: Shard, record: CommitRecord, table: pa.Table
 ) -> Iterator[str]:
-    """A shard's rows against what the job says they are; pictures are not decoded."""
+    """A shard's rows against the job; images are not decoded."""
     place = f"{record.objects[0].key} (shard {shard.index})"
     if not table.schema.equals(IMAGE_SCHEMA):
         found, expected = ({f"{f.name}: {f.type}" for f in s} for s in (table.schema, IMAGE_SCHEMA))

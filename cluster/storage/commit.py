@@ -1,8 +1,9 @@
-"""The commit protocol: one small record, created only if absent, makes a shard done.
+"""The commit protocol: a shard is done once its commit record exists.
 
-An attempt writes its objects under keys of its own, then creates the commit record. Whoever
-creates it has won; everyone else's objects are garbage. Readers trust commit records only, so
-zombies, retries, lost replies and crashes can neither duplicate nor lose a shard.
+An attempt writes its objects under keys of its own, then creates the commit record, which succeeds
+only if it is absent. The attempt that creates it has won; objects of other attempts are garbage.
+Readers use only objects named in commit records, so retries, lost replies, crashes and replicas
+that were given up can neither duplicate nor lose a shard.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ R = TypeVar("R", bound=Record)
 
 
 def commit(store: ObjectStore, record: CommitRecord, *, backoff: Backoff | None = None) -> Outcome:
-    """Make the record its shard's commit, unless another attempt's is.
+    """Commit the record's shard, unless another attempt has.
 
-    Call it once the record's objects are written. A lost attempt's objects are deleted, as far
-    as that succeeds. Raises CommitStateUnknown if it could not be settled: the attempt may yet
-    turn out to have won, so its objects must stay.
+    Call it after the record's objects are written. If the attempt has lost, its objects are
+    deleted, as far as possible. Raises CommitStateUnknown if the outcome is unknown: the attempt
+    may have won, so its objects must stay.
     """
     key = JobLayout(record.job_id).commit(record.shard)
     data = record.model_dump_json().encode()
@@ -56,10 +57,10 @@ def commit(store: ObjectStore, record: CommitRecord, *, backoff: Backoff | None 
 def create_once(
     store: ObjectStore, key: str, data: bytes, *, backoff: Backoff | None = None
 ) -> bytes:
-    """Create the object unless there is one, and return what stands at the key.
+    """Create the object unless the key exists; return what is stored at the key.
 
-    The answer decides a race only if every contender's data differs (hold a token). Raises
-    CommitStateUnknown when no try led to an answer.
+    To see who has won a race, every writer's data must differ (contain a token). Raises
+    CommitStateUnknown if no try gave an answer.
     """
     backoff = backoff or Backoff()
     last: Exception | None = None
@@ -88,7 +89,7 @@ def committed_shards(store: ObjectStore, job_id: str) -> set[int]:
 
 
 def read_commits(store: ObjectStore, job_id: str) -> dict[int, CommitRecord]:
-    """Every commit record of the job by shard, in shard order. Fatal if one cannot be trusted."""
+    """Every commit record of the job by shard, in order. Raises Fatal if one is damaged."""
     shards = sorted(committed_shards(store, job_id))
 
     def read(shard: int) -> CommitRecord:
@@ -115,15 +116,15 @@ def finalise(
     drained: bool = False,
     backoff: Backoff | None = None,
 ) -> Manifest:
-    """End the job: delete what no commit vouches for, write the manifest, then the marker.
+    """End the job: delete objects that no commit names, write the manifest, then the marker.
 
-    May be repeated, and raced: the first manifest stands, and is returned to everyone.
+    May be repeated and called concurrently: the first manifest stays and is returned to all.
 
     shards: how many the job has; "completed" with fewer commits is then Fatal.
-    set_aside: the shards that it ends without.
-    overhead: the energy of loading, warming up and the like, which belongs to no shard.
+    set_aside: the shards that the job ends without.
+    overhead: energy that belongs to no shard, such as loading and warm-up.
     drained: no attempt of this job is running anywhere. Only then are attempts at shards
-        without a commit deleted too. Otherwise a replica that has not heard of the end might
+        without a commit deleted too. Otherwise a replica that does not know of the end might
         still commit one of them, and its record would name objects that are gone.
 
     An attempt that outlives the end may write further objects after the deletion. They are
@@ -158,11 +159,13 @@ def finalise(
 
 
 def reopen(store: ObjectStore, job_id: str) -> Manifest | None:
-    """Make the job ready to run (on), whatever state it is in. Call it before each run.
+    """Make the job ready to run or resume, whatever its state. Call it before each run.
 
-    A job that ended as cancelled, failed or with errors loses its manifest and its marker; its
-    commits stay. The manifest is returned, so that its overhead can be carried on.
-    A completed job is left as it is: its manifest is returned, and there is nothing to run.
+    A job that ended as cancelled, failed or with errors loses its cancel request, its manifest
+    and its marker; its commits stay. The manifest is returned, so that its overhead can be carried
+    on.
+    A completed job is not changed: its manifest is returned, and there is nothing to run.
+    A cancel request that has not been carried out yet stays in force.
     """
     layout = JobLayout(job_id)
     manifest = find_manifest(store, job_id)
@@ -186,7 +189,7 @@ def find_manifest(store: ObjectStore, job_id: str) -> Manifest | None:
 
 
 def ended_state(store: ObjectStore, job_id: str) -> JobState | None:
-    """How the job ended, by its marker; None if it has not."""
+    """The state in which the job ended, by its marker; None if it has not ended."""
     layout = JobLayout(job_id)
     markers = {info.key for info in store.list(f"{layout.root}_")}
     return next((state for state in TERMINAL if layout.marker(state) in markers), None)

@@ -1,7 +1,7 @@
-"""Why a job was run as it was: the scheduler's decisions, as JSON lines beside the job.
+"""The decision log of a job: the scheduler's decisions and reasons, as JSON lines in the store.
 
-Files are written whole and never changed. Images never wait for them: a store that is away costs
-explanations, and a warning.
+Files are written whole and never changed. Generation never waits for them: if the store is
+unavailable, decisions are dropped with a warning.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ class _Pages:
 
 
 class DecisionLog:
-    """Writes one run's decisions to the jobs they are about. Thread-safe; no call waits for the
-    store but ``close``, and none raises what a store raises.
+    """Writes one run's decisions beside the jobs concerned. Thread-safe. Only ``close`` waits for
+    the store, and no call raises a store's errors.
 
-    Decisions about the fleet (plans, wakes, parks) go to every job under way, and a job that comes
-    later gets the plan it found. anchor: by which ``Decision.at_s``, of the monotonic clock,
-    becomes UTC.
+    Decisions about the fleet (plans, wakes, parks) are written for every running job; a job that
+    begins later gets the plan in force. anchor: converts ``Decision.at_s``, of the monotonic clock,
+    to UTC.
     """
 
     def __init__(
@@ -95,13 +95,13 @@ class DecisionLog:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="decisions")
 
     def begin(self, job_id: str) -> None:
-        """The job is under way from now on."""
+        """Start logging for the job."""
         with self._lock:
             pages = self._jobs.setdefault(job_id, _Pages())
             pages.lines.extend(map(self._line, self._plans))
 
     def append(self, decisions: Iterable[Decision]) -> None:
-        """Take decisions, in order."""
+        """Add decisions, in order."""
         with self._lock:
             for decision in decisions:
                 if decision.kind == "plan":
@@ -128,7 +128,7 @@ class DecisionLog:
         return self._writer.submit(self._write, job_id, pages)
 
     def close(self) -> None:
-        """End every job, and wait until all is written or given up."""
+        """End every job, and wait until all lines are written or given up."""
         for job_id in list(self._jobs):
             self.end(job_id)
         self._writer.shutdown()
@@ -191,8 +191,8 @@ class DecisionLog:
 
 
 def read_decisions(store: ObjectStore, job_id: str) -> list[DecisionRecord]:
-    """Every decision about the job that is in the store, in order of time. A damaged line is
-    logged and left out."""
+    """Every decision about the job in the store, in order of time. Damaged lines are logged and
+    skipped."""
     keys = [info.key for info in store.list(JobLayout(job_id).decisions)]
     found = [record for key in keys for record in _read(store, key)]
     return sorted(found, key=lambda record: record.at)

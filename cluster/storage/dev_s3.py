@@ -1,6 +1,6 @@
 """A real S3 server on this machine for trying things out and for tests: SeaweedFS.
 
-It listens on the loopback interface only, with random credentials, and keeps what it is told
+It listens on the loopback interface only, with random credentials, and keeps acknowledged writes
 across a kill -9. Not for production: one disk, no replica.
 """
 

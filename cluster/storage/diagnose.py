@@ -1,4 +1,4 @@
-"""What is right and wrong with a store, check by check: the very steps that opening it takes."""
+"""Checks of a store, one by one: the same steps that ``open_store`` takes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_store(
     sse: str | None = None,
     sse_kms_key: str | None = None,
 ) -> list[Check]:
-    """Look at the store as ``open_store`` would, but beyond the first thing that is wrong.
+    """Check the store as ``open_store`` does, but go on after the first fault.
 
     Makes some requests, on an object of its own, and leaves nothing, not even a directory that was
     not there before. Raises nothing of this package.

@@ -1,4 +1,4 @@
-"""Who runs a job: the newest claim. An older run that goes on may commit, never end the job."""
+"""Which run owns a job: the newest claim. An older run may still commit, but not end the job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cluster.storage.object_store import ObjectStore
 
 
 def claim(store: ObjectStore, job_id: str) -> int:
-    """Become the run of this job: a number greater than that of every run before."""
+    """Claim the job for this run; returns its number, greater than that of every earlier run."""
     token = uuid.uuid4().hex.encode()
     epoch = newest(store, job_id)
     while True:

@@ -1,4 +1,4 @@
-"""Giving a finished file its name only if nothing has that name, in one atomic step."""
+"""Give a finished file its name in one atomic step, only if the name is free."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RENAME_NOREPLACE = 1
 
 
 class NoHardLinks(OSError):
-    """The file system has no hard links, nor another way that is known to be as atomic."""
+    """The file system has neither hard links nor another atomic way that can be relied on."""
 
 
 def place(temp: Path, path: Path) -> None:

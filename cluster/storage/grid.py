@@ -1,4 +1,4 @@
-"""A contact sheet of a job: one row of pictures per class."""
+"""A contact sheet of a job: one row of images per class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cluster.storage.reader import read_rows
 from cluster.storage.summaries import JobSummary, summarise
 
 _SHEET_SIDE = 1200  # pixels that an automatic scale aims at
-_SMALL_SIDE = 64  # pictures are enlarged at least to this
+_SMALL_SIDE = 64  # images are enlarged at least to this
 _BACKGROUND, _INK = (250, 250, 248), (60, 60, 60)
 _MAX_PIXELS = 100_000_000
 _LABEL_LENGTH = 32
@@ -23,10 +23,10 @@ _LABEL_LENGTH = 32
 def grid(
     store: ObjectStore, job_id: str, *, per_class: int = 10, scale: int | None = None
 ) -> Image.Image:
-    """The first ``per_class`` committed pictures of each class, a row each, in order of class id.
+    """The first ``per_class`` committed images of each class, one row per class, by class id.
 
-    scale: whole-number enlargement of each picture; chosen by the size of the sheet by default.
-    Reads the row groups that hold these pictures and no more. Raises UserError for an unknown
+    scale: whole-number enlargement of each image; by default chosen by the size of the sheet.
+    Reads only the row groups that hold these images. Raises UserError for an unknown
     job, one without any committed image, and a sheet too large to be drawn.
     """
     if per_class < 1 or (scale is not None and scale < 1):
@@ -41,7 +41,7 @@ def grid(
     cell = (width * scale, height * scale)
     if per_class * len(classes) * cell[0] * cell[1] > _MAX_PIXELS:
         raise UserError(
-            f"grid: {len(classes)} rows of {per_class} pictures of {cell[0]}x{cell[1]} pixels are "
+            f"grid: {len(classes)} rows of {per_class} images of {cell[0]}x{cell[1]} pixels are "
             "too many for one sheet; lower --per-class"
         )
     labels = {c: _shown(workload.label_of(c) or f"class {c}") for c in classes}
@@ -64,7 +64,7 @@ def _scale(side: int, columns: int, rows: int) -> int:
 def _pictures(
     store: ObjectStore, job: JobSummary, per_class: int
 ) -> Iterator[tuple[int, int, Image.Image]]:
-    """(class, column, picture) of the first pictures of each class; classes follow from indices."""
+    """(class, column, image) of the first images of each class; classes follow from indices."""
     lacking = dict.fromkeys(job.workload.class_ids, per_class)
     for commit in job.commits:
         classes = job.workload.classes_of(commit.start, commit.stop)
@@ -85,7 +85,7 @@ def _pictures(
 
 
 class _Sheet:
-    """An image that takes pictures into the cells of labelled rows."""
+    """The sheet: labelled rows of cells that images are drawn into."""
 
     def __init__(self, labels: Mapping[int, str], columns: int, cell: tuple[int, int]) -> None:
         self._cell = cell

@@ -1,4 +1,4 @@
-"""A row of the image table: what of it follows from the job alone, and its image decoded."""
+"""Rows of the image table: the columns that follow from the job, and decoding of the image."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _TYPES = {field.name: field.type for field in IMAGE_SCHEMA}
 
 
 def decode_image(row: Mapping[str, Any]) -> Image.Image:
-    """The RGB picture of a row that has the ``image`` column.
+    """The RGB image of a row that has the ``image`` column.
 
-    Raises ValueError when its bytes are not a whole picture.
+    Raises ValueError if its bytes are not a complete image.
     """
     data = (row["image"] or {}).get("bytes")
     if data is None:
@@ -34,7 +34,7 @@ def decode_image(row: Mapping[str, Any]) -> Image.Image:
 def row_columns(
     workload: Workload, shard: Shard, class_ids: NDArray[np.int64], hardware: str
 ) -> dict[str, pa.Array]:
-    """The shard's columns that follow from the job alone: all but the picture and its energy."""
+    """The shard's columns that follow from the job alone: all but the image and its energy."""
     indices = range(shard.start, shard.stop)
     varying: dict[str, Any] = {
         "image_id": [f"{shard.job_id}-{index:010d}" for index in indices],

@@ -1,4 +1,4 @@
-"""Where everything lives under a store's root. The only place that spells keys."""
+"""Keys of all objects in a store, relative to its root. No other module composes keys."""
 
 from __future__ import annotations
 
@@ -93,17 +93,17 @@ def shard_of_attempt(key: str) -> int | None:
 
 
 def holds_images(key: str) -> bool:
-    """Whether an object that a commit vouches for is a file of images."""
+    """Whether an object named in a commit is a file of images."""
     return key.endswith(f"/{IMAGES_FILE}")
 
 
 def profile_key(hardware: str, model: str) -> str:
-    """Where the fleet keeps what it knows of a hardware with a model."""
+    """The profile of a hardware class with a model."""
     return f"{PROFILES}{quote(hardware, safe='')}/{quote(model, safe='')}.json"
 
 
 def arrivals_key(cluster_id: str) -> str:
-    """Where a Ray cluster's fleet keeps what work it is used to."""
+    """The forecast of a Ray cluster's work."""
     return f"{ARRIVALS}{quote(cluster_id, safe='')}.json"
 
 
@@ -142,12 +142,12 @@ def compactions_of(day: date) -> str:
 
 
 def compaction_record(day: date, number: int) -> str:
-    """The record whose existence makes a compacted file count."""
+    """The record whose existence makes a compacted file valid."""
     return f"{compactions_of(day)}{number:06d}.json"
 
 
 def compacted_file(day: date, number: int, token: str) -> str:
-    """A compacted file that wants to be the day's ``number``."""
+    """A compacted file, valid once the day's record ``number`` names it."""
     return f"{compactions_of(day)}{number:06d}-{token}.parquet"
 
 

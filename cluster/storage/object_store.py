@@ -1,4 +1,4 @@
-"""The store protocol: all that a job needs of a place for its objects."""
+"""The store protocol: the operations that a job needs of an object store."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ObjectInfo:
 
 @dataclass(frozen=True)
 class StoreConfig:
-    """How to open a store, without credentials: each process finds those by itself.
+    """How to open a store. Contains no credentials: each process finds its own.
 
     uri: ``file:///absolute/dir`` or ``s3://bucket/prefix``.
     single_writer: accept an S3 server that ignores conditional writes; then one fenced

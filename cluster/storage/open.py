@@ -1,4 +1,4 @@
-"""Opening a store by its address, and refusing one that could lose a shard."""
+"""Open a store by its address; refuse one that could lose a shard."""
 
 from __future__ import annotations
 

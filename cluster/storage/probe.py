@@ -1,4 +1,4 @@
-"""Trying a store: every right and ability that a job needs, on an object of the probe's own."""
+"""Probe a store: try every operation that a job needs, on an object of the probe's own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FIRST, _SECOND = b"first", b"second"
 
 
 class Probe:
-    """The steps, to be taken in the order of ``steps``. Each raises ClusterError if it fails.
+    """The steps of a probe, to be run in the order of ``steps``. Each raises ClusterError.
 
     clock_offset: this machine's clock minus the store's, once known.
     """

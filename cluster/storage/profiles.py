@@ -1,8 +1,7 @@
 """Profiles of hardware, kept in the store and shared by every fleet that uses it.
 
-One object for each hardware and model; the last writer wins. What another one wrote at the same
-time was measured on the same hardware, so nothing is lost that matters, but for one thing which is
-looked after: what was measured is never replaced by what is only believed.
+One object for each hardware class and model; the last writer wins. A concurrent write was measured
+on the same hardware, so losing it does no harm. A measured value is never replaced by an estimate.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class PointRecord(Record):
-    """What is known of one operating point. measured_at: None while nothing was measured.
+    """Performance at one operating point. measured_at: None if it was never measured.
 
     low_j, high_j: bounds on the joules of an image where they are an estimate.
     """
@@ -93,9 +92,9 @@ class ProfileRecord(Record):
 
 
 def save_profile(store: ObjectStore, profile: Profile, measured_at: datetime) -> None:
-    """Keep the profile for the fleet. measured_at: of the points that work has moved.
+    """Save the profile for all fleets. measured_at: of the points that were measured.
 
-    A point that was measured stays as the store has it where the profile brings nothing newer.
+    A measured point in the store stays if the profile has no newer measurement.
     Raises what the store raises.
     """
     key = profile_key(profile.hardware, profile.model)
@@ -115,7 +114,7 @@ def save_profile(store: ObjectStore, profile: Profile, measured_at: datetime) ->
 
 
 def load_profiles(store: ObjectStore) -> list[Profile]:
-    """What the fleet knows of its hardware. A damaged record is logged and left out."""
+    """The profiles in the store. Damaged records are logged and skipped."""
     return [record.profile() for record in load_profile_records(store)]
 
 
@@ -139,7 +138,7 @@ def _standing_curve(store: ObjectStore, key: str) -> tuple[PointRecord, ...]:
 
 
 def _read(store: ObjectStore, key: str) -> ProfileRecord | None:
-    """The record at the key; None if there is none, or none that can be used."""
+    """The record at the key; None if it does not exist or is damaged."""
     with suppress(NotFound):
         try:
             record = parse_record(ProfileRecord, key, store.get(key))

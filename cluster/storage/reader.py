@@ -1,4 +1,4 @@
-"""Reading the images that commits vouch for. ``summaries.py`` reads the jobs themselves."""
+"""Reading a store: its jobs, and their committed images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def iter_images(
     class_id: int | None = None,
     limit: int | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of a job's committed images, in index order; ``decode_image`` makes a row a picture.
+    """Rows of a job's committed images, in index order; ``decode_image`` decodes a row.
 
     columns: names from ``IMAGE_SCHEMA``; all by default. class_id: only images of that class.
     limit: at most so many rows; no shard beyond them is read. A job that is not complete yields

@@ -56,7 +56,7 @@ class S3Store:
 
     ``config.single_writer``: the server need not honour conditional writes. ``put_if_absent``
     then looks first and writes after; between the two another writer could do the same, and
-    both would be told True. So this mode is right only while one process writes all
+    both would get True. So this mode is right only while one process writes all
     conditional objects (the coordinator that holds the current epoch).
     """
 
@@ -220,7 +220,7 @@ class S3Store:
     @contextmanager
     def _or_absent(self, name: str) -> Iterator[None]:
         """Some servers, and AWS where the right to list has conditions, answer 403 for a key that
-        does not exist. A listing tells the two apart."""
+        does not exist. A listing shows which of the two it is."""
         try:
             yield
         except UserError as error:

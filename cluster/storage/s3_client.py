@@ -133,7 +133,7 @@ def _refuse_to_look_for_the_region(**_: Any) -> None:
 def _refuse_web_pages(response_dict: Any, **_: Any) -> None:
     """A success with a web page is a login page or a proxy: S3 answers a PUT with an empty body.
 
-    Told by the reply as it came: boto3 turns a page that is no XML into a 500, to be retried.
+    Looks at the raw reply: boto3 turns a page that is not XML into a 500, which it would retry.
     """
     if response_dict is None:
         return

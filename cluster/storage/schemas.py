@@ -1,4 +1,4 @@
-"""Columns of what this project writes as Parquet, and of the views that it is queried through."""
+"""Columns of this project's Parquet files, and of the SQL views over them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENERGY = [
 
 
 def _hugging_face_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
-    """Schema metadata by which the ``datasets`` library shows the ``image`` column as pictures."""
+    """Schema metadata with which the ``datasets`` library decodes the ``image`` column."""
     features: dict[str, dict[str, str]] = {}
     for field in schema:
         dtype = "float64" if field.type == _DOUBLE else str(field.type)

@@ -1,4 +1,4 @@
-"""Checking a job in its store from end to end: objects, rows, indices, classes and pixels."""
+"""Verify a job in its store: objects, rows, indices, classes and pixels."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class VerifyReport:
     images: those that are there and right. problems: one line each, naming a key or a shard and
         what is wrong there.
     pixel_sha256: over (index as little-endian uint64, RGB pixels) of every image in index order:
-        equal for equal pictures, whatever the shards, the attempts and the (lossless) encoding.
+        equal for equal images, whatever the shards, the attempts and the (lossless) encoding.
         None unless every image of the job is there and right.
     energy: of the commit records that could be read.
     """
@@ -62,7 +62,7 @@ class VerifyReport:
 def verify(store: ObjectStore, job_id: str, *, on_shard: OnShard | None = None) -> VerifyReport:
     """Read and check all that the job committed, one shard at a time.
 
-    on_shard hears of (shards done, shards of the job). Whatever is wrong with the job becomes a
+    on_shard: called with (shards done, shards of the job). Whatever is wrong with the job becomes a
     problem in the report. Raises UserError for an unknown job, and what a store raises that
     cannot be read at all.
     """

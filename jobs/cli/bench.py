@@ -1,4 +1,4 @@
-"""``un0 bench``: how fast this machine runs a model, at how many joules, and how near its best."""
+"""``un0 bench``: speed and energy of a model on this machine, and its share of peak speed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,20 @@ def bench_command(
     model: Annotated[
         str | None, typer.Argument(help="Name from `un0 models`, or a file. Default: bundled.")
     ] = None,
-    batches: Annotated[
-        str, typer.Option(help="Images a request, comma-separated.")
-    ] = "1,16,64,256",
-    precision: Annotated[str | None, typer.Option(help="Only this one. Default: all.")] = None,
-    engine: Annotated[str | None, typer.Option(help="Only this one. Default: all.")] = None,
+    batches: Annotated[str, typer.Option(help="Batch sizes, comma-separated.")] = "1,16,64,256",
+    precision: Annotated[
+        str | None, typer.Option(help="Measure only this precision. Default: all.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Measure only this engine. Default: all.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seconds: Annotated[
-        float, typer.Option(min=0.05, help="Of each measurement; meters want 2 or more.")
+        float,
+        typer.Option(
+            min=0.05,
+            help="Duration of each measurement in seconds; use 2 or more for reliable energy.",
+        ),
     ] = 2.0,
     as_json: Json = False,
 ) -> None:

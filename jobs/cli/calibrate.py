@@ -1,4 +1,4 @@
-"""``un0 calibrate``: what this machine does with a model by batch and precision, in joules too."""
+"""``un0 calibrate``: measure a model's speed and energy here, for the scheduler."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def calibrate_command(
     sse_kms_key: SseKmsKey = None,
     as_json: Json = False,
 ) -> None:
-    """Measure this machine: images/s and joules by batch and precision, loading, idling."""
+    """Measure this machine: images/s and J/image by batch and precision, loading, idling."""
     from cluster.clock import utc_now
     from cluster.storage.open import open_store
     from cluster.storage.profiles import save_profile

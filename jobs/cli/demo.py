@@ -1,4 +1,4 @@
-"""``un0 demo``: the main job, small, with everything a newcomer wants to see."""
+"""``un0 demo``: a small job from start to end: generate, verify, contact sheet."""
 
 from __future__ import annotations
 

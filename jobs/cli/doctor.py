@@ -1,4 +1,4 @@
-"""``un0 doctor``: what of this machine and this store would get in the way of a run."""
+"""``un0 doctor``: check this machine and a store before a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def doctor_command(
     sse_kms_key: SseKmsKey = None,
     as_json: Json = False,
 ) -> None:
-    """Check this machine and a store in ten seconds; exit 1 if something would stop a run."""
+    """Check this machine and a store, within ten seconds. Exit 1 if a run could not work."""
     from jobs.doctor import Where, examine, worst
     from jobs.doctor_checks import PROBES
 

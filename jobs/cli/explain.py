@@ -1,4 +1,4 @@
-"""``un0 explain``: why the scheduler did what it did."""
+"""``un0 explain``: the scheduler's decisions about a job, and the reasons."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def explain_command(
     endpoint_url: EndpointUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Say what the scheduler believed, what rivals would have cost, and what came of it."""
+    """Show why a job ran where it did: predictions, alternatives and what was measured."""
     from cluster.storage.commit import read_commits
     from cluster.storage.decisions import read_decisions
     from cluster.storage.open import open_store

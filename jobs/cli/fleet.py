@@ -1,7 +1,4 @@
-"""``un0 fleet``: nodes, devices, what is known of them, and who is parked and why.
-
-``un0 fleet cap`` and ``un0 fleet drain`` steer a running fleet.
-"""
+"""``un0 fleet``: nodes, devices, their profiles, and what each replica is doing."""
 
 from __future__ import annotations
 
@@ -56,7 +53,7 @@ def fleet_command(
     endpoint_url: EndpointUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Show nodes and devices, what is known of them, who is parked and why."""
+    """Show nodes, devices, their measured profiles, and what each replica does and why."""
     if context.invoked_subcommand is not None:
         context.obj = {"address": address, "store": store, "endpoint_url": endpoint_url}
         return
@@ -146,14 +143,14 @@ def _where(
 
 
 def _running_fleet(address: str | None, store: StoreConfig) -> FleetView | None:
-    """The fleet as its coordinator sees it; None if none is running."""
+    """The fleet as its coordinator sees it; None if no coordinator is running."""
     from cluster.actors.launch import fleet_view  # Ray takes a second to import
 
     return fleet_view(address, store)
 
 
 def _devices_here() -> list[dict[str, Any]]:
-    """This machine's devices, and how their joules are known."""
+    """This machine's devices, and how their energy is metered."""
     from cluster.metering.select import choose_machine
 
     meters = choose_machine()

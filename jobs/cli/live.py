@@ -22,8 +22,8 @@ COLOURS = {ReplicaState.AWAKE: "green", ReplicaState.LOST: "red"}
 
 
 class Follower:
-    """Shows a run on a terminal while used as a context manager; elsewhere, unless quiet, it only
-    names the job."""
+    """Context manager that shows a run's progress on a terminal. Elsewhere it prints one line with
+    the job's id, unless quiet."""
 
     def __init__(self, console: Console, *, quiet: bool) -> None:
         self._console = console
@@ -33,7 +33,7 @@ class Follower:
         self._live = Live(console=console, transient=True, auto_refresh=False) if watched else None
 
     def on_job(self, record: JobRecord) -> None:
-        """The job is in the store."""
+        """Show that the job is in the store."""
         deadline_s = record.spec.deadline
         if deadline_s is not None:
             self._due = record.submitted_at + timedelta(seconds=deadline_s)
@@ -41,7 +41,7 @@ class Follower:
             self._console.print(f"job {record.workload.job_id}", markup=False)
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
-        """It has come this far."""
+        """Show the job's progress."""
         if self._live is not None:
             left_s = None if self._due is None else (self._due - utc_now()).total_seconds()
             with suppress(OSError):  # a terminal that was closed must not break the run

@@ -1,4 +1,4 @@
-"""The command ``un0``: its table of commands, its own options, and how it ends."""
+"""The command ``un0``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``un0 meters``: where this machine's joules would come from, and how to get better ones."""
+"""``un0 meters``: how this machine's energy is metered, and how to meter it better."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def meters_command(as_json: Json = False) -> None:
-    """List what meters this machine's energy, and why nothing better does."""
+    """List this machine's energy meters, and why better ones cannot be used."""
     from concurrent.futures import ThreadPoolExecutor
 
     from cluster.hardware.identify import host_name
@@ -29,7 +29,7 @@ def meters_command(as_json: Json = False) -> None:
     finally:
         meters.close()
     if as_json:
-        notes = [asdict(note) for note in meters.notes]
+        notes = [_as_json(note) for note in meters.notes]
         show_json({"host_name": host_name(), "devices": rows, "notes": notes})
         return
     _show(meters, rows)
@@ -50,7 +50,7 @@ def _row(choice: Choice, period_s: float | None) -> dict[str, Any]:
         "quality": reading.quality,
         "method": reading.method,
         "update_period_s": period_s,
-        "refused": [asdict(refusal) for refusal in choice.refusals],
+        "refused": [_as_json(refusal) for refusal in choice.refusals],
     }
 
 
@@ -82,5 +82,9 @@ def _print(title: str, lines: list[str]) -> None:
 
 
 def _explain(refusal: Refusal) -> str:
-    mend = f"\n    {refusal.mend}" if refusal.mend else ""
-    return f"  {refusal.provider}: {refusal.reason}{mend}"
+    fix = f"\n    {refusal.fix}" if refusal.fix else ""
+    return f"  {refusal.provider}: {refusal.reason}{fix}"
+
+
+def _as_json(refusal: Refusal) -> dict[str, Any]:
+    return asdict(refusal) | {"mend": refusal.fix}  # the key's earlier name, for scripts

@@ -18,7 +18,7 @@ ModelArgument = Annotated[str, typer.Argument(help="Name from `un0 models`, a fi
 
 
 def models_command(as_json: Json = False) -> None:
-    """List the models that can be used, and which are on this machine."""
+    """List the known models, and which of them are on this machine."""
     from un0.catalog import DEFAULT_MODEL, list_models
 
     models = list_models()
@@ -46,13 +46,16 @@ def models_command(as_json: Json = False) -> None:
 def export_command(
     model: ModelArgument,
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
-    dtype: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
+    dtype: Annotated[str, typer.Option(help="Number format of the file: fp32 or fp16.")] = "fp32",
     weights: Annotated[
-        str, typer.Option(help="ema or model, of a checkpoint with both; auto takes ema.")
+        str,
+        typer.Option(
+            help="Weights to take from a checkpoint that has both: ema or model. auto: ema."
+        ),
     ] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Write a model as one self-describing safetensors file, from any layout that loads."""
+    """Write a model to one safetensors file that describes itself, from any readable checkpoint."""
     import torch
 
     from un0 import from_pretrained, save_model

@@ -1,4 +1,4 @@
-"""Options that several commands share, and their one way to print JSON."""
+"""Options, tables and JSON output that several commands share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ENDLESS = 4000  # characters: no table is as wide
 
 
 def whole(least: int | None = None, most: int | None = None) -> Callable[[Any], int]:
-    """A parser for flags: whole numbers as people write them, within bounds that are included."""
+    """A parser of whole numbers (1000, 1e6, 250k) for flags, within inclusive bounds."""
 
     def read(value: Any) -> int:
         try:
@@ -105,13 +105,13 @@ def show_json(value: Any) -> None:
 
 
 def show_notes(notes: Sequence[str]) -> None:
-    """Print what a user should know beside the result, on standard error."""
+    """Print notes about the result on standard error."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 
 
 def _finite(value: Any) -> Any:
-    """The same with null where JSON has no word: NaN and infinities."""
+    """The value with null in place of NaN and infinities, which JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -126,7 +126,7 @@ def plain_table(
 ) -> Table:
     """A table without lines.
 
-    typed: columns with words that one must type or paste, such as ids: they are never broken.
+    typed: columns with words that users type or paste, such as ids: these are never broken.
     right: columns that are right-aligned.
     """
     table = Table(box=None, padding=(0, 2, 0, indent), header_style="dim")

@@ -1,4 +1,4 @@
-"""``un0 report``: what images took in joules, carbon and money."""
+"""``un0 report``: energy, carbon and cost of a store's images."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def report_command(
     endpoint_url: EndpointUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Report energy, carbon and cost: of images, jobs, nodes, hardware, days."""
+    """Report energy, carbon and cost, in total or by job, node, hardware, day and others."""
     from cluster.storage.open import open_store
     from jobs.cli.report_output import FORMATS, write_report
     from jobs.report.build import build_report

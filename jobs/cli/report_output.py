@@ -1,4 +1,4 @@
-"""Writing a report, in the format and to the place asked for."""
+"""Write a report in the chosen format, to a file or standard output."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ ON_REQUEST = (JobState.STOPPED, JobState.STARTING, JobState.RUNNING)
 def run_and_report(
     start: Callable[..., JobResult], where: dict[str, Any], as_json: bool
 ) -> JobResult:
-    """Call ``start(**where, on_job=, on_snapshot=)`` and tell how it goes.
+    """Call ``start(**where, on_job=, on_snapshot=)`` and show its progress.
 
     where: store, endpoint_url, single_writer, sse, sse_kms_key, replicas and address. Raises
     typer.Exit, with the way to go on, unless the job is complete.
@@ -69,7 +69,7 @@ def run_and_report(
 
 
 def resume_command(record: JobRecord, where: dict[str, Any]) -> str:
-    """The command that goes on with the job, ready to paste."""
+    """The command that resumes the job, ready to paste."""
     words = ["un0", "resume", record.workload.job_id]
     if where["store"] != DEFAULT_STORE:
         words += ["--store", where["store"]]
@@ -82,7 +82,7 @@ def resume_command(record: JobRecord, where: dict[str, Any]) -> str:
 
 
 def summary(result: JobResult) -> str:
-    """The last words of a run, for people."""
+    """The summary at the end of a run, for people."""
     figures = (result.energy_j, result.energy_low_j, result.energy_high_j)
     per_image = [None if value is None else value / max(result.images, 1) for value in figures]
     overhead = (result.overhead_j, result.overhead_low_j, result.overhead_high_j)

@@ -1,4 +1,4 @@
-"""``un0 simulate``: what a fleet would make of a day, before there is one."""
+"""``un0 simulate``: simulate a day of a fleet: energy, deadlines, and the lower bound."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def simulate_command(
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Simulate a fleet's day: joules, deadlines, and how little energy would have done."""
+    """Simulate a day of a fleet: energy, missed deadlines, and the least energy possible."""
     from cluster.scenario.fleet import load_fleet
     from cluster.scenario.workload import load_workload
     from cluster.simulation.compare import make_day, scheduler_named

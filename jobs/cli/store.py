@@ -1,4 +1,4 @@
-"""Commands of a store alone: jobs, verify, grid, query, compact; and a server to try S3 with."""
+"""Commands about a store: jobs, verify, grid, query, compact; and a local S3 server."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def verify_command(
     endpoint_url: EndpointUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Check that every image of a job is there once, intact and decodable. Exit 1 if not."""
+    """Check that a job has every image exactly once, intact and decodable. Exit 1 if not."""
     from cluster.storage.open import open_store
     from cluster.storage.verify import verify
 
@@ -119,7 +119,7 @@ def grid_command(
     endpoint_url: EndpointUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Write a contact sheet: one row per class."""
+    """Write a contact sheet of a job as PNG: one row per class."""
     from cluster.storage.grid import grid
     from cluster.storage.open import open_store
 
@@ -145,7 +145,7 @@ def query_command(
     endpoint_url: EndpointUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a store in SQL, for example: select label, count(*) from images group by all."""
+    """Query a store with SQL, for example: select label, count(*) from images group by all."""
     from rich.text import Text
 
     from cluster.ledger.sql import query
@@ -187,7 +187,7 @@ def compact_command(
     sse_kms_key: SseKmsKey = None,
     as_json: Json = False,
 ) -> None:
-    """Merge the small files of the energy log's past days, so that reports stay quick."""
+    """Merge the small files of past days in the energy log, to keep reports fast."""
     from cluster.clock import utc_now
     from cluster.ledger.compaction import compact
     from cluster.storage.open import open_store
@@ -235,7 +235,7 @@ def dev_s3_command(
     ] = Path("un0-data/s3"),
     port: Annotated[int | None, typer.Option(help="First of ten ports. Default: any free.")] = None,
 ) -> None:
-    """Run a local S3 server (SeaweedFS, loopback only) until Ctrl-C; print what to export."""
+    """Run a local S3 server (SeaweedFS, loopback only) until Ctrl-C. Prints how to use it."""
     from cluster.storage.dev_s3 import DevS3
 
     with DevS3(directory, port=port) as server:

@@ -1,4 +1,4 @@
-"""Commands that make and judge models: train, evaluate."""
+"""Commands that train and evaluate models."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def train_command(
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: a GPU if any.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train an Un-0 on class-labelled images. Interrupted, it goes on with --resume."""
+    """Train an Un-0 model on images with classes. Continue after an interrupt with --resume."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -84,7 +84,7 @@ def evaluate_command(
     seed: Annotated[int, typer.Option(parser=whole(0), metavar="N")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Judge a model: no ImageNet network, so no FID; real images' own scores beside each."""
+    """Evaluate a model. Each score is shown beside that of real images. No FID is computed."""
     from rich.table import Table
 
     with progress("loading", quiet=as_json) as step:

@@ -1,6 +1,6 @@
-"""The energy report: what a store's images took, by whatever one asks for. Reads only the store.
+"""The energy report of a store, in total and by a chosen dimension. Reads only the store.
 
-rows (report_rows.py) -> sums by key (report_sums.py) -> figures (report_figures.py) -> Report
+rows (rows.py) -> sums by key (sums.py) -> figures (figures.py) -> Report
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Report:
     panels: Panels | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON has it."""
+        """The report as a JSON object."""
         intensity = self.rates.intensity
         return {
             "store": self.store,
@@ -107,7 +107,7 @@ def build_report(
     rates: Rates | None = None,
     panels: bool = False,
 ) -> Report:
-    """The report of a period, by default of all there is.
+    """The report of a period, by default of the whole store.
 
     by: one of ``DIMENSIONS``. panels: with what the HTML page shows besides. Raises UserError for
     an unknown ``by``; Fatal if the log cannot be read.
@@ -166,7 +166,7 @@ def _report(
 def rows_of(
     groups: Mapping[str | None, Parts], rates: Rates, boundary: str, *, by_key: bool = False
 ) -> list[dict[str, Any]]:
-    """Figures by key: the most energy first, or in order of the keys; without a key last."""
+    """Figures by key, the most energy first or in order of keys; rows without a key last."""
 
     def order(key: str | None) -> tuple[bool, float, str]:
         known_mj = 0 if by_key else total(groups[key].values()).known_mj
@@ -221,7 +221,7 @@ def _records(store: ObjectStore, job_ids: list[str]) -> dict[str, JobRecord | No
 
 
 def _notes(source: str, parts: Mapping[str, Part], rates: Rates, by: str | None) -> Iterator[str]:
-    """What a reader must know so as not to misread the figures."""
+    """Notes that a reader needs to interpret the figures."""
     everything = total(parts.values())
     if source == "commits":
         yield "From commits: no idle, overhead or wasted figures. The store has no energy log."

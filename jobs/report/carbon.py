@@ -22,7 +22,7 @@ _HOUR_US = 3_600_000_000
 
 @dataclass(frozen=True)
 class Span:
-    """From when until when an intensity holds: microseconds since 1970, until exclusive."""
+    """The time in which an intensity is valid: microseconds since 1970, end exclusive."""
 
     from_us: int
     until_us: int
@@ -69,7 +69,7 @@ def constant(g_per_kwh: float, source: str = "given", year: int | None = None) -
 
 
 def parse_carbon(text: str) -> Intensity:
-    """What ``--carbon TEXT`` means. Raises UserError if it is no number, file or known region."""
+    """The intensity for ``--carbon TEXT``: a number, a file or a region. Raises UserError."""
     text = text.strip()
     try:
         return constant(float(text))

@@ -1,4 +1,4 @@
-"""Pieces of the HTML report: figures, cells, tables, sections.
+"""Building blocks of the HTML report: figures, cells, tables, sections.
 
 Every figure stands in a ``<data value=… data-figure=…>`` whose value is the report's own, so that
 the page can be checked against ``--format json``.
@@ -33,7 +33,7 @@ def bounded(figures: Figures, name: str, show: Show, at: str = "") -> str:
 
 
 def bucket_energy(figures: Figures, bucket: str, at: str = "") -> str:
-    """The same for one of the buckets."""
+    """The energy of one bucket, like ``bounded``."""
     names = ("buckets", "buckets_low", "buckets_high")
     return _bounded([(f"{at}{name}.{bucket}", figures[name][bucket]) for name in names], watt_hours)
 

@@ -1,4 +1,4 @@
-"""What follows from sums: joules per image, shares, carbon, cost. Null stays null.
+"""Figures derived from sums: joules per image, shares, carbon, cost. Null stays null.
 
 A figure has bounds where a part of it is an estimate. Where a part of it is missing it is null,
 and so is its upper bound; the lower bound is what the rest takes at least.
@@ -61,7 +61,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Rates:
-    """What turns joules into carbon and money.
+    """Parameters that convert energy to carbon and cost.
 
     pue: facility energy over that of the metered devices; None is unknown.
     price_per_kwh: in any currency. embodied_g: CO2e of making the hardware, as far as it is to be
@@ -167,7 +167,7 @@ def _sci(part: Part, images: int, rates: Rates) -> Figure:
 
 
 def _known_j(part: Part) -> float | None:
-    """What is known, None if nothing is."""
+    """The known energy; None if none is known."""
     return None if part.rows and part.rows == part.missing_rows else part.known_mj / 1e3
 
 

@@ -1,4 +1,4 @@
-"""What the HTML report shows besides its totals: time, hardware, heaviest jobs, wasteful nodes."""
+"""Panels of the HTML report: time, hardware, jobs by energy, nodes by waste."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Moment:
     row: Mapping[str, Any]
 
     def known_j(self, bucket: str) -> float:
-        """What is known of the bucket, to draw it."""
+        """The known energy of the bucket, for the chart."""
         return self.row["buckets_known"][bucket] or 0.0
 
 
@@ -120,12 +120,12 @@ def _known_mj(parts: Parts) -> int:
 
 
 def _lost_mj(parts: Parts) -> int:
-    """What made no image that was kept."""
+    """Energy that made no committed image, mJ."""
     return total(part for bucket, part in parts.items() if bucket in ("idle", "wasted")).known_mj
 
 
 def _step(rows: Rows) -> str:
-    """So that there are some dozens of steps."""
+    """The step that gives some dozens of columns."""
     if rows.first_day is None or rows.last_day is None:
         return "day"
     days = (rows.last_day - rows.first_day).days + 1

@@ -1,4 +1,4 @@
-"""Where a report's rows come from: the energy log, or, in a store without one, the commits.
+"""The rows of a report: from the energy log, or, in a store without one, from commits.
 
 Either way they are the view ``energy`` of a DuckDB connection, with the columns of
 ``ENERGY_SCHEMA`` and only the rows of the period: those that begin in it. Of the log only the
@@ -71,10 +71,10 @@ class Rows:
     last_day: date | None = None
 
     def gather(self, table: str, select: str) -> None:
-        """Make a table of what a SELECT from ``energy`` finds, some files after the others.
+        """Collect the result of a SELECT from ``energy`` in a table, some files at a time.
 
-        Groups may appear once for each of the parts, so that what is gathered has to be added up
-        once more. That way memory does not grow with the log.
+        A group may appear once per part: add the collected rows up again. So memory does not grow
+        with the log.
         """
         how = f"create or replace temp table {table} as"
         for _ in self._parts():
@@ -82,7 +82,7 @@ class Rows:
             how = f"insert into {table}"
 
     def metered_mj(self) -> int | None:
-        """What the meters told, by the footers of the log's files; None for commits.
+        """Metered energy from the footers of the log's files, mJ; None for commits.
 
         That does not come from the files' rows, but should be their sum. Another thread may ask.
         """

@@ -1,4 +1,4 @@
-"""Sums over the energy log: one scan, by as many keys as wanted; what is unknown is counted apart.
+"""Sums over the energy log by any number of keys in one scan; unknown values are counted apart.
 
 Additive quantities only: what follows from them (joules per image, bounds, null or not) is
 worked out once everything is added up, so that a ratio is always a ratio of sums.
@@ -19,7 +19,7 @@ from jobs.report.rows import Rows
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a bucket holds of something. Every field can be added up.
+    """Sums of one bucket. All fields are additive.
 
     known_mj: of the rows whose energy is known; the others are missing_rows.
     low_mj, high_mj: bounds of known_mj; a measured row adds its value. unbounded_rows are

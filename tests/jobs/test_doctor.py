@@ -242,5 +242,5 @@ def test_a_driver_older_than_torch_wants(monkeypatch: pytest.MonkeyPatch) -> Non
         "update the driver, or install a torch built for an older CUDA",
     )
     assert "driver for CUDA 12.4, torch for 13.0" in detail
-    monkeypatch.setattr("cluster.metering.nvml.list_gpus", lambda: [Refused("broken", "mend")])
-    assert doctor_checks.check_gpu(HERE) == ("fail", "broken", "mend")
+    monkeypatch.setattr("cluster.metering.nvml.list_gpus", lambda: [Refused("broken", "reboot")])
+    assert doctor_checks.check_gpu(HERE) == ("fail", "broken", "reboot")

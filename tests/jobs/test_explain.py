@@ -1,4 +1,4 @@
-"""``un0 explain``: a run of the scheduler, told from its store."""
+"""``un0 explain``: the explanation of a run, from its store."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def place(tmp_path: Path) -> str:
     return str(tmp_path / "store")
 
 
-def told(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+def outcome(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["un0", "explain", *arguments])
         with pytest.raises(SystemExit) as end:
@@ -74,7 +74,7 @@ def told(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
 def facts(*arguments: str, capsys: pytest.CaptureFixture[str]) -> Any:
     import json
 
-    return json.loads(told(*arguments, "--json", capsys=capsys))
+    return json.loads(outcome(*arguments, "--json", capsys=capsys))
 
 
 def test_a_job_is_explained_in_facts(place: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +115,7 @@ def test_a_shard_is_explained_in_facts(place: str, capsys: pytest.CaptureFixture
 
 
 def test_people_get_sentences(place: str, capsys: pytest.CaptureFixture[str]) -> None:
-    text = told("job", "--store", place, capsys=capsys)
+    text = outcome("job", "--store", place, capsys=capsys)
     for words in (
         "2 plans in 1 run",
         "Held the work 2 times: for up to 80 s more, while deadlines allow.",
@@ -127,11 +127,11 @@ def test_people_get_sentences(place: str, capsys: pytest.CaptureFixture[str]) ->
     ):
         assert words in text
     assert "T4" not in text  # of a plan for another model
-    text = told("job", "--shard", "2", "--store", place, capsys=capsys)
+    text = outcome("job", "--shard", "2", "--store", place, capsys=capsys)
     assert "Leased once more" in text
     assert "r-1 is late with it" in text
     assert "It is not committed." in text
-    text = told("job", "--shard", "1", "--store", place, capsys=capsys)
+    text = outcome("job", "--shard", "1", "--store", place, capsys=capsys)
     assert "3 J (1 J to 9 J) (estimated by test)" in text  # an estimate has its bounds
 
 
@@ -140,8 +140,8 @@ def test_a_job_without_decisions_says_so(
 ) -> None:
     store: ObjectStore = open_store(str(tmp_path))
     submit(store, JOB)  # a record of before there were priorities and objectives
-    assert "no decisions" in told("job", "--store", str(tmp_path), capsys=capsys)
-    assert "no decisions" in told("job", "--shard", "0", "--store", str(tmp_path), capsys=capsys)
+    assert "no decisions" in outcome("job", "--store", str(tmp_path), capsys=capsys)
+    assert "no decisions" in outcome("job", "--shard", "0", "--store", str(tmp_path), capsys=capsys)
     told_of = facts("job", "--store", str(tmp_path), capsys=capsys)
     assert (told_of["objective"], told_of["priority"], told_of["decisions"]) == ("energy", 0, {})
 

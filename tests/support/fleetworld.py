@@ -1,4 +1,4 @@
-"""A small world that obeys the scheduler's commands at once or when told to, for its tests."""
+"""A small world that obeys the scheduler's commands at once or when asked to, for its tests."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def profile(
 
 @dataclass
 class FleetWorld:
-    """Keeps what the scheduler has asked for until it is told to happen. Time moves by hand."""
+    """Keeps what the scheduler has asked for until the test lets it happen. Time moves by hand."""
 
     profiles: list[Profile]
     policy: Policy = field(default_factory=Policy)
@@ -81,7 +81,7 @@ class FleetWorld:
         self.revoked: set[int] = set()
         self.committed: dict[str, list[int]] = {}
         self.ended: dict[str, FinishJob] = {}
-        self.told: list[TellUser] = []
+        self.notices: list[TellUser] = []
         self.log: list[Command] = []
         self.parked: set[str] = set()
         self.hardware: dict[str, str] = {}
@@ -123,7 +123,7 @@ class FleetWorld:
                 assert job_id not in self.ended, "a job ended twice"
                 self.ended[job_id] = command
             case TellUser():
-                self.told.append(command)
+                self.notices.append(command)
             case RemindMe(at_s):
                 self.reminder_s = at_s
 
@@ -135,7 +135,7 @@ class FleetWorld:
         done: tuple[tuple[int, int], ...] = (),
         **request: Any,
     ) -> None:
-        """A job of shards of 100 images of model m, unless told otherwise."""
+        """A job of shards of 100 images of model m, unless changed."""
         model, shard_images = request.pop("model", "m"), request.pop("shard_images", 100)
         job = JobRequest(job_id, model, shards * shard_images, shard_images, **request)
         self.send(JobSubmitted(self.now_s, job, done))
@@ -148,7 +148,7 @@ class FleetWorld:
         ]
 
     def woken(self) -> list[str]:
-        """The hardware of every replica that was ever told to wake."""
+        """The hardware of every replica that was ever woken."""
         return [self.hardware[c.replica_id] for c in self.log if isinstance(c, WakeReplica)]
 
     def join(self, hardware: str, *more: str, node: str | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Jobs in a store without a model: synthetic pictures, written as a replica writes them."""
+"""Jobs in a store without a model: synthetic images, written as a replica writes them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def workload(job_id: str = "job", **changes: Any) -> Workload:
-    """Twenty 8x8 pictures of three classes in shards of six, unless changed."""
+    """Twenty 8x8 images of three classes in shards of six, unless changed."""
     settings: dict[str, Any] = {
         "job_id": job_id,
         "model": "test/tiny",

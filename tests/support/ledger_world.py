@@ -148,7 +148,7 @@ class World:
         self.ledger.read(reading)
 
     def reset(self, pick: int) -> None:
-        """The counter starts anew, and its source tells; or not, when it goes backwards."""
+        """The counter starts anew, and its source reports it; or not, when it goes backwards."""
         backwards = bool(self.readings) and (self.readings[-1].energy_mj or 0) > 0
         self.total_mj = 0 if pick % 2 else 10**9
         self.epoch += not (pick % 4 == 1 and backwards)

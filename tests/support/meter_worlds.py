@@ -24,7 +24,7 @@ OUTAGE_S = (50.0, 60.0)  # in the replayed trace
 
 
 class TestClock:
-    """A monotonic clock that goes when told to."""
+    """A monotonic clock that the test advances."""
 
     __test__ = False
 
@@ -43,7 +43,7 @@ class World:
     source: Source
     on_spend: Callable[[float], None] = lambda _: None
     fail: Callable[[], None] | None = None
-    mend: Callable[[], None] = lambda: None
+    restore: Callable[[], None] = lambda: None
 
     def spend(self, seconds: float) -> None:
         self.clock.now_ns += round(seconds * 1e9)
@@ -127,7 +127,7 @@ def cpu_estimate(_: Path) -> World:
         broken = value
 
     source = CpuEstimate(cpu_s, clock)
-    return World(clock, source, fail=lambda: turn(True), mend=lambda: turn(False))
+    return World(clock, source, fail=lambda: turn(True), restore=lambda: turn(False))
 
 
 def gpu_estimate(_: Path) -> World:
@@ -149,7 +149,7 @@ def zeus(_: Path) -> World:
         broken = value
 
     source = ZeusSource(GPU, read_mj, "measured_counter", "test", clock)
-    return World(clock, source, fail=lambda: turn(True), mend=lambda: turn(False))
+    return World(clock, source, fail=lambda: turn(True), restore=lambda: turn(False))
 
 
 def replay(directory: Path) -> World:
@@ -167,7 +167,7 @@ def replay(directory: Path) -> World:
         return lambda: setattr(clock, "now_ns", round(to_s * 1e9))
 
     source = ReplaySource(load_traces(trace)["GPU-1"], clock)
-    return World(clock, source, fail=jump(OUTAGE_S[0] + 1), mend=jump(OUTAGE_S[1] + 1))
+    return World(clock, source, fail=jump(OUTAGE_S[0] + 1), restore=jump(OUTAGE_S[1] + 1))
 
 
 def nothing(_: Path) -> World:

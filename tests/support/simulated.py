@@ -51,7 +51,7 @@ def baseline(name: str, spec: FleetSpec) -> Baseline:
 
 
 class Recorder:
-    """A scheduler that keeps what another one is told, and hands on what it says."""
+    """Wraps a scheduler and records its events and commands."""
 
     def __init__(self, inner: Any) -> None:
         self.inner, self.events = inner, list[Event]()

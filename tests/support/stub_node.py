@@ -29,4 +29,4 @@ def play(script: str, stub: NvmlStub, *arguments: str) -> Any:
     try:
         return json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
-        raise AssertionError(f"{script} told nothing: {done.stdout}{done.stderr}") from None
+        raise AssertionError(f"{script} printed nothing: {done.stdout}{done.stderr}") from None

@@ -58,7 +58,7 @@ def test_float_images_of_the_prepared_engine(config: dict[str, Any]) -> None:
 
 
 def test_machines_without_the_packed_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where PyTorch has no oneDNN the plain product gives the same pictures."""
+    """Where PyTorch has no oneDNN the plain product gives the same images."""
     model = random_model()
     phases, class_ids = inputs(model)
     packed = build_engine(model, "cpu", tile=16)(phases, class_ids)

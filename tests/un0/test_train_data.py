@@ -1,4 +1,4 @@
-"""Reading of training images: IDX files, folders of pictures, tables of the `datasets` library."""
+"""Reading of training images: IDX files, folders of images, tables of the `datasets` library."""
 
 from __future__ import annotations
 

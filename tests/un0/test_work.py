@@ -1,4 +1,4 @@
-"""The roofline that shares are told of."""
+"""The roofline that shares are relative to."""
 
 from __future__ import annotations
 

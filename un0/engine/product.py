@@ -23,7 +23,7 @@ from un0.jit import compiled
 Floats = NDArray[np.float32]
 Kind = Literal["fp32", "bf16", "int8"]
 
-# Numbers in a word of 32 bits; compiled code tells the kinds apart by it.
+# Numbers in a word of 32 bits; compiled code uses it to distinguish them.
 NUMBERS: dict[Kind, int] = {"fp32": 1, "bf16": 2, "int8": 4}
 FP32, BF16, INT8 = NUMBERS["fp32"], NUMBERS["bf16"], NUMBERS["int8"]
 _HALF_PI = np.pi / 2

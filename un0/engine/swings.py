@@ -57,10 +57,10 @@ def swing(
     """Integrate both blocks of phases in place. All rates are per step.
 
     A member of a team does the oscillators of its panels, for all images; it has phi for itself.
-    Arrays are the team's otherwise. Of the waves there are two sets in turn, so that nobody writes
-    what another still reads, or one for a team of one. K: ``pack``ed; its last axis tells its
-    kind. For int8, K_scale_N is the size of a unit and K_sum_N what the offset of the levels adds
-    to each sum.
+    Arrays are the team's otherwise. The waves have two buffers used in turn, so that no member
+    overwrites what another still reads; a team of one has one. K: ``pack``ed; the size of its last
+    axis gives its kind. For int8, K_scale_N is the size of a unit and K_sum_N what the offset of
+    the levels adds to each sum.
     """
     images, n = theta_BN.shape
     m = phi_BM.shape[1]

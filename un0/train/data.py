@@ -1,4 +1,4 @@
-"""Class-labelled images from IDX files, folders of pictures and the Hugging Face Hub."""
+"""Class-labelled images from IDX files, folders of images and the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def to_float(images_NCHW: Tensor) -> Tensor:
 def load_images(source: str | Path, split: Split, image_size: int = 32) -> ImageSet:
     """The ``split`` of a data source at ``image_size`` (32 or 64), RGB.
 
-    ``source``: a directory of IDX files or of class sub-folders with pictures, or
+    ``source``: a directory of IDX files or of class sub-folders with images, or
     ``hub:OWNER/NAME``. Raises InputError where it is none of these or its content is unusable.
     """
     if str(source).startswith(HUB_PREFIX):
@@ -80,7 +80,7 @@ def load_images(source: str | Path, split: Split, image_size: int = 32) -> Image
     if not root.is_dir():
         raise InputError(
             f"data {str(source)!r}: no such directory; give one with IDX files or one sub-folder "
-            f"of pictures per class, or {HUB_PREFIX}OWNER/NAME for the Hugging Face Hub"
+            f"of images per class, or {HUB_PREFIX}OWNER/NAME for the Hugging Face Hub"
         )
     if any(root.glob("*idx3-ubyte*")):
         return _load_idx(root, split, image_size)
@@ -141,7 +141,7 @@ def _pad_or_resize(images_NCHW: Tensor, size: int) -> Tensor:
     return torch.nn.functional.pad(images_NCHW, padding)
 
 
-# --- pictures -----------------------------------------------------------------------------------
+# --- image files --------------------------------------------------------------------------------
 
 
 def _load_folder(root: Path, split: Split, image_size: int) -> ImageSet:
@@ -151,19 +151,19 @@ def _load_folder(root: Path, split: Split, image_size: int) -> ImageSet:
     labels = tuple(folder.name for folder in folders)
     files: list[tuple[Path, int]] = []
     for class_id, folder in enumerate(folders):
-        pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not pictures:
+        members = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not members:
             raise InputError(
-                f"data {folder}: no pictures in this class folder; add some or remove it"
+                f"data {folder}: no images in this class folder; add some or remove it"
             )
-        for i, picture in enumerate(pictures):
+        for i, picture in enumerate(members):
             is_test = i % TEST_EVERY == TEST_EVERY - 1
             if own_split or is_test == (split == "test"):
                 files.append((picture, class_id))
     if not files:
         raise InputError(
-            f"data {base}: no {split} pictures; expected one sub-folder per class, each with at "
-            f"least {TEST_EVERY} pictures ({', '.join(sorted(IMAGE_SUFFIXES))})"
+            f"data {base}: no {split} images; expected one sub-folder per class, each with at "
+            f"least {TEST_EVERY} images ({', '.join(sorted(IMAGE_SUFFIXES))})"
         )
     images = np.stack([_read_picture(path, image_size) for path, _ in files])
     class_ids = torch.tensor([class_id for _, class_id in files])

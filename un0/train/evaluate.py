@@ -146,8 +146,8 @@ class ShatterMeasure:
     Far is the logarithm of the distance to the nearest of ``REFERENCES`` training images of the
     class, in the evaluation CNN's features, counted from the class's median in units of how far
     its 95th percentile is. Real images give 0.002 by construction. On Fashion-MNIST it finds 77%
-    of pictures decoded with the reference phase turned by half a turn, which are debris to the eye;
-    the rest look to the network like rare pictures of their class.
+    of images decoded with the reference phase turned by half a turn, which are debris to the eye;
+    the rest look to the network like rare images of their class.
     """
 
     def __init__(self, judge: Judge, train: ImageSet) -> None:

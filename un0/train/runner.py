@@ -149,7 +149,7 @@ def _loop(
 
 
 def write_model(model: Un0Model, recipe: Recipe, out: Path, scores: Sequence[Scores] = ()) -> str:
-    """Save the model with what a stranger must know of it; returns its sha256."""
+    """Save the model with the metadata that others need to use it; returns its sha256."""
     metadata = {
         "name": recipe.name,
         "data": recipe.data.source,

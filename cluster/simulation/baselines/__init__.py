@@ -1,4 +1,4 @@
-"""Other ways to share out the same work, to be measured against."""
+"""Baseline schedulers, to compare the project's own with."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What all baselines share: jobs by deadline, assignments, retries, waking, parking.
+"""The base of all baselines: jobs by deadline, assignments, retries, waking, parking.
 
-A baseline says where the next piece of a job goes. It may be a device that is busy, asleep or
+A baseline chooses where the next piece of a job goes. It may be a device that is busy, asleep or
 loaded with another model: the piece waits in that device's backlog, and the device is woken.
 """
 
@@ -23,7 +23,7 @@ SENT = 2  # assignments in a device's own hands: the next is there when one ends
 
 @dataclass
 class Job:
-    """A job, and its shards that nobody has or had with success."""
+    """A job, and its shards that are neither assigned nor done."""
 
     request: JobRequest
     waiting: Ranges
@@ -37,7 +37,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some shards of a job for one device. work_s: what they are believed to take."""
+    """Some shards of a job for one device. work_s: their predicted duration."""
 
     job: Job
     first: int
@@ -48,7 +48,7 @@ class Piece:
 
 @dataclass
 class Device:
-    """A replica as a baseline sees it."""
+    """A replica and its queue."""
 
     replica_id: str
     node_id: str
@@ -66,7 +66,7 @@ class Device:
 
 
 class Baseline:
-    """Base of every baseline. ``choose`` is what tells them apart.
+    """Base of every baseline. Subclasses differ in ``choose``.
 
     lease_s: work in a piece. park_after_s: idle time after which a device is parked; None is never,
     and then every device is woken as it joins.
@@ -94,11 +94,11 @@ class Baseline:
         }
 
     def choose(self, job: Job) -> tuple[Device, Performance] | None:
-        """Where, and how it is run, the next piece of this job goes; None is nowhere yet."""
+        """The device and point for the next piece of this job; None: none yet."""
         raise NotImplementedError
 
     def handle(self, event: events.Event) -> list[commands.Command]:
-        """Take note, hand out what there is, see to the devices."""
+        """Apply the events, assign waiting work, wake and park devices."""
         self.now_s = event.at_s
         if type(event) in self._on:
             self._on[type(event)](event)
@@ -112,7 +112,7 @@ class Baseline:
     # What a choice is made from
 
     def fits(self, job: Job, room: int | None = None) -> Iterator[Device]:
-        """Devices that can run the job; with ``room``, those that have fewer pieces than that."""
+        """Devices that can run the job; with ``room``, only those with fewer pieces than that."""
         for device in self.devices.values():
             known = self.book.profile(device.hardware, job.request.model) is not None
             if known and (room is None or device.pieces < room):

@@ -1,4 +1,4 @@
-"""Baselines that know nothing of hardware: equal pieces, every device warm and at full speed."""
+"""Baselines that ignore hardware: equal pieces, every device warm and at full speed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Blind(Baseline):
 
 
 class Random(Blind):
-    """Each piece to a device drawn by lot."""
+    """Each piece to a random device."""
 
     def __init__(self, book: ProfileBook, models: tuple[str, ...]) -> None:
         super().__init__(book, models)

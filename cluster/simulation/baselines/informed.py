@@ -1,4 +1,4 @@
-"""Baselines that know how fast, or how thrifty, each kind of hardware is."""
+"""Baselines that use the speed or the energy of each kind of hardware."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Choice = tuple[Device, Performance]
 
 
 class LeastLoadedByWork(Baseline):
-    """Each piece to the device that will be through with its work first; all are warm."""
+    """Each piece to the device that will finish its queue first; all devices are warm."""
 
     def choose(self, job: Job) -> Choice | None:
         device = min(self.fits(job), key=lambda device: device.work_s, default=None)
@@ -27,7 +27,7 @@ class WarmPull(Baseline):
 
 
 class PullAndPark(Baseline):
-    """The same, but devices are woken for work and parked when there was none for a minute."""
+    """Like ``WarmPull``, but devices wake for work and park after a minute without any."""
 
     park_after_s = 60.0
 
@@ -47,7 +47,7 @@ class FastestFirst(Baseline):
 
 
 class LowestJoules(Baseline):
-    """Everything to the kind of hardware with the lowest joules per image, whatever it takes."""
+    """All work to the hardware with the lowest joules per image, however long it takes."""
 
     park_after_s = 60.0
 
@@ -64,7 +64,7 @@ class LowestJoules(Baseline):
 class EnergyAndLateness(Baseline):
     """argmin(e t + lambda lateness): the joules of a piece here, plus a price on being late.
 
-    Each piece is judged as it comes; what else has to be done by then is not looked at.
+    Each piece is placed by itself; other work with a deadline is not considered.
     """
 
     park_after_s = 60.0

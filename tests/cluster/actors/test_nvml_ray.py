@@ -60,8 +60,8 @@ def on_a_ray_node() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    told: dict[str, Any] = play(__file__, build_nvml_stub(tmp_path_factory.mktemp("nvml")))
-    return told
+    report: dict[str, Any] = play(__file__, build_nvml_stub(tmp_path_factory.mktemp("nvml")))
+    return report
 
 
 def test_ray_finds_the_stub_s_gpus_too(results: dict[str, Any]) -> None:
@@ -70,9 +70,9 @@ def test_ray_finds_the_stub_s_gpus_too(results: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("visible", VISIBLE)
 def test_the_variable_changes_nothing(results: dict[str, Any], visible: str) -> None:
-    told = results[visible]
-    assert (told["provider"], told["seen"]) == ("nvml-counter", visible)
-    assert 300_000 <= told["energy_mj"] < 390_000  # GPU-c's
+    report = results[visible]
+    assert (report["provider"], report["seen"]) == ("nvml-counter", visible)
+    assert 300_000 <= report["energy_mj"] < 390_000  # GPU-c's
 
 
 def test_a_gpu_that_ray_assigns_changes_nothing_either(results: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ BEFORE_MJ, STRUCK_MJ, AFTER_MJ = 111_111, 222_222, 333_333
 
 
 class Body:
-    """A replica that holds still in the middle of each attempt, until it is told to go on."""
+    """A replica that holds still in the middle of each attempt, until the test lets it go on."""
 
     def __init__(self, meter: RunMeter, store: StoreConfig, replica_id: str, gpu_uuid: str) -> None:
         sampler = Sampler(random_model(), device="cpu", threads=1)
@@ -190,8 +190,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], di
     stub = build_nvml_stub(tmp_path_factory.mktemp("nvml"))
     paths = {name: tmp_path_factory.mktemp(name) for name in SCENES}
     stores = {name: open_store(str(path)) for name, path in paths.items()}
-    told = play(__file__, stub, *(f"{name}={path}" for name, path in paths.items()))
-    return told, stores
+    outcome = play(__file__, stub, *(f"{name}={path}" for name, path in paths.items()))
+    return outcome, stores
 
 
 @pytest.fixture
@@ -225,10 +225,10 @@ def images(store: ObjectStore) -> dict[str, Rows]:
 
 
 def test_the_buckets_add_up_to_each_gpu_s_own_counter(fleet: Any) -> None:
-    told, store = fleet
+    outcome, store = fleet
     rows = log(store)
     for gpu in (H100, L4):
-        assert sum_mj(rows, hw_id=gpu.uuid) == told["counters"][gpu.uuid] - (gpu.counter_mj or 0)
+        assert sum_mj(rows, hw_id=gpu.uuid) == outcome["counters"][gpu.uuid] - (gpu.counter_mj or 0)
     assert {row["bucket"] for row in rows if row["hw_id"] == "GPU-b"} == {"job", "idle"}
     assert {row["hw_name"] for row in rows if row["zone"] == "gpu"} == {H100.name, L4.name}
 
@@ -243,9 +243,9 @@ def test_what_the_killed_replica_spent_is_wasted(fleet: Any) -> None:
 
 
 def test_the_images_carry_what_their_attempts_took(fleet: Any) -> None:
-    told, store = fleet
+    outcome, store = fleet
     rows, made = log(store), images(store)
-    assert told["won"] == WON_MJ
+    assert outcome["won"] == WON_MJ
     assert made.keys() == WON_MJ.keys()
     for attempt_id, pictures in made.items():
         assert sum_mj(rows, zone="gpu", bucket="job", attempt_id=attempt_id) == WON_MJ[attempt_id]
@@ -283,7 +283,7 @@ if __name__ == "__main__":
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         where = dict(argument.split("=", 1) for argument in sys.argv[1:])
-        told = {name: SCENES[name](open_store(path).config) for name, path in where.items()}
+        outcome = {name: SCENES[name](open_store(path).config) for name, path in where.items()}
     finally:
         ray.shutdown()
-    print(json.dumps(told))  # the last line, after whatever Ray has to say of the dead
+    print(json.dumps(outcome))  # the last line, after whatever Ray has to say of the dead

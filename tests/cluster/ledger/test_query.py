@@ -102,7 +102,7 @@ def test_unknown_energy_is_null_not_zero(local: ObjectStore) -> None:
 
 
 def test_counting_does_not_read_pictures(local: ObjectStore) -> None:
-    """The pictures are overwritten: whoever reads them fails, whoever counts does not notice."""
+    """The images are overwritten: whoever reads them fails, whoever counts does not notice."""
     job = jobfactory.workload(count=4, shard_images=4, width=64, height=64, encoding="raw")
     (record,) = jobfactory.write_job(local, job)
     data = local.get(record.objects[0].key)

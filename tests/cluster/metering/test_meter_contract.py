@@ -127,7 +127,7 @@ def outages_are_null(world: World) -> None:
     before = meter.lap()
     world.fail()
     during = meter.lap()
-    world.mend()
+    world.restore()
     back = meter.lap()
     world.spend(2.0)
     after = meter.lap()

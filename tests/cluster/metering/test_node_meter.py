@@ -73,7 +73,7 @@ class Steady:
 class Watched(Steady):
     """One that can see who works on it."""
 
-    def strangers(self, _: Collection[int]) -> bool | None:
+    def foreign_at_work(self, _: Collection[int]) -> bool | None:
         return self.world.busy
 
 
@@ -342,7 +342,7 @@ def test_a_closed_meter_can_be_closed_again_until_the_store_takes_it(
     assert total_j(store) == HOST_W * 5
 
 
-def test_what_a_process_used_until_it_was_killed_is_wasted_not_a_stranger_s(
+def test_what_a_process_used_until_it_was_killed_is_wasted_not_foreign(
     world: World, store: ObjectStore
 ) -> None:
     meter = node(world, store)

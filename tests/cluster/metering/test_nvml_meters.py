@@ -406,32 +406,32 @@ def test_without_nvml_it_says_how_to_get_it() -> None:
         pytest.skip("this machine has the driver")
     with pytest.raises(Refused, match="no libnvidia-ml") as refused:  # no stub in this process
         list_gpus()
-    assert "driver" in (refused.value.mend or "")
+    assert "driver" in (refused.value.fix or "")
 
 
-def test_strangers_are_those_who_work_on_the_board_and_are_not_ours(on_fleet: Scene) -> None:
-    on_fleet(strangers)
+def test_work_on_the_board_that_is_not_ours_is_foreign(on_fleet: Scene) -> None:
+    on_fleet(foreign_work)
 
 
 OURS, OTHER = 41, 42
 
 
-def strangers(stub: NvmlStub) -> None:
+def foreign_work(stub: NvmlStub) -> None:
     source = NvmlCounter("GPU-a")
     stub.add(Process("GPU-a", OURS, util=90), Process("GPU-b", OTHER, util=80))
-    assert source.strangers([OURS]) is None  # samples of who knows when
+    assert source.foreign_at_work([OURS]) is None  # samples of who knows when
     for stamp_us, theirs, seen in ((2, None, False), (3, 0, False), (4, 70, True), (4, 70, False)):
         stub.set(f"GPU-a/{OURS}", stamp_us=stamp_us)
         if theirs is not None:
             stub.add(Process("GPU-a", OTHER, theirs, stamp_us))
-        assert source.strangers([OURS]) is seen
+        assert source.foreign_at_work([OURS]) is seen
     stub.set(f"GPU-a/{OTHER}", stamp_us=5)
-    assert source.strangers([OURS, 7]) is None  # 7 must be there: these are another's numbers
+    assert source.foreign_at_work([OURS, 7]) is None  # 7 must be there: these are another's numbers
     source.close()
-    assert source.strangers([OURS]) is None
+    assert source.foreign_at_work([OURS]) is None
 
 
-def test_where_the_driver_does_not_tell_nobody_is_a_stranger(on_fleet: Scene) -> None:
+def test_without_the_driver_s_report_no_work_is_foreign(on_fleet: Scene) -> None:
     on_fleet(untold)
 
 
@@ -439,5 +439,5 @@ def untold(stub: NvmlStub) -> None:
     stub.add(Process("GPU-a", OTHER, util=None), Mig("MIG-x", "GPU-b", 3), Process("GPU-b", 1, 9))
     for uuid in ("GPU-a", "MIG-x"):
         source = NvmlCounter(uuid)
-        assert [source.strangers([]) for _ in range(2)] == [None, None]
+        assert [source.foreign_at_work([]) for _ in range(2)] == [None, None]
         source.close()

@@ -159,9 +159,9 @@ def test_refused_by_permissions_it_names_the_file_and_the_command(readable_dir: 
     assert choice.source.provider == "cpu-estimate"
     (refusal,) = choice.refused
     assert str(files[0]) in refusal.reason
-    assert refusal.mend is not None
-    assert refusal.mend.startswith(f"sudo chmod a+r {files[0]} {files[1]}")
-    assert "udev" in refusal.mend
+    assert refusal.fix is not None
+    assert refusal.fix.startswith(f"sudo chmod a+r {files[0]} {files[1]}")
+    assert "udev" in refusal.fix
     for file in files:
         file.chmod(0o444)  # what the command does
     with world.alive(), unprivileged():

@@ -48,7 +48,7 @@ def test_energy_follows_the_node_s_own_cpu_time_and_says_that_it_is_a_replay(tra
     assert source.cpu_times([1, 2]).process_s == {1: 7.0}
 
 
-def test_a_node_s_neighbours_on_the_machine_are_no_strangers(trace: Path, tmp_path: Path) -> None:
+def test_a_node_s_neighbours_on_the_machine_are_not_foreign(trace: Path, tmp_path: Path) -> None:
     clock, used, replica = TestClock(), {7: 0.0}, 7
     store = open_store(str(tmp_path / "store"))
     source = ReplayNode(trace, lambda: used, clock)

@@ -128,10 +128,10 @@ def test_where_zeus_is_not_installed_the_mend_is_told(monkeypatch: pytest.Monkey
     for hardware in ("amd", "apple", "jetson"):
         with pytest.raises(Refused) as refused:
             open_zeus(hardware)  # type: ignore[arg-type]
-        assert refused.value.mend == "pip install 'un0-cluster[zeus]'"
+        assert refused.value.fix == "pip install 'un0-cluster[zeus]'"
     monkeypatch.setattr(select, "zeus_hardware", lambda: "amd")
     notes = choose_machine(NOWHERE).notes
-    assert any(note.provider == "zeus" and note.mend for note in notes)
+    assert any(note.provider == "zeus" and note.fix for note in notes)
     monkeypatch.setattr(select, "zeus_hardware", lambda: "apple")
     (cpu,) = choose_cpu(NOWHERE)
     assert [refusal.provider for refusal in cpu.refused] == ["rapl", "zeus"]

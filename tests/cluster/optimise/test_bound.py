@@ -143,11 +143,11 @@ def test_a_deadline_that_needs_dearer_hardware_costs_more() -> None:
     assert loose.energy_j == pytest.approx(1000)
     # the slow one makes 500 in time, for nothing else to pay
     assert tight.energy_j == pytest.approx(1000)
-    dear = fleet(
+    costly = fleet(
         hardware("slow", 1, 10.0, points=[point(10.0)], **FREE),
         hardware("fast", points=[point(500.0)], **FREE),
     )
-    tight = lower_bound(dear, [job("a", 0.0, 1000, 50.0)], slot_s=50.0)
+    tight = lower_bound(costly, [job("a", 0.0, 1000, 50.0)], slot_s=50.0)
     assert tight.energy_j == pytest.approx(500 + 500 * 5)
 
 
@@ -164,7 +164,7 @@ def test_jobs_without_a_deadline_go_where_they_are_cheapest() -> None:
 
 
 def test_the_gap_is_all_there_and_in_its_part() -> None:
-    spec, jobs = fleet(hardware("one"), hardware("dear", points=[point(500.0)])), []
+    spec, jobs = fleet(hardware("one"), hardware("costly", points=[point(500.0)])), []
     jobs = [job(f"j{i}", 100.0 * i, 1000, 500.0) for i in range(8)]
     bound = lower_bound(spec, jobs)
     for name in BASELINES:

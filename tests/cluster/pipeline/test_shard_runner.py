@@ -32,7 +32,7 @@ SIZE = SAMPLER.image_size
 
 @dataclass
 class ScriptedMeter:
-    """Gives the joules it is told to, so that their way can be followed."""
+    """Returns the joules that a test sets, so that their way can be followed."""
 
     attempts_mj: list[int] = field(default_factory=lambda: [8000, 4000, 2000])
     hardware: str = "scripted"

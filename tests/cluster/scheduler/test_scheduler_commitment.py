@@ -50,10 +50,10 @@ def test_idleness_keeps_one_timer_however_often_it_begins() -> None:
 
 
 def test_of_replicas_that_join_together_a_dear_one_is_not_woken_in_passing() -> None:
-    world = FleetWorld([CLASS, profile("dear", 100, 2000, load_s=20, load_j=2000)])
+    world = FleetWorld([CLASS, profile("costly", 100, 2000, load_s=20, load_j=2000)])
     world.submit(shards=1000)
     world.now_s = 10.0
-    world.join("dear", "gpu")
+    world.join("costly", "gpu")
     world.play()
     assert world.woken() == ["gpu"]
 
@@ -64,7 +64,9 @@ def test_little_work_is_held_and_runs_in_time() -> None:
     world.submit(shards=10, deadline_s=1000.0)  # 1000 images: 10 s of work
     world.play(600)
     assert not world.woken()
-    assert [told.reason for told in world.told] == ["held, so that one start-up serves more images"]
+    assert [notice.reason for notice in world.notices] == [
+        "held, so that one start-up serves more images"
+    ]
     world.play()
     assert world.ended["j"].state == "completed"
     assert world.now_s < 1100  # it was parked again since

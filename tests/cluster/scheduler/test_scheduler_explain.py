@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.scheduler.explain import KEPT, Decision, Diary
+from cluster.scheduler.explain import KEPT, Decision, DecisionQueue
 from tests.support.fleetworld import FleetWorld, profile
 
 
@@ -10,13 +10,13 @@ def decisions(world: FleetWorld, kind: str) -> list[Decision]:
     return [d for d in world.state.take_decisions() if d.kind == kind]
 
 
-FLEET = [profile("cheap", 100, 50, load_j=10), profile("dear", 100, 90, load_j=10)]
+FLEET = [profile("cheap", 100, 50, load_j=10), profile("costly", 100, 90, load_j=10)]
 
 
 def world_of_two() -> FleetWorld:
     world = FleetWorld(FLEET)
     world.join("cheap")
-    world.join("dear")
+    world.join("costly")
     return world
 
 
@@ -26,10 +26,10 @@ def test_a_plan_names_its_rivals_and_what_was_decided_of_them() -> None:
     plan = decisions(world, "plan")[-1]
     assert [(r.hardware, r.verdict) for r in plan.rivals] == [
         ("cheap", "1 used"),
-        ("dear", "not needed"),
+        ("costly", "not needed"),
     ]
-    cheap, dear = (rival.cost for rival in plan.rivals)
-    assert 0.5 < cheap < dear
+    cheap, costly = (rival.cost for rival in plan.rivals)
+    assert 0.5 < cheap < costly
     assert (plan.demand, plan.why) == ("m for energy", "no deadline: cheaply")
 
 
@@ -70,7 +70,7 @@ def test_wakes_parks_and_pauses_have_their_reasons() -> None:
 
 
 def test_only_the_newest_decisions_are_kept() -> None:
-    diary = Diary()
+    diary = DecisionQueue()
     for number in range(KEPT + 10):
         diary.note(Decision("plan", 0.0, number, str(number)))
     kept = diary.take()

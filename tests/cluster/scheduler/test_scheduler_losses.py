@@ -182,7 +182,7 @@ def test_a_job_without_replicas_is_told_and_fails_after_a_while(seen: bool) -> N
     world.play(went_s + POLICY.desert_s - 1)
     name = "late" if seen else "j"
     assert name not in world.ended
-    assert TellUser(name, "no live replica can run m") in world.told
+    assert TellUser(name, "no live replica can run m") in world.notices
     world.play(went_s + POLICY.desert_s + 1)
     assert world.ended[name].state == "failed"
     assert "no replica is left" in world.ended[name].reason

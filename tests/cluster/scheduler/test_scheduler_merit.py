@@ -38,23 +38,23 @@ def granted(made: Plan, objective: Objective = "energy") -> dict[str, tuple[int,
 
 
 CHEAP = profile("cheap", 100, 50, load_j=1)  # 0.5 J
-DEAR = profile("dear", 1000, 900, load_j=1)  # 0.9 J
+COSTLY = profile("costly", 1000, 900, load_j=1)  # 0.9 J
 
 
 def test_the_cheapest_hardware_goes_first_and_the_next_only_when_the_rate_needs_it() -> None:
-    parked_dear = Offer(DEAR, 4, 0)
+    parked_costly = Offer(COSTLY, 4, 0)
     demand = Demand("m", "energy", 400, 10_000_000, patient=False)
-    made = make_plan([demand], {"m": [parked_dear, Offer(CHEAP, 4, 0)]}, EXACT)
+    made = make_plan([demand], {"m": [parked_costly, Offer(CHEAP, 4, 0)]}, EXACT)
     assert granted(made) == {"cheap": (4, 50)}
-    made = make_plan([replace(demand, rate=401)], {"m": [parked_dear, Offer(CHEAP, 4, 0)]}, EXACT)
-    assert granted(made) == {"cheap": (4, 50), "dear": (1, 900)}
+    made = make_plan([replace(demand, rate=401)], {"m": [parked_costly, Offer(CHEAP, 4, 0)]}, EXACT)
+    assert granted(made) == {"cheap": (4, 50), "costly": (1, 900)}
 
 
 def test_a_point_is_raised_where_its_marginal_joule_is_cheaper_than_the_next_hardware() -> None:
     thrifty = profile("a", 100, 50, faster=((150, 85),))  # 0.7 J for each image more
-    assert granted(plan(600, thrifty, DEAR)) == {"a": (4, 85)}
+    assert granted(plan(600, thrifty, COSTLY)) == {"a": (4, 85)}
     greedy = profile("a", 100, 50, faster=((150, 110),))  # 1.2 J for each image more
-    assert granted(plan(600, greedy, replace(DEAR, hardware="b"), up=4))["a"] == (4, 50)
+    assert granted(plan(600, greedy, replace(COSTLY, hardware="b"), up=4))["a"] == (4, 50)
 
 
 def test_a_start_up_does_not_hide_the_faster_points_of_the_same_hardware() -> None:
@@ -77,8 +77,8 @@ def test_measured_wins_a_tie_with_an_estimate() -> None:
 
 def test_throughput_uses_everything_at_its_fastest() -> None:
     fast = profile("a", 100, 50, faster=((150, 110),))
-    made = plan(math.inf, fast, DEAR, up=0, objective="throughput")
-    assert granted(made, "throughput") == {"a": (4, 110), "dear": (4, 900)}
+    made = plan(math.inf, fast, COSTLY, up=0, objective="throughput")
+    assert granted(made, "throughput") == {"a": (4, 110), "costly": (4, 900)}
 
 
 @pytest.mark.parametrize(
@@ -136,17 +136,21 @@ def test_no_more_replicas_than_shards_are_woken() -> None:
 
 def ahead(rate: float, steady: float, busy: float) -> Plan:
     """Two cheap nodes and two of 1.8 times the cost are 2,200 images/s; the last resort does 20."""
-    cheap, dear, last = profile("cheap", 100, 50), profile("dear", 1000, 900), profile("x", 10, 900)
+    cheap, costly, last = (
+        profile("cheap", 100, 50),
+        profile("costly", 1000, 900),
+        profile("x", 10, 900),
+    )
     demand = Demand("m", "energy", rate, 10**7, patient=False, steady=steady, busy=busy)
-    offers = [Offer(found, 2, 2) for found in (cheap, dear, last)]
+    offers = [Offer(found, 2, 2) for found in (cheap, costly, last)]
     return make_plan([demand], {"m": offers}, EXACT)
 
 
 def test_work_goes_ahead_of_a_rush_that_only_the_dearest_hardware_could_serve() -> None:
-    assert granted(ahead(50, 1200, 2210)) == {"cheap": (2, 50), "dear": (1, 900)}
-    assert granted(ahead(50, 1200, 3000))["dear"] == (1, 900)  # more than there is
+    assert granted(ahead(50, 1200, 2210)) == {"cheap": (2, 50), "costly": (1, 900)}
+    assert granted(ahead(50, 1200, 3000))["costly"] == (1, 900)  # more than there is
     # All but the last resort, if even the usual is more than there is
-    assert granted(ahead(50, 2500, 3000)) == {"cheap": (2, 50), "dear": (2, 900)}
+    assert granted(ahead(50, 2500, 3000)) == {"cheap": (2, 50), "costly": (2, 900)}
 
 
 def test_a_rush_that_the_same_hardware_serves_can_come() -> None:
@@ -156,8 +160,8 @@ def test_a_rush_that_the_same_hardware_serves_can_come() -> None:
 
 def test_only_the_cheapest_hardware_is_widened() -> None:
     free = Policy(round_down=0.0, start_share=math.inf)
-    offers = [Offer(CHEAP, 4, 0), Offer(DEAR, 4, 0)]
+    offers = [Offer(CHEAP, 4, 0), Offer(COSTLY, 4, 0)]
     demand = Demand("m", "energy", 50, 10**7, patient=False)
     assert granted(make_plan([demand], {"m": offers}, free)) == {"cheap": (4, 50)}
     made = make_plan([replace(demand, rate=500)], {"m": offers}, free)
-    assert granted(made) == {"cheap": (4, 50), "dear": (1, 900)}
+    assert granted(made) == {"cheap": (4, 50), "costly": (1, 900)}

@@ -1,4 +1,4 @@
-"""What goes wrong on purpose, and what the scheduler is told of it."""
+"""What goes wrong on purpose, and what is reported to the scheduler."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def test_a_crash_commits_what_was_done_and_loses_the_rest() -> None:
     lost = [i for i, e in enumerate(scheduler.events) if isinstance(e, events.ReplicaLost)]
     assert lost
     assert not any(scheduler.events[i].gone for i in lost)  # type: ignore[union-attr]
-    told = scheduler.events[lost[0] - 1]
-    assert isinstance(told, events.ShardsCommitted)  # in the midst of an assignment
-    assert told.at_s == scheduler.events[lost[0]].at_s
+    event = scheduler.events[lost[0] - 1]
+    assert isinstance(event, events.ShardsCommitted)  # in the midst of an assignment
+    assert event.at_s == scheduler.events[lost[0]].at_s
     # a shard in hand and a load begun are all that a crash can cost
     assert 0 < wasted_j <= len(lost) * (0.1 * 100 + 500)
 

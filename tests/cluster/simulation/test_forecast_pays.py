@@ -21,7 +21,7 @@ def at_watts(power_w: float, kind: dict[str, Any]) -> dict[str, Any]:
 
 FLEET = fleet(  # 1, 2 and 50 joules an image
     at_watts(50.0, hardware("cheap", 2, 50.0)),
-    at_watts(100.0, hardware("dear", 10, 50.0)),
+    at_watts(100.0, hardware("costly", 10, 50.0)),
     at_watts(1000.0, hardware("last", 1, 20.0)),
 )
 FAST = Policy(assignment_s=120.0, replan_s=60.0)  # to simulate, and as good here

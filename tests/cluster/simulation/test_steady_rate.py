@@ -1,4 +1,4 @@
-"""The rate that changes least is the cheapest, whatever an image costs, if faster is dearer."""
+"""The rate that changes least is the cheapest, if working faster is more expensive."""
 
 from __future__ import annotations
 

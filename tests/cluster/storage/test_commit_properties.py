@@ -59,7 +59,7 @@ class Crash(BaseException):
 
 @dataclass
 class Attempt:
-    """One attempt at a shard by a writer, and what the writer was told."""
+    """One attempt at a shard by a writer, and the result that it got."""
 
     shard: int
     name: str
@@ -92,7 +92,7 @@ class Attempt:
     def run(self, store: ObjectStore) -> None:
         """What a replica does: write the data, then commit."""
         record = self.record()
-        with suppress(Retryable, Crash):  # then it is told nothing
+        with suppress(Retryable, Crash):  # then it gets no result
             store.put(record.objects[0].key, self.name.encode())
             self.outcome = commit(store, record, backoff=QUICK)
 
@@ -214,16 +214,16 @@ def test_racing_finalisers_agree(memory_dir: Path, data: st.DataObject, rates: F
         world.attempt(shard)()
     world.inner.put(LAYOUT.images(0, "zombie"), b"late")
     world.faulty = FaultyStore(world.inner, 0, rates, on_slow=world.races.step)
-    told: list[Manifest] = []
+    results: list[Manifest] = []
 
     def end(state: JobState) -> None:
         with suppress(Retryable):
-            told.append(finalise(world.faulty, JOB, state, backoff=QUICK))
+            results.append(finalise(world.faulty, JOB, state, backoff=QUICK))
 
     world.races.run([lambda: end("completed"), lambda: end("cancelled"), lambda: end("failed")])
     world.faulty.settle()
     final = finalise(world.inner, JOB, "completed")
-    assert all(manifest == final for manifest in told)
+    assert all(manifest == final for manifest in results)
     assert ended_state(world.inner, JOB) == final.state
     assert world.objects() == world.vouched()
 

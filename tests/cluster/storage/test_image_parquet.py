@@ -34,16 +34,16 @@ def smooth(count: int, side: int = 32) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 @pytest.mark.parametrize("encoding", LOSSLESS)
 def test_lossless_encodings_give_the_same_pixels_back(encoding: ImageEncoding) -> None:
-    pictures = np.random.default_rng(1).integers(0, 256, (9, 16, 24, 3), np.uint8)
-    encoded = encode_images(pictures, encoding)
+    images = np.random.default_rng(1).integers(0, 256, (9, 16, 24, 3), np.uint8)
+    encoded = encode_images(images, encoding)
     decoded = [np.asarray(decode_image({"image": {"bytes": data}})) for data in encoded]
-    assert np.array_equal(np.stack(decoded), pictures)
+    assert np.array_equal(np.stack(decoded), images)
 
 
 def test_jpeg_stays_close() -> None:
-    pictures = smooth(5)
-    decoded = [np.asarray(Image.open(io.BytesIO(d))) for d in encode_images(pictures, "jpeg")]
-    assert np.square(np.stack(decoded) - pictures.astype(float)).mean() < 4  # 42 dB
+    images = smooth(5)
+    decoded = [np.asarray(Image.open(io.BytesIO(d))) for d in encode_images(images, "jpeg")]
+    assert np.square(np.stack(decoded) - images.astype(float)).mean() < 4  # 42 dB
 
 
 def test_raw_images_have_one_size() -> None:
@@ -53,12 +53,12 @@ def test_raw_images_have_one_size() -> None:
 
 
 @pytest.mark.parametrize(
-    "pictures",
+    "images",
     [np.zeros((2, 8, 8), np.uint8), np.zeros((1, 8, 8, 3)), np.zeros((1, 3, 8, 8), np.uint8)],
 )
-def test_anything_but_rgb_bytes_is_refused(pictures: Any) -> None:
+def test_anything_but_rgb_bytes_is_refused(images: Any) -> None:
     with pytest.raises(ValueError, match="expected uint8"):
-        encode_images(pictures, "png")
+        encode_images(images, "png")
 
 
 @pytest.mark.parametrize("data", [b"", b"P6 8 8 255\n" + b"x" * 191, None])

@@ -106,7 +106,7 @@ def script(*replies: tuple[int, str]) -> Iterator[Script]:
 def test_refusals_name_object_endpoint_and_mend(
     status: int, code: str, kind: type[ClusterError], said: str
 ) -> None:
-    # A listing, by which a forbidden key is told from a missing one, is refused too.
+    # A listing, by which a forbidden key is distinguished from a missing one, is refused too.
     with script((status, code), (status, code)) as server, pytest.raises(kind) as refused:
         server.store().get("the/key")
     text = str(refused.value)

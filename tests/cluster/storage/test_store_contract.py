@@ -120,9 +120,9 @@ def test_of_sixteen_racing_writers_exactly_one_writes(store: ObjectStore) -> Non
     with ThreadPoolExecutor(16) as pool:
         for turn in range(2):
             key = f"race/{turn}"
-            told = list(pool.map(write, [key] * 16, range(16)))
-            assert told.count(True) == 1
-            assert store.get(key) == f"writer {told.index(True)}".encode()
+            results = list(pool.map(write, [key] * 16, range(16)))
+            assert results.count(True) == 1
+            assert store.get(key) == f"writer {results.index(True)}".encode()
 
 
 def test_list_is_in_key_order_with_sizes(store: ObjectStore) -> None:

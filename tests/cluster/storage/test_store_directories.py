@@ -31,9 +31,9 @@ def write(writer):
     start.wait()
     return store.put_if_absent("race/x", f"writer {writer}".encode())
 with ThreadPoolExecutor(8) as pool:
-    told = list(pool.map(write, range(8)))
-assert told.count(True) == 1, told
-assert store.get("race/x") == f"writer {told.index(True)}".encode()
+    results = list(pool.map(write, range(8)))
+assert results.count(True) == 1, results
+assert store.get("race/x") == f"writer {results.index(True)}".encode()
 assert not store.put_if_absent("race/x", b"late")
 print([info.key for info in store.list("")])
 """
@@ -97,8 +97,8 @@ def test_of_racing_exclusive_renames_one_wins_each_name(memory_dir: Path) -> Non
         return [store.put_if_absent(f"race/{n}", bytes([writer])) for n in range(50)]
 
     with ThreadPoolExecutor(8) as pool:
-        told = list(pool.map(write, range(8)))
-    for number, wins in enumerate(zip(*told, strict=True)):
+        results = list(pool.map(write, range(8)))
+    for number, wins in enumerate(zip(*results, strict=True)):
         assert wins.count(True) == 1
         assert store.get(f"race/{number}") == bytes([wins.index(True)])
 

@@ -1,4 +1,4 @@
-"""Stores that cannot be used, or fail midway: what the user is told, and what is left behind."""
+"""Stores that cannot be used, or fail midway: messages to the user, and what is left behind."""
 
 from __future__ import annotations
 
@@ -211,13 +211,13 @@ def test_a_killed_server_keeps_what_it_confirmed_and_clients_carry_on(own_s3: De
         store.put_if_absent("during", b"1")
     with pytest.raises(Retryable, match="kept"):  # it answered before, so it may come back
         store.get("kept")
-    told: list[bool] = []
-    writer = threading.Thread(target=lambda: told.append(waiting.put_if_absent("later", b"1")))
+    results: list[bool] = []
+    writer = threading.Thread(target=lambda: results.append(waiting.put_if_absent("later", b"1")))
     writer.start()
     assert refused.wait(30)
     own_s3.start()
     writer.join()
-    assert told == [True]
+    assert results == [True]
     assert store.get("kept") == store.get("later") == b"1"
 
 
@@ -279,9 +279,9 @@ except UserError as error:
 assert [i.key for i in store.list("")] == ["whole"], list(store.list(""))
 store.put("next", bytes(2**19))
 """
-    told = run_on_tmpfs(tmp_path, "size=1m", code)
-    assert "the disk is full" in told
-    assert str(tmp_path) in told
+    results = run_on_tmpfs(tmp_path, "size=1m", code)
+    assert "the disk is full" in results
+    assert str(tmp_path) in results
 
 
 def test_a_file_size_limit_is_named_and_leaves_nothing_half_written(tmp_path: Path) -> None:

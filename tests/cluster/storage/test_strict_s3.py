@@ -1,4 +1,4 @@
-"""Buckets and servers with rules of their own: what works on them, and what the user is told."""
+"""Buckets and servers with rules of their own: what works on them, and the messages to the user."""
 
 from __future__ import annotations
 

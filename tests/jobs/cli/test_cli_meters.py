@@ -39,7 +39,9 @@ def test_scripts_get_every_device_and_why_nothing_better() -> None:
     assert gpus[0]["update_period_s"] > 0.05
     assert [refusal["provider"] for refusal in gpus[1]["refused"]] == ["nvml-counter"]
     assert "stood still" in gpus[2]["refused"][0]["reason"]
-    assert gpus[2]["refused"][0]["mend"]
+    assert gpus[2]["refused"][0]["fix"]
+    for refusal in [*(r for gpu in gpus for r in gpu["refused"]), *report["notes"]]:
+        assert refusal["mend"] == refusal["fix"]  # the earlier key, for scripts
     assert any("lost" in note["reason"] for note in report["notes"])
     assert any(device["hw_type"] == "cpu" for device in report["devices"])
 
