@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from cluster.errors import UserError
+from cluster.storage.object_store import StoreConfig
 from cluster.types import JobRecord
 from jobs.cli.main import app
 from jobs.cli.run import resume_command
@@ -37,3 +39,11 @@ def test_the_way_to_go_on_names_the_same_store(tmp_path: Path) -> None:
     assert resume_command(record, where) == (
         f"un0 resume j --store {tmp_path} --sse aws:kms --sse-kms-key key-1 --single-writer"
     )
+
+
+def test_names_made_of_a_store_stay_as_older_versions_made_them() -> None:
+    plain = StoreConfig("s3://bucket/prefix")
+    sealed = replace(plain, sse="aws:kms", sse_kms_key="key")
+    assert plain.digest() == plain.digest(encryption=True) == "df961298d66b7940"
+    assert sealed.digest() == plain.digest(), "one meter a node, however its rows are encrypted"
+    assert sealed.digest(encryption=True) == "661faee54db29c3c"
