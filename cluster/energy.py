@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cluster.types import MISSING_ENERGY, QUALITIES, Energy
 
 MIN_WINDOW_S = 2.0
-"""Counters move every 20 to 100 ms: a shorter window alone says little (docs/energy.md)."""
+"""Counters move every 20 to 100 ms: a shorter window says little (docs/explanation/energy.md)."""
 
 ZERO_ENERGY = Energy(energy_mj=0, quality="measured_counter", method="none")
 

@@ -33,8 +33,8 @@ def render() -> str:
 def commands(group: Any, context: Any, path: str = "un0") -> Iterator[tuple[str, Any, Any]]:
     """Path, command and context of every command that is not hidden, in the order of ``--help``."""
     for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        if command is None or command.hidden:
+        _, command, _ = group.resolve_command(context, [name])  # the lazy group's real one
+        if command.hidden:
             continue
         inner = type(context)(command, info_name=name, parent=context)
         yield f"{path} {name}", command, inner

@@ -76,7 +76,7 @@ class JobSpec(BaseModel):
     energy_budget: joules, or for example ``2 kJ``; the job pauses before it exceeds it.
     shard_images: images per commit; None picks 16-64 MB of output, at least 16 shards a job.
     owner, labels: recorded with the job, to report energy by.
-    Numbers may be text too, such as ``250k``: docs/job-spec.md lists every accepted form.
+    Numbers may be text too, such as ``250k``: docs/reference/job-spec.md lists every accepted form.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

@@ -110,8 +110,8 @@ def _resolve(given: list[str]) -> tuple[Any, Any, list[str]]:
     """The command that the words name, its parent's context, and its own words."""
     command = _root()
     context = command.make_context("un0", [], resilient_parsing=True)
-    while hasattr(command, "list_commands") and given:
-        inner = command.get_command(context, given[0])
+    while hasattr(command, "list_commands") and given and not given[0].startswith("-"):
+        inner = command.resolve_command(context, given[:1])[1]
         assert inner is not None, f"un0 has no command {given[0]!r}"
         parent, command, given = context, inner, given[1:]
         context = type(context)(command, info_name=command.name, parent=parent)
