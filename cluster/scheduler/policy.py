@@ -1,4 +1,4 @@
-"""The scheduler's tuning parameters, tuned on training days only: docs/explanation/scheduling.md."""
+"""The scheduler's parameters, tuned on training days only: docs/explanation/scheduling.md."""
 
 from __future__ import annotations
 
