@@ -9,7 +9,7 @@ def main() -> None:
     """Entry point."""
     with listening(ends=True) as listener:
         try:
-            from jobs.cli.main import command  # takes a second to import
+            from jobs.cli.main import command
 
             code = command()
         except KeyboardInterrupt:

@@ -10,6 +10,8 @@ import typer
 from jobs.cli.exits import EXIT_FAILED
 from jobs.cli.options import Address, EndpointUrl, Json, Sse, SseKmsKey, Store, show_json
 from jobs.defaults import DEFAULT_STORE
+from jobs.doctor import Where, examine, worst
+from jobs.doctor_checks import PROBES
 
 if TYPE_CHECKING:
     from cluster.health import Check
@@ -24,9 +26,6 @@ def doctor_command(
     as_json: Json = False,
 ) -> None:
     """Check this machine and a store, within ten seconds. Exit 1 if a run could not work."""
-    from jobs.doctor import Where, examine, worst
-    from jobs.doctor_checks import PROBES
-
     checks = examine(Where(store, endpoint_url, address, sse, sse_kms_key), PROBES)
     if as_json:
         show_json({"checks": [check.model_dump() for check in checks]})

@@ -37,6 +37,7 @@ class Follower:
         deadline_s = record.spec.deadline
         if deadline_s is not None:
             self._due = record.submitted_at + timedelta(seconds=deadline_s)
+        self._wait(f"job {record.workload.job_id}: reading what it has, starting replicas")
         if self._live is None and not self._quiet:
             self._console.print(f"job {record.workload.job_id}", markup=False)
 
@@ -47,9 +48,16 @@ class Follower:
             with suppress(OSError):  # a terminal that was closed must not break the run
                 self._live.update(live_view(snapshot, left_s), refresh=True)
 
+    def _wait(self, what: str) -> None:
+        """Show what is under way before there is a first snapshot."""
+        if self._live is not None:
+            with suppress(OSError):
+                self._live.update(Text(f"{what} ..."), refresh=True)
+
     def __enter__(self) -> Follower:
         if self._live is not None:
             self._live.start()
+            self._wait("reading the model and the store")
         return self
 
     def __exit__(

@@ -84,8 +84,8 @@ StopWithin = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
-def _job_id(value: str) -> str:
-    if not JOB_ID.fullmatch(value):
+def _job_id(value: str | None) -> str | None:
+    if value is not None and not JOB_ID.fullmatch(value):  # None while a shell completes
         raise typer.BadParameter(f"{value!r} is no job id; `un0 jobs` lists those of a store")
     return value
 
