@@ -41,42 +41,43 @@ COMMANDS = (
     ),
     Command(
         "verify", "jobs.cli.store:verify_command",
-        "Check that every image of a job is there once, intact and decodable. Exit 1 if not.",
+        "Check that a job has every image exactly once, intact and decodable. Exit 1 if not.",
         READ,
     ),
     Command(
         "grid", "jobs.cli.store:grid_command",
-        "Write a contact sheet: one row per class.", READ,
+        "Write a contact sheet of a job as PNG: one row per class.", READ,
     ),
     Command(
         "query", "jobs.cli.store:query_command",
-        "Ask a store in SQL, for example: select label, count(*) from images group by all.",
+        "Query a store with SQL, for example: select label, count(*) from images group by all.",
         READ,
     ),
     Command(
         "explain", "jobs.cli.explain:explain_command",
-        "Say what the scheduler believed, what rivals would have cost, and what came of it.",
+        "Show why a job ran where it did: predictions, alternatives and what was measured.",
         READ,
     ),
     Command(
         "compact", "jobs.cli.store:compact_command",
-        "Merge the small files of the energy log's past days, so that reports stay quick.", READ,
+        "Merge the small files of past days in the energy log, to keep reports fast.", READ,
     ),
     Command(
         "report", "jobs.cli.report:report_command",
-        "Report energy, carbon and cost: of images, jobs, nodes, hardware, days.", ENERGY,
+        "Report energy, carbon and cost, in total or by job, node, hardware, day and others.",
+        ENERGY,
     ),
     Command(
         "fleet", "jobs.cli.fleet:fleet_app",
-        "Show nodes and devices, what is known of them, who is parked and why.", ENERGY,
+        "Show nodes, devices, their measured profiles, and what each replica does and why.", ENERGY,
     ),
     Command(
         "meters", "jobs.cli.meters:meters_command",
-        "List what meters this machine's energy, and why nothing better does.", ENERGY,
+        "List this machine's energy meters, and why better ones cannot be used.", ENERGY,
     ),
     Command(
         "calibrate", "jobs.cli.calibrate:calibrate_command",
-        "Measure this machine: images/s and joules by batch and precision, loading, idling.",
+        "Measure this machine: images/s and J/image by batch and precision, loading, idling.",
         ENERGY,
     ),
     Command(
@@ -85,30 +86,32 @@ COMMANDS = (
     ),
     Command(
         "simulate", "jobs.cli.simulate:simulate_command",
-        "Simulate a fleet's day: joules, deadlines, and how little energy would have done.",
+        "Simulate a day of a fleet: energy, missed deadlines, and the least energy possible.",
         ENERGY,
     ),
     Command(
         "models", "jobs.cli.models:models_command",
-        "List the models that can be used, and which are on this machine.", MODELS,
+        "List the known models, and which of them are on this machine.", MODELS,
     ),
     Command(
         "export", "jobs.cli.models:export_command",
-        "Write a model as one self-describing safetensors file, from any layout that loads.",
+        "Write a model to one safetensors file that describes itself, from any readable "
+        "checkpoint.",
         MODELS,
     ),
     Command(
         "train", "jobs.cli.train:train_command",
-        "Train an Un-0 on class-labelled images. Interrupted, it goes on with --resume.", MODELS,
+        "Train an Un-0 model on images with classes. Continue after an interrupt with --resume.",
+        MODELS,
     ),
     Command(
         "evaluate", "jobs.cli.train:evaluate_command",
-        "Judge a model: no ImageNet network, so no FID; real images' own scores beside each.",
+        "Evaluate a model. Each score is shown beside that of real images. No FID is computed.",
         MODELS,
     ),
     Command(
         "doctor", "jobs.cli.doctor:doctor_command",
-        "Check this machine and a store in ten seconds; exit 1 if something would stop a run.",
+        "Check this machine and a store, within ten seconds. Exit 1 if a run could not work.",
         HELP,
     ),
     Command(
