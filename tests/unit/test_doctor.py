@@ -128,7 +128,7 @@ def test_this_machine_gets_an_answer_from_every_check() -> None:
 
 def test_the_checks_import_nothing_slow_to_begin_with() -> None:
     code = (
-        "import sys, jobs; there = set(sys.modules)\n"
+        "import sys, jobs.service; there = set(sys.modules)\n"
         "import jobs.cli_doctor\n"
         "new = {name.split('.')[0] for name in set(sys.modules) - there}\n"
         "print(sorted(new & {'torch', 'ray', 'pyarrow', 'boto3', 'numba', 'pynvml'}))"
