@@ -7,10 +7,13 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 from cluster.storage.dev_s3 import DevS3
 from cluster.storage.object_store import ObjectStore
@@ -40,15 +43,28 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+class RayTogether(LoadFileScheduling):  # type: ignore[misc]
+    """Each file is run by one worker, since its tests share fixtures; all files that start Ray by
+    the same one: their tests look at processes and load the machine. (pytest-xdist's groups by mark
+    do nothing under pytest 9.2, whose node ids it cannot change.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return "ray" if _starts_ray(file) else file
+
+
+@cache
+def _starts_ray(file: str) -> bool:
+    return "pytest.mark.ray" in (ROOT / file).read_text()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RayTogether:
+    return RayTogether(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each file is run by one worker, since its tests share fixtures; whatever starts Ray by
-    another one, and first, since it takes longest. Ray's tests look at processes and load the
-    machine: no two of them run at once."""
+    """What starts Ray comes first, since it takes longest."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else item.path.relative_to(ROOT).as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

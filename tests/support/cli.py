@@ -23,7 +23,7 @@ from jobs.cli.main import command
 WAIT_S = 240.0
 #: They read or write a store or a file, and start neither Ray nor threads that stay.
 IN_PROCESS = frozenset(
-    {"compact", "explain", "export", "grid", "jobs", "models", "query", "report", "verify"}
+    {"bench", "compact", "explain", "export", "grid", "jobs", "models", "query", "report", "verify"}
 )
 
 

@@ -67,6 +67,7 @@ def test_a_resumed_run_ends_with_the_same_weights_as_an_unbroken_one(
     assert_same_model(resumed, unbroken)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_checkpoint(shapes: Path, tmp_path: Path) -> None:
     recipe = short_recipe(tmp_path)
     unbroken = run(recipe, shapes, out=tmp_path / "a.safetensors")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from cluster.scenario.arrivals import Arrival
 from cluster.scheduler.forecast import DAY_S, Forecast
 from cluster.scheduler.policy import Policy
@@ -42,6 +44,7 @@ def run(forecast: Forecast) -> SimulationResult:
     return simulate(FLEET, day(), scheduler, horizon_s=DAY_S + 7200)
 
 
+@pytest.mark.slow
 def test_knowing_the_day_keeps_the_dearest_hardware_asleep() -> None:
     past = [(a.at_s, a.job) for number in range(-3, 0) for a in day(number * DAY_S)]
     cold, warm = run(Forecast()), run(Forecast.of(past))
