@@ -12,7 +12,7 @@ from cluster.errors import Fatal
 from cluster.ledger.reader import EnergyFile
 from cluster.storage.layout import EnergyKey
 from cluster.storage.object_store import ObjectStore
-from jobs import report as report_module
+from jobs.report import build as report_module
 from jobs.report.build import DIMENSIONS, build_report
 from jobs.report.rows import Period, log_files
 from tests.support.ledgers import START, fleet, row, write_log
