@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.states import JobState
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
@@ -267,7 +268,7 @@ def test_two_shards_that_share_an_object_are_named(store: ObjectStore) -> None:
             lambda m: m.model_copy(update={"energy": m.energy.model_copy(update={"energy_mj": 0})}),
             "energy is 0 mJ; its commits have 12000 mJ",
         ),
-        (lambda m: m.model_copy(update={"state": "failed"}), "its state is failed"),
+        (lambda m: m.model_copy(update={"state": JobState.FAILED}), "its state is failed"),
         (lambda _: None, "without a good manifest"),
     ],
 )
