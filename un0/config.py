@@ -22,6 +22,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 SEED_SIZE = 4  # side of the feature map that the phases are reshaped to
+SHOWN = 80
 MIN_CHANNELS = 32  # floor of the decoder's halving channel count
 
 
@@ -51,21 +52,21 @@ class ModelConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ModelFormatError(
-                    f"model config: {name} is {value!r}; it must be a positive whole number"
+                    f"model config: {name} is {shown(value)}; it must be a positive whole number"
                 )
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value not in allowed:
                 raise ModelFormatError(
-                    f"model config: {name} is {value!r}; this build knows {', '.join(allowed)}"
+                    f"model config: {name} is {shown(value)}; this build knows {', '.join(allowed)}"
                 )
         if not (_is_number(self.integration_time) and self.integration_time > 0):
             raise ModelFormatError(
-                f"model config: integration_time is {self.integration_time!r}; it must be > 0"
+                f"model config: integration_time is {shown(self.integration_time)}; it must be > 0"
             )
         if not (_is_number(self.class_dropout_prob) and 0 <= self.class_dropout_prob <= 1):
             raise ModelFormatError(
-                f"model config: class_dropout_prob is {self.class_dropout_prob!r}; "
+                f"model config: class_dropout_prob is {shown(self.class_dropout_prob)}; "
                 "it must be from 0 to 1"
             )
         if self.num_features % SEED_SIZE**2:
@@ -110,6 +111,12 @@ class ModelConfig:
         for c_in, c_out in pairwise(self.channels):
             convs += [(c_in, c_out), (c_out, c_out)]
         return couplings + drive + sum((9 * c_in + 1) * c_out for c_in, c_out in convs)
+
+
+def shown(value: object) -> str:
+    """A value from a file, for a message: on one line of at most 80 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
 def _is_number(value: object) -> bool:

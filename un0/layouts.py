@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from un0.config import SEED_SIZE, ModelConfig
+from un0.config import SEED_SIZE, ModelConfig, shown
 from un0.errors import ModelFormatError
 from un0.model import Un0Model
 
@@ -151,6 +151,6 @@ def check_in_channels(value: object, config: ModelConfig) -> None:
         return
     if not isinstance(value, int | float) or value != config.channels[0]:
         raise ModelFormatError(
-            f"decoder_in_channels is {value!r}; {config.num_features} features on a "
+            f"decoder_in_channels is {shown(value)}; {config.num_features} features on a "
             f"{SEED_SIZE}x{SEED_SIZE} map give {config.channels[0]}, and no other is supported"
         )

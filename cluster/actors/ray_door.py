@@ -23,6 +23,8 @@ from cluster.errors import UserError
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 KNOCK_S = 10.0
+# What `ray.init` leaves behind in the environment of the process that calls it
+SET_BY_RAY = ("PYTHONBREAKPOINT", "RAY_USAGE_STATS_ENABLED")
 HEAD_TOKEN = "(on its head: `ray get-auth-token`)"
 # Of an HTTP server, the dashboard and the Ray Client server, which users take for the head
 NO_HEAD = (
@@ -128,7 +130,7 @@ def settings_for(address: str, door: Door, env: Mapping[str, str]) -> dict[str, 
 @contextmanager
 def environment(settings: Mapping[str, str]) -> Iterator[None]:
     """These variables for Ray and the processes it starts; afterwards all is as before."""
-    before = {name: os.environ.get(name) for name in settings}
+    before = {name: os.environ.get(name) for name in (*settings, *SET_BY_RAY)}
     os.environ.update(settings)
     _read_again()
     try:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _DAY_S = 86_400
 
 
-fleet_app = typer.Typer()
+fleet_app = typer.Typer(rich_markup_mode=None)
 Cluster = Annotated[
     str | None, typer.Option("--address", help="Existing Ray cluster. Default: RAY_ADDRESS.")
 ]

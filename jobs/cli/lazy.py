@@ -33,7 +33,7 @@ class Command:
         if isinstance(found, typer.Typer):
             command: Any = get_group(found)  # a group even if it has one command only
         else:
-            alone = typer.Typer(add_completion=False)
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
             alone.command(self.name)(found)
             command = get_command(alone)
         command.name = self.name
@@ -47,9 +47,13 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands = {
-            c.name: TyperCommand(c.name, help=c.help, rich_help_panel=c.panel) for c in self.table
-        }
+        self.commands = {c.name: TyperCommand(c.name, help=c.help) for c in self.table}
+
+    def format_commands(self, _ctx: Any, formatter: Any) -> None:
+        """The table, panel by panel."""
+        for panel in dict.fromkeys(c.panel for c in self.table):
+            with formatter.section(panel):
+                formatter.write_dl([(c.name, c.help) for c in self.table if c.panel == panel])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that these arguments name: the real one, with its options."""

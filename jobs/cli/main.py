@@ -135,6 +135,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # Rich takes longer to load than all of the help's text to write
 )
 
 #: Packages whose versions a fault report needs.

@@ -219,7 +219,10 @@ def compact_command(
 
 
 dev = typer.Typer(
-    help="Helpers for trying things out on one machine.", no_args_is_help=True, add_completion=False
+    help="Helpers for trying things out on one machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 

@@ -31,6 +31,7 @@ def test_without_a_gpu_the_gpu_benchmark_skips() -> None:
     assert run("engine_gpu.py") == []
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_checks_itself_on_a_cpu() -> None:
     rows = run(
         "engine_gpu.py", "--device", "cpu", "--n", "64", "--batch", "8", "--window", "0.05",

@@ -92,6 +92,7 @@ def scores_of(judge: Judge, images: Tensor, class_ids: Tensor) -> Scores:
     return judge.score(images, class_ids)
 
 
+@pytest.mark.slow
 def test_real_images_score_as_real(judge: Judge, shapes: tuple[ImageSet, ImageSet]) -> None:
     scores = scores_of(judge, *balanced(shapes[0], judge))
     assert scores.accuracy > 0.8
@@ -101,12 +102,14 @@ def test_real_images_score_as_real(judge: Judge, shapes: tuple[ImageSet, ImageSe
     assert not scores.collapsed
 
 
+@pytest.mark.slow
 def test_copies_of_training_images_show_as_memorised(
     judge: Judge, shapes: tuple[ImageSet, ImageSet]
 ) -> None:
     assert scores_of(judge, *balanced(shapes[0], judge)).memorisation < 0.1
 
 
+@pytest.mark.slow
 def test_one_picture_per_class_is_called_collapsed(
     judge: Judge, shapes: tuple[ImageSet, ImageSet]
 ) -> None:
@@ -118,6 +121,7 @@ def test_one_picture_per_class_is_called_collapsed(
     assert scores.accuracy >= 0.75  # which alone would have praised it
 
 
+@pytest.mark.slow
 def test_black_pictures_are_called_collapsed(
     judge: Judge, shapes: tuple[ImageSet, ImageSet]
 ) -> None:
@@ -125,6 +129,7 @@ def test_black_pictures_are_called_collapsed(
     assert scores_of(judge, torch.full_like(images, -1), class_ids).collapsed
 
 
+@pytest.mark.slow
 def test_shards_in_place_of_shapes_count_as_shattered(
     judge: Judge, shapes: tuple[ImageSet, ImageSet]
 ) -> None:
@@ -138,6 +143,7 @@ def test_shards_in_place_of_shapes_count_as_shattered(
     assert scores.cnn_frechet > 5 * scores.cnn_frechet_floor
 
 
+@pytest.mark.slow
 def test_the_judge_is_made_once_for_a_data_set(
     shapes: tuple[ImageSet, ImageSet], judge: Judge, cache_dir: Path
 ) -> None:
@@ -148,6 +154,7 @@ def test_the_judge_is_made_once_for_a_data_set(
     assert torch.equal(judge.test_features, again.test_features)
 
 
+@pytest.mark.slow
 def test_a_model_of_other_classes_is_refused(judge: Judge) -> None:
     with pytest.raises(InputError, match="10 classes, the data 4"):
         evaluate(random_model(), judge)
@@ -156,6 +163,7 @@ def test_a_model_of_other_classes_is_refused(judge: Judge) -> None:
         evaluate(labelled, judge)
 
 
+@pytest.mark.slow
 def test_an_untrained_model_scores_badly(judge: Judge) -> None:
     scores = evaluate(random_model(num_classes=4), judge)
     assert scores.cnn_frechet > 5 * scores.cnn_frechet_floor

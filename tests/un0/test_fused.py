@@ -32,10 +32,15 @@ CONFIGS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(params=[torch_ops, triton_ops], ids=["torch", "triton"])
+@pytest.fixture(
+    params=[
+        pytest.param(torch_ops, id="torch"),
+        pytest.param(triton_ops, id="triton", marks=pytest.mark.slow),  # its interpreter
+    ]
+)
 def ops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module: ModuleType = request.param
-    if module is triton_ops:  # its interpreter is slow
+    if module is triton_ops:
         monkeypatch.setattr(un0.engine.fused, "SAMPLES", 1)
     return module
 

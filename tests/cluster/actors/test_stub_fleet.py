@@ -30,7 +30,7 @@ from tests.support.stub_node import play
 from un0.sampler import Sampler
 from un0.testing import random_model
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 Rows = list[dict[str, Any]]
 H100, L4 = Gpu("GPU-a", counter_mj=10**6), Gpu("GPU-b", "NVIDIA L4", counter_mj=77)
 LOST_MJ, WON_MJ = 5_000_003, {"b0": 300_001, "b1": 400_009}  # spent while they generated
