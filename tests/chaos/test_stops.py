@@ -92,6 +92,7 @@ def assert_gone(processes: Iterable[psutil.Process]) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_sigterm_to_all_processes_in_the_midst_of_a_shard_loses_nothing(tmp_path: Path) -> None:
     with generate(tmp_path, *SLOW_MACHINE) as command:
         until_it_generates(command)

@@ -17,9 +17,9 @@ settings.register_profile("full", deadline=None)
 settings.register_profile("fast", deadline=None, max_examples=FAST_EXAMPLES)
 
 
-def examples(full: int) -> int:
+def examples(full: int, fast: int = FAST_EXAMPLES) -> int:
     """The ``max_examples`` of a test that is to try ``full`` in all, under the profile in use."""
-    return full if PROFILE == "full" else min(full, FAST_EXAMPLES)
+    return full if PROFILE == "full" else min(full, fast)
 
 
 def costly(*cases: Any, fast: int = 2) -> list[Any]:

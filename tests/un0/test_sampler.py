@@ -41,7 +41,15 @@ def sampler_of(way: tuple[str, Precision], **options: Any) -> Sampler:
     return Sampler(model, device="cpu", engine=way[0], precision=way[1], **options)
 
 
-@pytest.fixture(scope="module", params=WAYS, ids="-".join)
+@pytest.fixture(
+    scope="module",
+    params=[
+        # PyTorch's own bf16 takes seconds where the processor has no instructions for it
+        pytest.param(way, marks=pytest.mark.slow if way == ("eager", "bf16") else ())
+        for way in WAYS
+    ],
+    ids="-".join,
+)
 def way(request: pytest.FixtureRequest) -> tuple[str, Precision]:
     return request.param  # type: ignore[no-any-return]
 

@@ -130,6 +130,7 @@ def operands(
         (1, 4, 4, 208, 64),
         (1, 8, 32, 128, 32),  # boxes of rows
         (2, 2, 256, 128, 48),  # boxes of one row
+        fast=1,
     ),
 )
 def test_convolution(
@@ -146,7 +147,9 @@ def test_convolution(
 
 
 @pytest.mark.parametrize("enlarges", [False, True])
-@pytest.mark.parametrize(("rows", "h", "w", "c", "n"), [(2, 7, 5, 32, 32), (9, 4, 4, 96, 32)])
+@pytest.mark.parametrize(
+    ("rows", "h", "w", "c", "n"), costly((2, 7, 5, 32, 32), (9, 4, 4, 96, 32), fast=1)
+)
 def test_convolution_of_halves(rows: int, h: int, w: int, c: int, n: int, enlarges: bool) -> None:
     """One part of c channels after the other, pixel by pixel and in boxes: the whole numbers'."""
     x, weight = draw(rows, h, w, c), draw(*((4, 4) if enlarges else (1, 9)), n, c, seed=1)
@@ -225,7 +228,9 @@ def test_boxes_are_pixels_that_follow_one_another(pixels: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.float32])
-@pytest.mark.parametrize(("rows", "side", "c"), costly((3, 8, 16), (5, 16, 48), (1, 32, 96)))
+@pytest.mark.parametrize(
+    ("rows", "side", "c"), costly((3, 8, 16), (5, 16, 48), (1, 32, 96), fast=1)
+)
 def test_colours(rows: int, side: int, c: int, kind: torch.dtype) -> None:
     """Every pixel of a block sees its neighbours in this block and the next, and no others."""
     weight = whole(3, c, 3, 3, seed=1) / 64
