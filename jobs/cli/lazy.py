@@ -49,6 +49,15 @@ class LazyGroup(TyperGroup):
         super().__init__(**attributes)
         self.commands = {c.name: TyperCommand(c.name, help=c.help) for c in self.table}
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its options. A flag that is not given is False: for None, Typer would load pydantic, to
+        find that it stays None."""
+        params = list(super().get_params(ctx))
+        for param in params:
+            if getattr(param, "is_flag", False) and param.default is None:
+                param.default = False
+        return params
+
     def format_commands(self, _ctx: Any, formatter: Any) -> None:
         """The table, panel by panel."""
         for panel in dict.fromkeys(c.panel for c in self.table):

@@ -21,7 +21,7 @@ from tests.support import jobfactory
 
 NOT_FOR_HELP = {
     "torch", "scipy", "ray", "pyarrow", "pandas", "numpy", "boto3", "botocore", "duckdb", "numba",
-    "llvmlite", "PIL", "psutil", "grpc", "huggingface_hub", "pynvml",
+    "llvmlite", "PIL", "psutil", "grpc", "huggingface_hub", "pynvml", "pydantic",
 }  # fmt: skip
 
 PROBE = """
