@@ -18,7 +18,10 @@ from cluster.clock import monotonic_s
 from cluster.errors import Fatal, Retryable, UserError
 from cluster.hardware.identify import host_name
 from cluster.metering.tenant import device_of
-from cluster.pipeline.shard_runner import PATIENCE_S, Abandoned, Attempt, Lane, ShardRunner
+from cluster.pipeline.giving_up import Abandoned
+from cluster.pipeline.publisher import PATIENCE_S, Attempt
+from cluster.pipeline.shard_runner import ShardRunner
+from cluster.pipeline.stages import Lane
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
 from cluster.types import Energy, Precision, Workload
@@ -167,7 +170,8 @@ class Replica:
             runner = self._runners.pop(job_id, None)
         if runner is None:
             return Closed(0.0, 0.0)
-        return Closed(runner.clock.window_s(), runner.clock.busy_s)
+        times = runner.clock.times()
+        return Closed(times.window_s, times.device_s)
 
     def _runner(self, workload: Workload) -> ShardRunner:
         with self._lock:

@@ -18,7 +18,7 @@ from cluster.actors.slots import Slots
 from cluster.actors.tasks import Tasks
 from cluster.clock import monotonic_s
 from cluster.errors import ClusterError
-from cluster.pipeline.shard_runner import Attempt
+from cluster.pipeline.publisher import Attempt
 from cluster.scheduler.commands import RunAssignment
 from cluster.scheduler.events import ShardFailed, ShardsCommitted
 from cluster.types import CommitRecord

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from simplejpeg import encode_jpeg
 
+from cluster.pipeline.encoded import Encoded
 from cluster.pipeline.png import encode_png
 from cluster.types import ImageEncoding
 
@@ -47,3 +48,8 @@ def encode_images(batch: NDArray[np.uint8], encoding: ImageEncoding) -> list[byt
         Image.fromarray(picture).save(buffer, **_SAVE_OPTIONS[encoding])
         encoded.append(buffer.getvalue())
     return encoded
+
+
+def encode_batch(batch: NDArray[np.uint8], encoding: ImageEncoding) -> Encoded:
+    """The files of ``encode_images`` in one buffer."""
+    return Encoded.of(encode_images(batch, encoding))

@@ -20,7 +20,8 @@ from ray.exceptions import RayError
 from cluster.actors.node_meter import ReplicaMeter, RunMeter, meter_on
 from cluster.ledger.reader import closure_error_mj, energy_dataset, energy_files
 from cluster.metering.nvml_sources import NvmlCounter
-from cluster.pipeline.shard_runner import Attempt, ShardRunner
+from cluster.pipeline.publisher import Attempt
+from cluster.pipeline.shard_runner import ShardRunner
 from cluster.storage.commit import read_commits
 from cluster.storage.object_store import ObjectStore, StoreConfig
 from cluster.storage.open import open_store

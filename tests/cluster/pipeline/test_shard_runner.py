@@ -15,8 +15,9 @@ import pytest
 
 from cluster.errors import Retryable
 from cluster.ledger.usage import Work
-from cluster.pipeline import shard_runner
-from cluster.pipeline.shard_runner import Abandoned, Meter, ShardRunner
+from cluster.pipeline import publisher
+from cluster.pipeline.giving_up import Abandoned
+from cluster.pipeline.shard_runner import Meter, ShardRunner
 from cluster.storage.commit import commit, read_commits
 from cluster.storage.image_rows import decode_image
 from cluster.storage.object_store import ObjectStore
@@ -68,7 +69,7 @@ def workload() -> Workload:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_runner, "RETRY_S", 0.0)
+    monkeypatch.setattr(publisher, "RETRY_S", 0.0)
 
 
 def runner(workload: Workload, store: ObjectStore, meter: Meter | None = None) -> ShardRunner:
@@ -95,7 +96,7 @@ def test_a_shard_becomes_a_commit_with_its_pictures_and_joules(
         assert np.array_equal(np.asarray(decode_image(row)), pixels)
         assert row["energy_j"] == pytest.approx(8.0 / 4)
         assert row["energy_quality"] == "measured_counter"
-    assert body.clock.busy_s > 0
+    assert body.clock.times().device_s > 0
     assert attempt.record.attempt_id == "first"
     assert meter.uses == [("first", 2, 4)]
 
@@ -139,7 +140,7 @@ def test_an_unreliable_store_costs_retries_not_images(
 def test_a_store_that_stays_away_ends_the_attempt(
     workload: Workload, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_runner, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(publisher, "PATIENCE_S", 0.0)
     body = runner(workload, FaultyStore(store, 0, FaultRates(before=1.0)))
     with pytest.raises(Retryable):
         body.run(workload.shard(0), "a")
@@ -179,7 +180,7 @@ def test_a_shard_is_given_up_unless_it_will_be_done_in_time(
 def test_asked_to_give_up_nobody_waits_for_a_store_that_is_away(
     workload: Workload, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_runner, "RETRY_S", 600.0)
+    monkeypatch.setattr(publisher, "RETRY_S", 600.0)
     body = runner(workload, FaultyStore(store, 0, FaultRates(before=1.0)))
     with ThreadPoolExecutor(1) as pool:
         attempt = pool.submit(body.run, workload.shard(0), "a")
