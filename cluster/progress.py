@@ -7,6 +7,7 @@ from dataclasses import field
 from pydantic.dataclasses import dataclass
 
 from cluster.errors import UserError
+from cluster.stage_times import StageTimes
 from cluster.states import JobState, ReplicaState
 from cluster.types import Energy, SetAside
 from un0.suggest import did_you_mean
@@ -37,8 +38,7 @@ class Snapshot:
     run_images: committed by this run. open_images: generated but not committed yet.
     startup_s: until the first replica was ready. run_s: since then.
     energy: of all commits of the job. overhead: model load, warm-up and tails of this run.
-    generate_share: share of the replicas' time since their first shard in which their device was
-    generating; None until a replica has reported.
+    stages: how busy the replicas' stages were, of those that have reported.
     """
 
     job_id: str
@@ -51,12 +51,12 @@ class Snapshot:
     run_s: float
     energy: Energy
     overhead: Energy
-    generate_share: float | None
     replicas: tuple[ReplicaView, ...]
     reason: str = ""
     retries: int = 0
     note: str = ""  # why nothing is running, while it is not
     set_aside: tuple[SetAside, ...] = ()
+    stages: StageTimes = StageTimes()
 
     @property
     def images_per_s(self) -> float:

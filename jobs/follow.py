@@ -75,7 +75,6 @@ def _not_begun(record: JobRecord, store: ObjectStore) -> Snapshot:
         run_s=0.0,
         energy=sum_energy(commit.energy for commit in commits) if commits else MISSING_ENERGY,
         overhead=MISSING_ENERGY,
-        generate_share=None,
         replicas=(),
         reason="stopped on request",
     )

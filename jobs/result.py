@@ -8,6 +8,7 @@ from typing import Any
 
 from cluster.energy import in_joules
 from cluster.progress import Snapshot
+from cluster.stage_times import StageTimes
 from cluster.types import MISSING_ENERGY, Energy, JobRecord, Manifest, SetAside
 
 
@@ -16,8 +17,9 @@ class JobResult:
     """The result of a run. The job's energy is that of its commits; None if unknown.
 
     images: committed in all, by earlier runs too. seconds: since the first replica was ready;
-    startup_s: before that. images_per_s: of this run. generate_share: share of the replicas' time
-    in which their devices generated. overhead_j: loading and warm-up of this run's replicas; what
+    startup_s: before that. images_per_s: of this run. stage_share: of the replicas' time since
+    their first shard, how much device, encode and upload were busy; the bottleneck is the busiest,
+    and generate_share the device's. overhead_j: loading and warm-up of this run's replicas; what
     lost attempts and idling took is in the store's energy log. deadline_missed: None without one.
     set_aside: the shards that a job which is completed_with_errors lacks.
     """
@@ -38,6 +40,8 @@ class JobResult:
     overhead_high_j: float | None
     overhead_quality: str
     generate_share: float | None
+    stage_share: dict[str, float] | None
+    bottleneck: str | None
     startup_s: float
     retries: int
     deadline_missed: bool | None
@@ -59,7 +63,7 @@ def result_of(snapshot: Snapshot, store: str, record: JobRecord, ended_at: datet
         seconds=round(snapshot.run_s, 3),
         images_per_s=round(snapshot.images_per_s, 2) if ran else None,
         **_energy_figures(snapshot.energy, snapshot.overhead),
-        generate_share=snapshot.generate_share,
+        **_stage_figures(snapshot.stages),
         startup_s=round(snapshot.startup_s, 3),
         retries=snapshot.retries,
         deadline_missed=_deadline_missed(record, ended_at),
@@ -78,12 +82,21 @@ def result_of_earlier(manifest: Manifest, store: str, record: JobRecord) -> JobR
         seconds=0.0,
         images_per_s=None,
         **_energy_figures(manifest.energy if manifest.images else MISSING_ENERGY, MISSING_ENERGY),
-        generate_share=None,
+        **_stage_figures(StageTimes()),
         startup_s=0.0,
         retries=0,
         deadline_missed=_deadline_missed(record, manifest.finished_at),
         reason="it was complete already",
     )
+
+
+def _stage_figures(times: StageTimes) -> dict[str, Any]:
+    shares = times.shares
+    return {
+        "generate_share": None if shares is None else shares["device"],
+        "stage_share": shares,
+        "bottleneck": times.bottleneck,
+    }
 
 
 def _deadline_missed(record: JobRecord, ended_at: datetime) -> bool | None:

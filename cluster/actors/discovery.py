@@ -151,7 +151,7 @@ def slots_on(
 
 
 def share_of(gpus: int, cpus: int) -> ReplicaOptions:
-    """How a node is cut: by GPU, else into CPU replicas."""
+    """How a node is cut: by GPU, each with its part of the CPUs, else into CPU replicas."""
     if gpus:
-        return ReplicaOptions("cuda", GPU_THREADS)
+        return ReplicaOptions("cuda", GPU_THREADS, max(1, cpus // gpus))
     return ReplicaOptions("cpu", replica_threads(cpus))

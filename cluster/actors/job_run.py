@@ -13,6 +13,7 @@ from cluster.errors import ClusterError, Fatal, StoreGone
 from cluster.progress import ReplicaView, Snapshot
 from cluster.scheduler.commands import FinishJob
 from cluster.scheduler.request import SetAside
+from cluster.stage_times import StageTimes
 from cluster.states import NEXT_JOB_STATES, JobState, ReplicaState
 from cluster.stopping import NO_HURRY, Grace
 from cluster.storage.commit import (
@@ -55,7 +56,7 @@ class JobRun:
         self._earlier_overhead = ZERO_ENERGY  # of runs that had ended the job before
         self._committed_images = self._committed_shards = 0
         self._run_images = 0
-        self._window_s = self._generate_s = 0.0
+        self._stages = StageTimes()
         self._attempted: set[int] = set()  # shards of which an attempt failed or was lost
         self.retries = 0
         self.note = ""
@@ -121,10 +122,9 @@ class JobRun:
         if self._state in (JobState.STARTING, JobState.RUNNING):
             self._move(JobState.STOPPING)
 
-    def closed(self, window_s: float, generate_s: float) -> None:
-        """A replica's part in the job: seconds in all, and those generating."""
-        self._window_s += window_s
-        self._generate_s += generate_s
+    def closed(self, times: StageTimes) -> None:
+        """A replica's part in the job is over."""
+        self._stages += times
 
     def view(self, replica_id: str) -> ReplicaView:
         return self._views.setdefault(replica_id, ReplicaView(replica_id))
@@ -230,7 +230,7 @@ class JobRun:
             run_s=now_s - ready_s,
             energy=self._energy if self._committed_images else MISSING_ENERGY,
             overhead=self._overhead if self._first_ready_s else MISSING_ENERGY,
-            generate_share=self._generate_s / self._window_s if self._window_s else None,
+            stages=self._stages,
             replicas=tuple(
                 replace(view, open_images=open_images[view.replica_id])
                 for view in self._views.values()

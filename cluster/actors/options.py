@@ -15,17 +15,19 @@ class ReplicaOptions:
     """One replica's share of a node.
 
     device: ``cpu`` or ``cuda`` (the one GPU that Ray assigns to the replica).
-    threads: CPU threads that generate.
+    threads: CPU threads that generate. encoders: those that encode images meanwhile: a GPU's own,
+    as many as Ray is asked for; one beside the threads of a CPU replica.
     """
 
     device: str
     threads: int
+    encoders: int = 1
 
     def resources(self) -> dict[str, float]:
         """The Ray resources a replica asks for."""
         if self.device == "cpu":
             return {"num_cpus": self.threads}
-        return {"num_cpus": 1, "num_gpus": 1}
+        return {"num_cpus": self.encoders, "num_gpus": 1}
 
 
 @dataclass(frozen=True)

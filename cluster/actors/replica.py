@@ -22,6 +22,7 @@ from cluster.pipeline.giving_up import Abandoned
 from cluster.pipeline.publisher import PATIENCE_S, Attempt
 from cluster.pipeline.shard_runner import ShardRunner
 from cluster.pipeline.stages import Lane
+from cluster.stage_times import StageTimes
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
 from cluster.types import Energy, Precision, Workload
@@ -59,14 +60,6 @@ class Failure:
     reason: str
     fatal: bool
     abandoned: bool = False
-
-
-@dataclass(frozen=True)
-class Closed:
-    """Of one job on this replica: seconds since its first shard began, and those generating."""
-
-    window_s: float
-    generate_s: float
 
 
 @dataclass(frozen=True)
@@ -132,7 +125,7 @@ class Replica:
         self._sampler.warm_up()
         self._meter = meter
         self._store = open_store(self._store_config, probe=False)
-        self._lane = Lane()
+        self._lane = Lane(self._options.encoders)
         return Ready(
             host_name(),
             meter.hardware,
@@ -164,14 +157,13 @@ class Replica:
         if runner is not None:
             runner.abandon(attempt_ids, within_s)
 
-    def end_job(self, job_id: str) -> Closed:
-        """The job is over; how long it ran here."""
+    def end_job(self, job_id: str) -> StageTimes:
+        """The job is over; how busy it kept the stages here."""
         with self._lock:
             runner = self._runners.pop(job_id, None)
         if runner is None:
-            return Closed(0.0, 0.0)
-        times = runner.clock.times()
-        return Closed(times.window_s, times.device_s)
+            return StageTimes()
+        return runner.clock.times()
 
     def _runner(self, workload: Workload) -> ShardRunner:
         with self._lock:

@@ -18,7 +18,7 @@ from cluster.actors.knowledge import Knowledge
 from cluster.actors.node_meter import RunMeter, meter_on
 from cluster.actors.options import FleetOptions
 from cluster.actors.reasons import reason_of
-from cluster.actors.replica import Closed, Failure, Ready, Replica
+from cluster.actors.replica import Failure, Ready, Replica
 from cluster.actors.slot import SlotHandle, SlotSpec, usage_of
 from cluster.clock import monotonic_s
 from cluster.progress import NodeView
@@ -29,6 +29,7 @@ from cluster.scheduler.events import (
     ReplicaLost,
     ReplicaParked,
 )
+from cluster.stage_times import StageTimes
 from cluster.states import ReplicaState
 from cluster.stopping import left_s
 
@@ -174,13 +175,13 @@ class Slots:
         if job.view(slot.replica_id).state == ReplicaState.WAKING:  # no answer before it is up
             return
         try:
-            closed: Closed = await asyncio.wait_for(
+            times: StageTimes = await asyncio.wait_for(
                 slot.actor.end_job.remote(job.workload.job_id), left_s(job.grace.log_s, CLOSE_S)
             )
         except (RayError, TimeoutError) as error:
             logger.warning("a replica did not close: %s", reason_of(error, "no answer"))
             return
-        job.closed(closed.window_s, closed.generate_s)
+        job.closed(times)
 
     async def give_up(self, slot: SlotHandle, reason: str, incarnation: int) -> None:
         """A replica does not answer: it is lost, or all of its node, which is no fault of the

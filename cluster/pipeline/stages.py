@@ -12,13 +12,10 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
 from cluster.clock import monotonic_s
+from cluster.stage_times import STAGES, Stage, StageTimes
 
-Stage = Literal["device", "encode", "upload"]
-STAGES: tuple[Stage, ...] = ("device", "encode", "upload")
 BUDGET_BYTES = 256 * 2**20
 UPLOADS = 4  # at once; see docs/performance.md
 _LOOK_S = 0.1
@@ -83,39 +80,6 @@ class Holding:
         with self._budget._changed:
             self._budget._add(self, -self.size_bytes)
             self._released = True
-
-
-@dataclass(frozen=True)
-class StageTimes:
-    """Seconds, in all and busy by stage. A stage of several threads is busy by their mean, so that
-    busy / window is its share, of 0 to 1."""
-
-    window_s: float = 0.0
-    device_s: float = 0.0
-    encode_s: float = 0.0
-    upload_s: float = 0.0
-
-    def __add__(self, other: StageTimes) -> StageTimes:
-        return StageTimes(
-            self.window_s + other.window_s,
-            self.device_s + other.device_s,
-            self.encode_s + other.encode_s,
-            self.upload_s + other.upload_s,
-        )
-
-    @property
-    def shares(self) -> dict[Stage, float] | None:
-        """Of its window, how much each stage was busy; None before there is any."""
-        if self.window_s <= 0:
-            return None
-        busy_s = (self.device_s, self.encode_s, self.upload_s)
-        return {stage: min(1.0, s / self.window_s) for stage, s in zip(STAGES, busy_s, strict=True)}
-
-    @property
-    def bottleneck(self) -> Stage | None:
-        """The stage that was busy most: the others wait for it."""
-        shares = self.shares
-        return None if shares is None else max(shares, key=shares.__getitem__)
 
 
 class StageClock:

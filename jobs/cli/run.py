@@ -88,12 +88,13 @@ def summary(result: JobResult) -> str:
     overhead = (result.overhead_j, result.overhead_low_j, result.overhead_high_j)
     lines = [f"Job {result.job_id} {result.state}: {result.images:,} images in the store"]
     if result.images_per_s is not None:
-        share = result.generate_share
-        generating = "" if share is None else f"; generating {share:.1%} of that time"
         lines.append(
             f"  rate      {result.images_per_s:,.0f} images/s over {duration(result.seconds)}, "
-            f"after {duration(result.startup_s)} of start-up{generating}"
+            f"after {duration(result.startup_s)} of start-up"
         )
+    if result.stage_share is not None:
+        busy = ", ".join(f"{stage} {share:.1%}" for stage, share in result.stage_share.items())
+        lines.append(f"  stages    busy: {busy}; the bottleneck is {result.bottleneck}")
     if result.energy_j is None:
         lines.append(f"  energy    {UNKNOWN}")
     else:

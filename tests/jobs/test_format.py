@@ -65,7 +65,6 @@ def test_the_live_view_tells_progress_rate_joules_and_a_deadline_that_will_be_mi
         run_s=10.0,
         energy=ESTIMATE,
         overhead=MISSING_ENERGY,
-        generate_share=None,
         replicas=(ReplicaView("replica-0", "lost", "node-7", note="killed"),),
         retries=2,
     )
