@@ -135,13 +135,17 @@ class SubmittedSpec(BaseModel):
 
 
 class JobRecord(Record):
-    """``spec.json``: a job as submitted and as resolved. Never changed once written."""
+    """``spec.json``: a job as submitted and as resolved. Never changed once written.
+
+    shard_reason: why shards are as large as they are; None where an earlier version chose.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     workload: Workload
     spec: SubmittedSpec
     owner: str
     submitted_at: datetime
+    shard_reason: str | None = Field(default=None, exclude_if=lambda reason: reason is None)
 
 
 def model_key(model_rev: str, precision: Precision) -> str:

@@ -21,6 +21,7 @@ class JobResult:
     their first shard, how much device, encode and upload were busy; the bottleneck is the busiest,
     and generate_share the device's. overhead_j: loading and warm-up of this run's replicas; what
     lost attempts and idling took is in the store's energy log. deadline_missed: None without one.
+    shard_reason: why shards have shard_images; None where an earlier version chose.
     set_aside: the shards that a job which is completed_with_errors lacks.
     """
 
@@ -46,6 +47,8 @@ class JobResult:
     retries: int
     deadline_missed: bool | None
     reason: str
+    shard_images: int
+    shard_reason: str | None
     set_aside: tuple[SetAside, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -68,6 +71,8 @@ def result_of(snapshot: Snapshot, store: str, record: JobRecord, ended_at: datet
         retries=snapshot.retries,
         deadline_missed=_deadline_missed(record, ended_at),
         reason=snapshot.reason,
+        shard_images=record.workload.shard_images,
+        shard_reason=record.shard_reason,
         set_aside=snapshot.set_aside,
     )
 
@@ -87,6 +92,8 @@ def result_of_earlier(manifest: Manifest, store: str, record: JobRecord) -> JobR
         retries=0,
         deadline_missed=_deadline_missed(record, manifest.finished_at),
         reason="it was complete already",
+        shard_images=record.workload.shard_images,
+        shard_reason=record.shard_reason,
     )
 
 

@@ -18,12 +18,14 @@ from cluster.storage.commit import find_manifest
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
+from cluster.storage.profiles import rates_of
 from cluster.storage.summaries import load_job
-from cluster.types import JobRecord, SubmittedSpec
+from cluster.types import JobRecord, SubmittedSpec, model_key
 from jobs.defaults import DEFAULT_STORE
 from jobs.follow import OnSnapshot, run
 from jobs.resolve import ModelFacts, plan
 from jobs.result import JobResult, result_of_earlier
+from jobs.shard_grid import ShardGrid, choose_grid
 from jobs.spec import JobSpec
 from un0.catalog import DEFAULT_MODEL, list_models
 
@@ -120,12 +122,14 @@ def prepare(spec: JobSpec, store: ObjectStore) -> tuple[JobRecord, ModelWork]:
     submitted_at = utc_now()
     spec = spec.due_from(submitted_at)
     facts, work = model_facts(spec.model or DEFAULT_MODEL)
-    workload = plan(spec, facts)
+    grid = shard_grid(spec, facts, store)
+    workload = plan(spec, facts, grid.images)
     record = JobRecord(
         workload=workload,
         spec=SubmittedSpec.model_validate(spec.model_dump(mode="json", exclude_none=True)),
         owner=spec.owner or _user(),
         submitted_at=submitted_at,
+        shard_reason=grid.reason,
     )
     with suppress(NotFound):
         store.get(JobLayout(workload.job_id).spec)
@@ -146,6 +150,14 @@ def _taken(job_id: str, store: ObjectStore) -> UserError:
         f"job {job_id!r} is already in {store.config.uri}; continue it with "
         f"`un0 resume {job_id}` on that store, or choose another --job-id"
     )
+
+
+def shard_grid(spec: JobSpec, model: ModelFacts, store: ObjectStore) -> ShardGrid:
+    """The shards that the spec asks for, or those that suit the hardware which the store knows."""
+    if spec.shard_images is not None:
+        return ShardGrid(spec.shard_images, "as submitted")
+    rates = rates_of(store, model_key(model.rev, spec.precision))
+    return choose_grid(spec.count, model.image_size, spec.encoding, rates)
 
 
 def model_facts(name: str) -> tuple[ModelFacts, ModelWork]:

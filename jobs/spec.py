@@ -74,7 +74,7 @@ class JobSpec(BaseModel):
     priority: -100..100; higher goes first. objective: what the scheduler minimises: joules, the
         risk of lateness, time, money or grams of CO2e; it never changes an image.
     energy_budget: joules, or for example ``2 kJ``; the job pauses before it exceeds it.
-    shard_images: images per commit; None picks 16-64 MB of output, at least 16 shards a job.
+    shard_images: images per commit; None lets ``jobs.shard_grid`` choose.
     owner, labels: recorded with the job, to report energy by.
     Numbers may be text too, such as ``250k``: docs/reference/job-spec.md lists every accepted form.
     """

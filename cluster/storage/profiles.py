@@ -118,11 +118,20 @@ def load_profiles(store: ObjectStore) -> list[Profile]:
     return [record.profile() for record in load_profile_records(store)]
 
 
-def load_profile_records(store: ObjectStore) -> list[ProfileRecord]:
-    """The same with when each point was measured, by hardware and model."""
+def load_profile_records(store: ObjectStore, model: str | None = None) -> list[ProfileRecord]:
+    """The same with when each point was measured, by hardware and model. model: of this one."""
     keys = [info.key for info in store.list(PROFILES)]
+    if model is not None:
+        keys = [key for key in keys if key.endswith(profile_key("", model).removeprefix(PROFILES))]
     with ThreadPoolExecutor(_THREADS) as pool:
         return [record for record in pool.map(lambda key: _read(store, key), keys) if record]
+
+
+def rates_of(store: ObjectStore, model: str) -> list[float]:
+    """The most images/s of each hardware class that was measured with the model (its key)."""
+    curves = [record.curve for record in load_profile_records(store, model)]
+    measured = [[point.images_per_s for point in curve if point.samples] for curve in curves]
+    return [max(rates) for rates in measured if rates]
 
 
 def _newer(kept: PointRecord | None, own: Performance, measured_at: datetime) -> PointRecord:

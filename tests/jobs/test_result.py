@@ -19,7 +19,7 @@ def test_shards_that_were_set_aside_are_in_the_json() -> None:
     lost = SetAside(shard=3, attempts=5, reason="its replica died each time")
     snapshot = Snapshot(
         JOB.job_id, JobState.COMPLETED_WITH_ERRORS, 10, 9, 9, 0, 1.0, 1.0, ZERO_ENERGY,
-        ZERO_ENERGY, None, (), set_aside=(lost,),
+        ZERO_ENERGY, (), set_aside=(lost,),
     )  # fmt: skip
     record = JobRecord(workload=JOB, spec={}, owner="me", submitted_at=utc_now())
     result = result_of(snapshot, "file:///store", record, utc_now())

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.types import Workload
-from jobs.resolve import ALIGN, MIN_SHARDS, SHARD_BYTES, default_shard_images
 
 
 def workload(**changes: Any) -> Workload:
@@ -54,18 +53,6 @@ def test_weights_hold_in_every_run_of_images(weight: list[float], start: int) ->
     ids = job.classes_of(start, start + 2000)
     got = np.bincount(ids, minlength=len(weight)) / 2000
     assert np.abs(got - np.array(weight) / sum(weight)).max() < 0.01
-
-
-@given(st.integers(1, 10**9), st.sampled_from([32, 64]), st.sampled_from(["png", "jpeg", "raw"]))
-def test_default_shards_are_whole_tiles_of_bounded_size(
-    count: int, size: int, encoding: Any
-) -> None:
-    images = default_shard_images(count, size, encoding)
-    for tile in ALIGN:
-        assert images % tile == 0 or (tile > ALIGN[-1] and images <= 9 * tile)
-    assert images * size * size * 0.8 <= 2 * SHARD_BYTES
-    if count >= MIN_SHARDS * ALIGN[-1]:
-        assert -(-count // images) >= MIN_SHARDS // 2
 
 
 @given(st.integers(0, 9))
