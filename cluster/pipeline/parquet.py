@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cluster.errors import UserError
+from cluster.pipeline.encoded import Encoded
+from cluster.storage.chunks import Chunks
 from cluster.storage.image_rows import row_columns
 from cluster.storage.schemas import IMAGE_SCHEMA
 from cluster.types import Energy, ImageEncoding, Shard, Workload
@@ -31,15 +33,16 @@ def shard_parquet(
     workload: Workload,
     shard: Shard,
     class_ids: NDArray[np.int64],
-    encoded: Sequence[bytes],
+    parts: Sequence[Encoded],
     energy: Energy,
     hardware: str,
-) -> bytes:
+) -> Chunks:
     """The shard's images as a Parquet file, ``IMAGE_SCHEMA``, one row each in index order.
 
-    class_ids: (rows,); encoded: the images as ``encode_images`` returns them; energy: of the
-    whole shard; each row carries an equal part. Equal input gives equal bytes.
+    class_ids: (rows,); parts: the images, in order; energy: of the whole shard; each row carries
+    an equal part. Equal input gives equal bytes.
     """
+    encoded = [part.file(row) for part in parts for row in range(len(part))]
     if not shard.rows == len(class_ids) == len(encoded):
         raise ValueError(
             f"shard {shard.index} of {shard.job_id} has {shard.rows} rows, not "
@@ -64,7 +67,7 @@ def shard_parquet(
         use_dictionary=_REPEATING,
         write_statistics=_ORDERED,
     )
-    return bytes(sink.getvalue())
+    return Chunks([sink.getvalue()])
 
 
 def _compression(encoding: ImageEncoding) -> dict[str, str]:

@@ -7,7 +7,6 @@ storage.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import threading
 import uuid
@@ -25,8 +24,10 @@ from cluster.errors import Retryable
 from cluster.hardware.identify import host_name
 from cluster.ledger.usage import Work
 from cluster.pipeline.encode import encode_images
+from cluster.pipeline.encoded import Encoded
 from cluster.pipeline.parquet import shard_parquet
 from cluster.storage.backoff import Backoff
+from cluster.storage.chunks import Chunks
 from cluster.storage.commit import Outcome, commit
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
@@ -157,9 +158,8 @@ class ShardRunner:
         with self._lane.turn:
             encoding, energy, generate_s = self._generate(shard, attempt_id, class_ids, on_images)
         encoded = [image for part in encoding for image in part.result()]
-        data = shard_parquet(
-            self._workload, shard, class_ids, encoded, energy, self._meter.hardware
-        )
+        parts = [Encoded.of(encoded)]
+        data = shard_parquet(self._workload, shard, class_ids, parts, energy, self._meter.hardware)
         return self._publish(shard, attempt_id, data, energy, generate_s)
 
     def abandon(self, attempt_ids: Collection[str] | None = None, within_s: float = 0.0) -> None:
@@ -221,10 +221,10 @@ class ShardRunner:
         )
 
     def _publish(
-        self, shard: Shard, attempt_id: str, data: bytes, energy: Energy, generate_s: float
+        self, shard: Shard, attempt_id: str, data: Chunks, energy: Energy, generate_s: float
     ) -> Attempt:
         key = JobLayout(shard.job_id).images(shard.index, attempt_id)
-        self._patiently(attempt_id, lambda: self._store.put(key, data))
+        self._patiently(attempt_id, lambda: self._store.put(key, bytes(data)))
         record = CommitRecord(
             job_id=shard.job_id,
             shard=shard.index,
@@ -235,8 +235,8 @@ class ShardRunner:
             objects=(
                 DataObject(
                     key=key,
-                    size_bytes=len(data),
-                    sha256=hashlib.sha256(data).hexdigest(),
+                    size_bytes=data.size_bytes,
+                    sha256=data.sha256(),
                     rows=shard.rows,
                 ),
             ),

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.pipeline.encode import encode_images
+from cluster.pipeline.encoded import Encoded
 from cluster.pipeline.parquet import shard_parquet
 from cluster.storage.commit import commit, finalise
 from cluster.storage.layout import JobLayout
@@ -55,7 +56,8 @@ def pixels(job: Workload, start: int, stop: int) -> NDArray[np.uint8]:
 def parquet(job: Workload, shard: Shard, energy: Energy = ESTIMATE) -> bytes:
     encoded = encode_images(pixels(job, shard.start, shard.stop), job.encoding)
     class_ids = job.classes_of(shard.start, shard.stop)
-    return shard_parquet(job, shard, class_ids, encoded, energy, HARDWARE)
+    parts = [Encoded.of(encoded)]
+    return bytes(shard_parquet(job, shard, class_ids, parts, energy, HARDWARE))
 
 
 def record_of(
