@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain
 
 import pyarrow as pa
@@ -43,6 +43,16 @@ _TYPES: dict[pa.DataType, tuple[int, int | None, Value | None]] = {
 _CREATED_BY = "un0-cluster version 1 (build 1)"
 
 
+@dataclass(frozen=True)
+class _Leaf:
+    """A column of the file. name: its path with points. signed: older readers trust its limits."""
+
+    name: str
+    path: Value
+    physical: Value
+    signed: bool
+
+
 @dataclass
 class _File:
     """What has been written, and where the next byte will be."""
@@ -68,7 +78,7 @@ def parquet_file(
     rows = 0
     for number, group in enumerate(groups):
         start = file.size
-        columns = [_chunk(file, path, *group[".".join(path)], spread) for path in _leaves()]
+        columns = [_chunk(file, leaf, *group[leaf.name], spread) for leaf in _leaves()]
         count = sum(page.values for page in next(iter(group.values()))[0].pages)
         rows += count
         row_groups.append(
@@ -89,7 +99,7 @@ def parquet_file(
 
 
 def _chunk(
-    file: _File, path: tuple[str, ...], column: Column, codec: Compression, spread: Spread
+    file: _File, leaf: _Leaf, column: Column, codec: Compression, spread: Spread
 ) -> tuple[Value, int]:
     """Writes a column chunk; returns its description and its size before compression."""
     start = file.size
@@ -100,24 +110,25 @@ def _chunk(
     for page, payload in _payloads([*pages, *column.pages], codec, spread):
         is_dictionary = page is column.dictionary
         page_size = sum(map(len, page.buffers))
-        header = _page_header(page, page_size, sum(map(len, payload)), is_dictionary)
+        size = sum(map(len, payload))
+        header = _page_header(page.values, page.encoding, page_size, size, is_dictionary)
         at = file.write(header, *payload)
         plain_size += len(header) + page_size
         if is_dictionary:
             dictionary_at, data_at = at, file.size
-    encodings = {page.encoding for page in (*pages, *column.pages)} | {Encoding.RLE}
+    encodings = {Encoding.RLE, column.pages[0].encoding} | {page.encoding for page in pages}
     described = struct(
         {
-            1: i32(_physical(path)),
+            1: leaf.physical,
             2: array([i32(encoding) for encoding in sorted(encodings)]),
-            3: array([binary(part) for part in path]),
+            3: leaf.path,
             4: i32(NUMBERS[codec]),
             5: i64(sum(page.values for page in column.pages)),
             6: i64(plain_size),
             7: i64(file.size - start),
             9: i64(data_at),
             11: None if dictionary_at is None else i64(dictionary_at),
-            12: _statistics(path, column.statistics),
+            12: _statistics(leaf.signed, column.statistics),
         }
     )
     return struct({2: i64(0), 3: described}), plain_size
@@ -136,26 +147,28 @@ def _payloads(
     return zip(pages, (map if len(pages) == 1 else spread)(payload, pages), strict=True)
 
 
-def _page_header(page: Page, plain_size: int, size: int, is_dictionary: bool) -> bytes:
-    count, encoding = i32(page.values), i32(page.encoding)
-    levels = i32(Encoding.RLE)
+@lru_cache(1024)  # of constant columns, and of bare pixels, it is mostly the same
+def _page_header(
+    values: int, encoding: Encoding, plain_size: int, size: int, is_dictionary: bool
+) -> bytes:
+    count, how, levels = i32(values), i32(encoding), i32(Encoding.RLE)
     return struct(
         {
             1: i32(2 if is_dictionary else 0),
             2: i32(plain_size),
             3: i32(size),
-            5: None if is_dictionary else struct({1: count, 2: encoding, 3: levels, 4: levels}),
-            7: struct({1: count, 2: encoding}) if is_dictionary else None,
+            5: None if is_dictionary else struct({1: count, 2: how, 3: levels, 4: levels}),
+            7: struct({1: count, 2: how}) if is_dictionary else None,
         }
     ).data
 
 
-def _statistics(path: tuple[str, ...], found: Statistics) -> Value | None:
+@lru_cache(1024)
+def _statistics(signed: bool, found: Statistics) -> Value | None:
     if found.nulls is None:
         return None
     least = None if found.least is None else binary(found.least)
     greatest = None if found.greatest is None else binary(found.greatest)
-    signed = _physical(path) != _BYTE_ARRAY and _leaves()[path] != pa.uint64()
     return struct(
         {
             1: greatest if signed else None,  # of readers from before there were orders
@@ -183,20 +196,19 @@ def _footer(rows: int, row_groups: list[Value]) -> bytes:
 
 
 @cache
-def _leaves() -> dict[tuple[str, ...], pa.DataType]:
-    """The columns in order, by path."""
-    return dict(chain.from_iterable(map(_leaves_of, IMAGE_SCHEMA)))
+def _leaves() -> tuple[_Leaf, ...]:
+    return tuple(chain.from_iterable(map(_leaves_of, IMAGE_SCHEMA)))
 
 
-def _leaves_of(column: pa.Field) -> Iterator[tuple[tuple[str, ...], pa.DataType]]:
+def _leaves_of(column: pa.Field, above: tuple[str, ...] = ()) -> Iterator[_Leaf]:
+    path = (*above, column.name)
     if pa.types.is_struct(column.type):
-        yield from (((column.name, part.name), part.type) for part in column.type)
-    else:
-        yield (column.name,), column.type
-
-
-def _physical(path: tuple[str, ...]) -> int:
-    return _TYPES[_leaves()[path]][0]
+        for part in column.type:
+            yield from _leaves_of(part, path)
+        return
+    physical, converted, _ = _TYPES[column.type]
+    signed = physical != _BYTE_ARRAY and converted is None
+    yield _Leaf(".".join(path), array([binary(name) for name in path]), i32(physical), signed)
 
 
 @cache

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,7 @@ class Column:
     dictionary: Page | None = None
 
 
+@lru_cache(1024)  # row groups of a job, and its shards, have the same
 def constant(value: bytes | None, rows: int, *, text: bool) -> Column:
     """One value in every row, or null; costs the same whatever the rows.
 

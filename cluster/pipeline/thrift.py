@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
+
+_BYTES = [bytes([number]) for number in range(256)]
 
 
 class Value(NamedTuple):
@@ -15,6 +18,8 @@ class Value(NamedTuple):
 
 def varint(number: int) -> bytes:
     """Unsigned, seven bits a byte, the lowest first (ULEB128)."""
+    if 0 <= number < 0x80:
+        return _BYTES[number]
     if number < 0:
         raise ValueError(f"{number} is negative; an unsigned number is needed")
     out = bytearray()
@@ -43,6 +48,7 @@ def i16(number: int) -> Value:
     return Value(4, zigzag(number))
 
 
+@lru_cache(1024)  # mostly numbers of the format
 def i32(number: int) -> Value:
     return Value(5, zigzag(number))
 
@@ -66,9 +72,11 @@ def array(values: Sequence[Value], kind: int = 12) -> Value:
 
 def struct(fields: Mapping[int, Value | None]) -> Value:
     """Fields by their numbers, which ascend by less than 16; None leaves one out."""
-    out, last = [], 0
+    out: list[bytes] = []
+    last = 0
     for number, value in fields.items():
         if value is not None:
-            out += [bytes([(number - last) << 4 | value.kind]), value.data]
+            out += (_BYTES[(number - last) << 4 | value.kind], value.data)
             last = number
-    return Value(12, b"".join(out) + b"\0")
+    out.append(b"\0")
+    return Value(12, b"".join(out))

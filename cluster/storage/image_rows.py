@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from cluster.storage.schemas import IMAGE_SCHEMA
 from cluster.types import Energy, Shard, Workload
 
 _TYPES = {field.name: field.type for field in IMAGE_SCHEMA}
+_DIGITS = 4  # of an image's number that come from a table
+_TABLE = 10**_DIGITS
 
 
 def decode_image(row: Mapping[str, Any]) -> Image.Image:
@@ -34,25 +37,28 @@ def decode_image(row: Mapping[str, Any]) -> Image.Image:
 def id_blocks(job_id: str, start: int, stop: int, suffix: str = "") -> list[NDArray[np.uint8]]:
     """The ids of images start..stop-1, and a suffix: UTF-8, one row each, (rows, bytes).
 
-    Ten digits; from image 10^10 on the number has more, in a block of its own for each length.
+    Ten digits; from image 10^10 on the number has more. Blocks have one length each.
     """
     blocks = []
     while start < stop:
-        digits = max(10, len(str(start)))
-        end = min(stop, 10**digits)
-        blocks.append(_ids(f"{job_id}-".encode(), digits, start, end, suffix.encode()))
+        end = min(stop, start - start % _TABLE + _TABLE)
+        head = f"{job_id}-{start // _TABLE:0{10 - _DIGITS}d}".encode()
+        tail = suffix.encode()
+        block = np.empty((end - start, len(head) + _DIGITS + len(tail)), np.uint8)
+        block[:, : len(head)] = np.frombuffer(head, np.uint8)
+        last = start % _TABLE
+        block[:, len(head) : len(head) + _DIGITS] = _last_digits()[last : last + end - start]
+        block[:, len(head) + _DIGITS :] = np.frombuffer(tail, np.uint8)
+        blocks.append(block)
         start = end
     return blocks
 
 
-def _ids(head: bytes, digits: int, start: int, stop: int, tail: bytes) -> NDArray[np.uint8]:
-    out = np.empty((stop - start, len(head) + digits + len(tail)), np.uint8)
-    out[:, : len(head)] = np.frombuffer(head, np.uint8)
-    out[:, len(head) + digits :] = np.frombuffer(tail, np.uint8)
-    left = np.arange(start, stop, dtype=np.int64)
-    for place in range(len(head) + digits - 1, len(head) - 1, -1):
-        left, out[:, place] = left // 10, left % 10 + ord("0")
-    return out
+@cache
+def _last_digits() -> NDArray[np.uint8]:
+    """0000 to 9999 as text, (10000, 4)."""
+    powers = 10 ** np.arange(_DIGITS - 1, -1, -1)
+    return (np.arange(_TABLE)[:, None] // powers % 10 + ord("0")).astype(np.uint8)
 
 
 def constant_values(workload: Workload, hardware: str) -> dict[str, Any]:
