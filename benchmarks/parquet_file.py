@@ -34,7 +34,7 @@ from cluster.pipeline.encoded import LENGTH_BYTES, Encoded
 from cluster.pipeline.parquet import shard_parquet
 from cluster.storage.schemas import IMAGE_SCHEMA
 from cluster.types import Energy, Shard, Workload
-from un0 import DEFAULT_MODEL, Sampler, load_model
+from un0.catalog import DEFAULT_MODEL
 
 Images = NDArray[np.uint8]
 TILE = 1024
@@ -201,6 +201,8 @@ def pictures(count: int) -> dict[str, Images]:
     """Images to write, by kind; a quarter as many of 64 px."""
     sys.path.insert(0, str(Path(__file__).parent))
     from encoding import natural
+
+    from un0 import Sampler, load_model  # only here: tests take the peer from this file
 
     sampler = Sampler(load_model(DEFAULT_MODEL), device="cpu")
     made = sampler.generate(0, 0, np.arange(count) % sampler.config.num_classes)
