@@ -45,6 +45,7 @@ def plan(spec: JobSpec, model: ModelFacts) -> Workload:
         height=model.image_size,
         encoding=spec.encoding,
         precision=spec.precision,
+        compression=spec.compression,
     )
 
 
