@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cluster.errors import UserError
-from cluster.pipeline.encoded import Encoded
+from cluster.pipeline.encoded import LENGTH_BYTES, Encoded
 from cluster.pipeline.parquet_codecs import pays
 from cluster.pipeline.parquet_file import Spread, parquet_file
 from cluster.pipeline.parquet_pages import Column, chosen, constant, files, sequence, texts
@@ -86,8 +86,8 @@ def _row_groups(
     for first in range(0, shard.rows, rows):
         last = min(first + rows, shard.rows)
         start, stop = shard.start + first, shard.start + last
-        names = id_blocks(shard.job_id, start, stop)
-        paths = id_blocks(shard.job_id, start, stop, suffix)
+        names = id_blocks(shard.job_id, start, stop, margin=LENGTH_BYTES)
+        paths = id_blocks(shard.job_id, start, stop, suffix, margin=LENGTH_BYTES)
         pictures = files(parts, first, last, page_rows)
         columns: Columns = {
             "image.bytes": (pictures, _codec(workload, pictures)),

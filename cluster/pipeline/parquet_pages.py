@@ -54,7 +54,7 @@ class Column:
     dictionary: Page | None = None
 
 
-@lru_cache(1024)  # row groups of a job, and its shards, have the same
+@lru_cache(256)  # row groups of a job, and its shards, have the same
 def constant(value: bytes | None, rows: int, *, text: bool) -> Column:
     """One value in every row, or null; costs the same whatever the rows.
 
@@ -104,20 +104,19 @@ def sequence(start: int, stop: int) -> Column:
 
 
 def texts(blocks: Sequence[Bytes], *, level: int = 1) -> Column:
-    """Strings, in blocks (rows, length) of one length each, ascending within a block.
+    """Strings, in blocks (rows, LENGTH_BYTES + length) of one length each, ascending within a
+    block. The lengths are written here, in place.
 
     level: of definition, of a value that is there.
     """
     rows = sum(map(len, blocks))
-    buffers: list[bytes | memoryview] = [_levels(rows, level, level)]
     for block in blocks:
-        length = block.shape[1]
-        framed = np.empty((len(block), LENGTH_BYTES + length), np.uint8)
-        framed[:, :LENGTH_BYTES] = np.frombuffer(struct.pack("<I", length), np.uint8)
-        framed[:, LENGTH_BYTES:] = block
-        buffers.append(framed.reshape(-1).data)
-    least = min(block[0].tobytes() for block in blocks)
-    greatest = max(block[-1].tobytes() for block in blocks)
+        length = struct.pack("<I", block.shape[1] - LENGTH_BYTES)
+        block[:, :LENGTH_BYTES] = np.frombuffer(length, np.uint8)
+    least = min(block[0, LENGTH_BYTES:].tobytes() for block in blocks)
+    greatest = max(block[-1, LENGTH_BYTES:].tobytes() for block in blocks)
+    buffers: list[bytes | memoryview] = [_levels(rows, level, level)]
+    buffers += [block.reshape(-1).data for block in blocks]
     page = Page(rows, Encoding.PLAIN, tuple(buffers))
     return Column((page,), Statistics(0, least, greatest))
 

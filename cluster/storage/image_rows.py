@@ -34,21 +34,24 @@ def decode_image(row: Mapping[str, Any]) -> Image.Image:
         raise ValueError(f"does not decode: {error}") from error
 
 
-def id_blocks(job_id: str, start: int, stop: int, suffix: str = "") -> list[NDArray[np.uint8]]:
-    """The ids of images start..stop-1, and a suffix: UTF-8, one row each, (rows, bytes).
+def id_blocks(
+    job_id: str, start: int, stop: int, suffix: str = "", *, margin: int = 0
+) -> list[NDArray[np.uint8]]:
+    """The ids of images start..stop-1, and a suffix: UTF-8, one row each, (rows, margin + bytes).
 
-    Ten digits; from image 10^10 on the number has more. Blocks have one length each.
+    Ten digits; from image 10^10 on the number has more. Blocks have one length each. margin: bytes
+    in front of each that are left to the caller to fill.
     """
     blocks = []
     while start < stop:
         end = min(stop, start - start % _TABLE + _TABLE)
         head = f"{job_id}-{start // _TABLE:0{10 - _DIGITS}d}".encode()
-        tail = suffix.encode()
-        block = np.empty((end - start, len(head) + _DIGITS + len(tail)), np.uint8)
-        block[:, : len(head)] = np.frombuffer(head, np.uint8)
-        last = start % _TABLE
-        block[:, len(head) : len(head) + _DIGITS] = _last_digits()[last : last + end - start]
-        block[:, len(head) + _DIGITS :] = np.frombuffer(tail, np.uint8)
+        digits = margin + len(head)
+        tail = digits + _DIGITS
+        block = np.empty((end - start, tail + len(suffix.encode())), np.uint8)
+        block[:, margin:digits] = np.frombuffer(head, np.uint8)
+        block[:, digits:tail] = _last_digits()[start % _TABLE :][: end - start]
+        block[:, tail:] = np.frombuffer(suffix.encode(), np.uint8)
         blocks.append(block)
         start = end
     return blocks
