@@ -33,6 +33,7 @@ QUALITIES: tuple[EnergyQuality, ...] = get_args(EnergyQuality)
 """How energy is known, the surest first."""
 Precision = Literal["fp32", "bf16", "fp16", "int8", "fp8", "fp8-full"]
 ImageEncoding = Literal["png", "webp", "jpeg", "raw"]
+Compression = Literal["none", "lz4", "zstd"]
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -61,7 +62,8 @@ class Workload(Record):
     """A job with every choice made: what each image is, and how images fall into shards.
 
     Image i depends on (model_rev, seed, i, class of i) only. ``class_ids`` is dealt out in turn,
-    or, with ``class_weights``, in those proportions.
+    or, with ``class_weights``, in those proportions. ``compression``: of raw images; None where
+    nobody chose, and then it is not written either.
     """
 
     job_id: str
@@ -77,6 +79,14 @@ class Workload(Record):
     height: PositiveInt
     encoding: ImageEncoding = "png"
     precision: Precision = "fp32"
+    compression: Compression | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @property
+    def page_compression(self) -> Compression:
+        """How pages of images are compressed. Only bare pixels gain by it."""
+        if self.encoding != "raw":
+            return "none"
+        return self.compression or "zstd"
 
     @property
     def num_shards(self) -> int:

@@ -39,6 +39,7 @@ def plan(spec: JobSpec, model: ModelFacts, shard_images: int) -> Workload:
         height=model.image_size,
         encoding=spec.encoding,
         precision=spec.precision,
+        compression=spec.compression,
     )
 
 

@@ -7,12 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from cluster.documents import parse, read_mapping
 from cluster.errors import UserError
 from cluster.scheduler.request import Objective
-from cluster.types import ImageEncoding, Precision
+from cluster.types import Compression, ImageEncoding, Precision
 from jobs.defaults import JOB_ID
 from un0.quantities import parse_count, parse_deadline, parse_energy_j
 
@@ -74,6 +74,7 @@ class JobSpec(BaseModel):
     priority: -100..100; higher goes first. objective: what the scheduler minimises: joules, the
         risk of lateness, time, money or grams of CO2e; it never changes an image.
     energy_budget: joules, or for example ``2 kJ``; the job pauses before it exceeds it.
+    compression: of files of raw images, which no other encoding has; None is zstd.
     shard_images: images per commit; None lets ``jobs.shard_grid`` choose.
     owner, labels: recorded with the job, to report energy by.
     Numbers may be text too, such as ``250k``: docs/reference/job-spec.md lists every accepted form.
@@ -88,6 +89,7 @@ class JobSpec(BaseModel):
     classes: Classes | None = None
     precision: Precision = "fp32"
     encoding: ImageEncoding = "png"
+    compression: Compression | None = None
     shard_images: Annotated[Whole, Field(ge=1, le=MAX_COUNT)] | None = None
     deadline: Deadline | None = None
     priority: Whole = Field(default=0, ge=-100, le=100)
@@ -96,6 +98,16 @@ class JobSpec(BaseModel):
     job_id: str | None = None
     owner: str | None = Field(default=None, min_length=1)
     labels: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("compression")
+    @classmethod
+    def _only_raw_is_compressed(cls, value: str | None, info: ValidationInfo) -> str | None:
+        encoding = info.data.get("encoding", "raw")
+        if value is not None and encoding != "raw":
+            raise ValueError(
+                f"{encoding} images are compressed already; leave it out, or set encoding: raw"
+            )
+        return value
 
     @field_validator("job_id")
     @classmethod

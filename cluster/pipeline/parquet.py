@@ -1,32 +1,38 @@
-"""A shard's encoded images as one Parquet file."""
+"""A shard's encoded images as one Parquet file.
+
+Written by us, because images are already what a page holds (``Encoded``): pages are slices of the
+encoders' buffers, and columns that say the same in every row cost the same whatever the rows
+(docs/adr/0014-parquet-writer.md).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cluster.errors import UserError
-from cluster.pipeline.encoded import Encoded
+from cluster.pipeline.encoded import LENGTH_BYTES, Encoded
+from cluster.pipeline.parquet_codecs import pays
+from cluster.pipeline.parquet_file import Spread, parquet_file
+from cluster.pipeline.parquet_pages import Column, chosen, constant, files, sequence, texts
 from cluster.storage.chunks import Chunks
-from cluster.storage.image_rows import row_columns
+from cluster.storage.image_rows import constant_values, energy_values, id_blocks
 from cluster.storage.schemas import IMAGE_SCHEMA
-from cluster.types import Energy, ImageEncoding, Shard, Workload
+from cluster.types import Compression, Energy, ImageEncoding, Shard, Workload
 
 _SUFFIX: dict[ImageEncoding, str] = {"png": "png", "webp": "webp", "jpeg": "jpg", "raw": "ppm"}
-
+_FORMATS = {pa.int32(): "<i", pa.int64(): "<q", pa.uint64(): "<Q", pa.float64(): "<d"}
 
 _ROW_GROUP_BYTES = 16 << 20
-_MAX_SHARD_BYTES = 2**31 - 1  # offsets of an Arrow binary column are 32 bits wide
-_REPEATING = [
-    *("job_id", "class_id", "label", "seed", "model", "model_rev", "width", "height"),
-    *("energy_j", "energy_low_j", "energy_high_j", "energy_quality", "hardware"),
-]
-_ORDERED = [*IMAGE_SCHEMA.names[1:]]  # every column but ``image`` has useful statistics
+_PAGE_PIXEL_BYTES = 1 << 20
+_MAX_SHARD_BYTES = 2**31 - 1  # so that the images fit in one Arrow binary column
+
+Columns = dict[str, tuple[Column, Compression]]
 
 
 def shard_parquet(
@@ -36,58 +42,93 @@ def shard_parquet(
     parts: Sequence[Encoded],
     energy: Energy,
     hardware: str,
+    spread: Spread = map,
 ) -> Chunks:
     """The shard's images as a Parquet file, ``IMAGE_SCHEMA``, one row each in index order.
 
-    class_ids: (rows,); encoded: the images as ``encode_images`` returns them; energy: of the
-    whole shard; each row carries an equal part. Equal input gives equal bytes.
+    class_ids: (rows,). parts: the images, in order; the file may hold slices of their buffers,
+    which must not be written to afterwards. energy: of the whole shard; each row carries an equal
+    part. spread: maps over pages that are to be compressed, such as the ``map`` of an executor
+    whose threads share them. Equal images give equal bytes, however they are cut into parts.
+    Raises UserError for more images than a file takes.
     """
-    encoded = [part.file(row) for part in parts for row in range(len(part))]
-    if not shard.rows == len(class_ids) == len(encoded):
+    images = sum(map(len, parts))
+    if not shard.rows == len(class_ids) == images:
         raise ValueError(
             f"shard {shard.index} of {shard.job_id} has {shard.rows} rows, not "
-            f"{len(class_ids)} class ids and {len(encoded)} images"
+            f"{len(class_ids)} class ids and {images} images"
         )
-    total = sum(map(len, encoded))
+    total = sum(part.file_bytes for part in parts)
     if total > _MAX_SHARD_BYTES:
         raise UserError(
             f"shard {shard.index} of job {shard.job_id} holds {total} bytes of images; "
             f"a file takes 2 GiB: lower shard_images from {workload.shard_images}"
         )
-    columns = row_columns(workload, shard, class_ids, hardware)
-    columns |= _energy_columns(energy, shard.rows)
-    columns["image"] = _pictures(encoded, columns["image_id"], workload.encoding)
-    table = pa.table([columns[name] for name in IMAGE_SCHEMA.names], schema=IMAGE_SCHEMA)
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        row_group_size=max(1, _ROW_GROUP_BYTES * shard.rows // max(total, 1)),
-        compression=_compression(workload.encoding),
-        use_dictionary=_REPEATING,
-        write_statistics=_ORDERED,
+    same = constant_values(workload, hardware) | energy_values(energy, shard.rows)
+    groups = _row_groups(workload, shard, class_ids, parts, same, total)
+    return parquet_file(groups, spread)
+
+
+def _row_groups(
+    workload: Workload,
+    shard: Shard,
+    class_ids: NDArray[np.int64],
+    parts: Sequence[Encoded],
+    same: dict[str, Any],
+    total: int,
+) -> Iterator[Columns]:
+    page_rows = max(1, _PAGE_PIXEL_BYTES // (3 * workload.width * workload.height))
+    rows = max(1, _ROW_GROUP_BYTES * shard.rows // max(total, 1))
+    rows = max(rows - rows % page_rows, min(rows, page_rows))  # whole pages
+    class_values, class_picks, label_values, label_picks = _classes(workload, class_ids)
+    plain = {name: _plain(name, value) for name, value in same.items()}
+    suffix = f".{_SUFFIX[workload.encoding]}"
+    for first in range(0, shard.rows, rows):
+        last = min(first + rows, shard.rows)
+        start, stop = shard.start + first, shard.start + last
+        names = id_blocks(shard.job_id, start, stop, margin=LENGTH_BYTES)
+        paths = id_blocks(shard.job_id, start, stop, suffix, margin=LENGTH_BYTES)
+        pictures = files(parts, first, last, page_rows)
+        columns: Columns = {
+            "image.bytes": (pictures, _codec(workload, pictures)),
+            "image.path": (texts(paths, level=2), "zstd"),
+            "image_id": (texts(names), "zstd"),
+            "index": (sequence(start, stop), "none"),
+            "class_id": (chosen(class_values, class_picks[first:last], text=False), "none"),
+            "label": (chosen(label_values, label_picks[first:last], text=True), "none"),
+        }
+        for name, value in plain.items():
+            text = IMAGE_SCHEMA.field(name).type == pa.string()
+            columns[name] = (constant(value, last - first, text=text), "none")
+        yield columns
+
+
+def _codec(workload: Workload, pictures: Column) -> Compression:
+    """How the images of a row group are compressed."""
+    codec = workload.page_compression
+    return codec if codec != "none" and pays(pictures.pages, codec) else "none"
+
+
+def _plain(name: str, value: Any) -> bytes | None:
+    """In Parquet's encoding PLAIN, texts without their length."""
+    if value is None:
+        return None
+    kind = IMAGE_SCHEMA.field(name).type
+    return value.encode() if kind == pa.string() else struct.pack(_FORMATS[kind], value)
+
+
+def _classes(
+    workload: Workload, class_ids: NDArray[np.int64]
+) -> tuple[list[bytes], NDArray[np.int64], list[bytes], NDArray[np.int64]]:
+    """The class ids there are, which of them each row has, and the same for labels (-1: none)."""
+    ids, picks = np.unique(class_ids, return_inverse=True)
+    labels = [workload.label_of(int(class_id)) for class_id in ids]
+    values = sorted({label.encode() for label in labels if label is not None})
+    place = {value: number for number, value in enumerate(values)}
+    of_class = [-1 if label is None else place[label.encode()] for label in labels]
+    return (
+        [struct.pack("<q", class_id) for class_id in ids],
+        picks,
+        values,
+        np.array(of_class, np.int64)[picks],
     )
-    return Chunks((memoryview(sink.getvalue()),))
-
-
-def _compression(encoding: ImageEncoding) -> dict[str, str]:
-    columns = dict.fromkeys([*_ORDERED, "image.path"], "ZSTD")
-    return columns | {"image.bytes": "ZSTD" if encoding == "raw" else "NONE"}
-
-
-def _energy_columns(energy: Energy, rows: int) -> dict[str, pa.Array]:
-    def part_j(whole_mj: int | None) -> pa.Scalar:
-        return pa.scalar(None if whole_mj is None else whole_mj / (1000 * rows), pa.float64())
-
-    values = {
-        "energy_j": part_j(energy.energy_mj),
-        "energy_low_j": part_j(energy.low_mj),
-        "energy_high_j": part_j(energy.high_mj),
-        "energy_quality": pa.scalar(energy.quality, pa.string()),
-    }
-    return {name: pa.repeat(value, rows) for name, value in values.items()}
-
-
-def _pictures(encoded: Sequence[bytes], names: pa.Array, encoding: ImageEncoding) -> pa.Array:
-    paths = pc.binary_join_element_wise(names, _SUFFIX[encoding], ".")
-    return pa.StructArray.from_arrays([pa.array(encoded, pa.binary()), paths], ["bytes", "path"])

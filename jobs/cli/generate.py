@@ -43,6 +43,9 @@ def generate_command(
         typer.Option(help="fp32, bf16, fp16, int8, fp8 (couplings) or fp8-full (decoder too)."),
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="png, webp, jpeg or raw.")] = None,
+    compression: Annotated[
+        str | None, typer.Option(help="Of raw images: zstd (default), lz4 or none.")
+    ] = None,
     shard_images: Annotated[
         str | None, typer.Option(metavar="N", help="Images per commit.")
     ] = None,
@@ -89,6 +92,7 @@ def generate_command(
         "job_id": job_id,
         "precision": precision,
         "encoding": encoding,
+        "compression": compression,
         "shard_images": shard_images,
         "deadline": deadline,
         "priority": priority,

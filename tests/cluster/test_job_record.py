@@ -10,7 +10,7 @@ import pytest
 from cluster.actors.options import ModelWork
 from cluster.errors import UserError
 from cluster.storage.commit import parse_record
-from cluster.types import JobRecord
+from cluster.types import JobRecord, Workload
 from jobs.follow import request_of
 
 # As version 0.1 writes it. Never change this: stores are full of it.
@@ -45,6 +45,15 @@ def test_a_record_of_today_is_read_typed_and_written_alike() -> None:
     assert (spec.deadline, spec.priority, spec.objective) == (9e9, -7, "cost")
     assert (spec.energy_budget, spec.labels) == (2000.0, {"team": "vision"})
     assert json.loads(record.model_dump_json()) == json.loads(TODAY)
+
+
+def test_a_choice_of_compression_is_kept_and_none_is_not_written() -> None:
+    workload = read().workload
+    assert "compression" not in json.loads(workload.model_dump_json())
+    raw = workload.model_copy(update={"encoding": "raw"})
+    assert (workload.page_compression, raw.page_compression) == ("none", "zstd")
+    chosen = raw.model_copy(update={"compression": "lz4"})
+    assert Workload.model_validate_json(chosen.model_dump_json()).page_compression == "lz4"
 
 
 def test_a_spec_of_another_version_keeps_what_this_one_does_not_know() -> None:

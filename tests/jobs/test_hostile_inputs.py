@@ -98,6 +98,7 @@ TABLE: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [
     ("fleet store", ("fleet", "--store", "gs://bucket"), ("gs://bucket", "s3://")),
     ("precision unknown", (*GENERATE, "--precision", "fp4"), ("precision: 'fp4'", "bf16")),
     ("encoding unknown", (*GENERATE, "--encoding", "bmp"), ("encoding: 'bmp'", "png")),
+    ("compression of png", (*GENERATE, "--compression", "lz4"), ("compression: 'lz4'", "raw")),
     ("shard size 0", (*GENERATE, "--shard-images", "0"), ("shard_images: '0'",)),
     ("class id garbled", (*GENERATE, "--classes=--5"), ("'--5'",)),
     ("replicas 0", (*GENERATE, "--replicas", "0"), ("--replicas",)),

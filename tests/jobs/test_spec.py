@@ -31,6 +31,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"count": 1, "classes": {"Bag": float("nan")}}, "weights must be > 0"),
     ({"count": 1, "precision": "fp64"}, "precision: 'fp64'"),
     ({"count": 1, "encoding": "gif"}, "encoding: 'gif'"),
+    ({"count": 1, "compression": "gzip", "encoding": "raw"}, "compression: 'gzip'"),
+    ({"count": 1, "compression": "none"}, "compression: 'none': png images are compressed"),
     ({"count": 1, "shard_images": 0}, "shard_images: 0"),
     ({"count": 1, "deadline": -1}, "deadline: -1"),
     ({"count": 1, "deadline": "5 parsecs"}, "deadline: '5 parsecs': not a duration"),

@@ -53,9 +53,9 @@ def pixels(job: Workload, start: int, stop: int) -> NDArray[np.uint8]:
 
 
 def parquet(job: Workload, shard: Shard, energy: Energy = ESTIMATE) -> bytes:
-    encoded = [encode_batch(pixels(job, shard.start, shard.stop), job.encoding)]
     class_ids = job.classes_of(shard.start, shard.stop)
-    return bytes(shard_parquet(job, shard, class_ids, encoded, energy, HARDWARE))
+    parts = [encode_batch(pixels(job, shard.start, shard.stop), job.encoding)]
+    return bytes(shard_parquet(job, shard, class_ids, parts, energy, HARDWARE))
 
 
 def record_of(

@@ -1,8 +1,8 @@
 """One job whose bytes must never change: pixels, Parquet and ledger, held to a recorded digest.
 
 Image i depends on (model revision, seed, i, class) only, and equal input gives equal files. Layout
-changes of the code must not show here. The files' digests hold for the PyArrow they were made
-with; with another one, whose files may differ, the pixels and rows alone are compared.
+changes of the code must not show here. The files' digests hold for the zstd and the PyArrow they
+were made with; with others, whose files may differ, the pixels and rows alone are compared.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from cluster.ledger.reading import Device, Reading
 from cluster.ledger.rows import energy_parquet, energy_table, metered_mj
 from cluster.ledger.sink import Origin
 from cluster.ledger.usage import EnergyRow, Use, Work
+from cluster.pipeline.parquet_codecs import zstd
 from cluster.pipeline.shard_runner import ShardRunner
 from cluster.storage.commit import read_commits
 from cluster.storage.image_rows import decode_image
@@ -34,6 +35,7 @@ from un0 import Sampler, load_model
 from un0.catalog import DEFAULT_MODEL
 
 GOLDEN = json.loads(Path(__file__).with_name("fixtures").joinpath("fixed_job.json").read_text())
+SAME_ZSTD = zstd.zstd_version == GOLDEN["zstd"]
 SAME_PYARROW = pa.__version__ == GOLDEN["pyarrow"]
 S = 1_000_000_000
 
@@ -52,7 +54,8 @@ class FixedMeter:
 
 
 def job_digests(encoding: ImageEncoding, directory: Path) -> dict[str, str]:
-    """SHA-256 of the job's pixels, and of its Parquet files, in the order of shards."""
+    """SHA-256 of the job's pixels, of its other columns, and of its Parquet files, in the order of
+    shards."""
     model = load_model(DEFAULT_MODEL)
     assert model.rev is not None
     size = model.config.image_size
@@ -61,7 +64,7 @@ def job_digests(encoding: ImageEncoding, directory: Path) -> dict[str, str]:
                         width=size, height=size, encoding=encoding)  # fmt: skip
     store = open_store(str(directory))
     runner = ShardRunner(workload, Sampler(model, device="cpu", threads=1), FixedMeter(), store)
-    pixels, files = hashlib.sha256(), hashlib.sha256()
+    pixels, columns, files = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
     for shard in workload.shards():
         runner.run(shard, f"attempt-{shard.index}")
     for _, record in sorted(read_commits(store, "fixed").items()):
@@ -69,7 +72,10 @@ def job_digests(encoding: ImageEncoding, directory: Path) -> dict[str, str]:
         files.update(data)
         for row in pq.read_table(io.BytesIO(data)).to_pylist():
             pixels.update(np.asarray(decode_image(row)).tobytes())
-    return {"pixels": pixels.hexdigest(), "files": files.hexdigest()}
+            others = row | {"image": row["image"]["path"]}
+            columns.update(json.dumps(others, sort_keys=True).encode())
+    return {"pixels": pixels.hexdigest(), "columns": columns.hexdigest(),
+            "files": files.hexdigest()}  # fmt: skip
 
 
 def ledger_rows() -> list[EnergyRow]:
@@ -106,7 +112,8 @@ def test_a_fixed_job_has_the_same_pixels_and_files_as_ever(
 ) -> None:
     found = job_digests(encoding, tmp_path)
     assert found["pixels"] == GOLDEN["jobs"][encoding]["pixels"]
-    if SAME_PYARROW:
+    assert found["columns"] == GOLDEN["jobs"][encoding]["columns"]
+    if SAME_ZSTD:
         assert found["files"] == GOLDEN["jobs"][encoding]["files"]
 
 
