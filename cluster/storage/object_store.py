@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Literal, Protocol
 
 from cluster.errors import UserError
+from cluster.storage.chunks import Chunks
 
 MAX_KEY_BYTES = 1024  # S3's limit
 MAX_PART_BYTES = 255  # a file system's limit on one name
@@ -74,7 +75,7 @@ class ObjectStore(Protocol):
 
     def get(self, key: str) -> bytes: ...
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | Chunks) -> None:
         """Write the whole object, replacing any there."""
         ...
 

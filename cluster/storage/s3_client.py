@@ -14,6 +14,7 @@ from botocore.utils import get_environ_proxies
 
 from cluster.errors import UserError
 from cluster.storage.object_store import StoreConfig
+from cluster.storage.s3_body import send_bodies
 from cluster.storage.s3_errors import Request, WebPage, translate
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def _client(
     )
     client.meta.events.register("before-call.s3.HeadBucket", _refuse_to_look_for_the_region)
     client.meta.events.register("response-received.s3", _refuse_web_pages)
+    send_bodies(client)
     return client
 
 
