@@ -63,7 +63,7 @@ def send_bodies(client: S3Client) -> None:
     events: Any = client.meta.events  # whose stubs know of no handler that returns something
     for operation in ("PutObject", "UploadPart"):
         events.register_first(f"choose-signer.s3.{operation}", _choose_signer)
-        events.register_last(f"before-call.s3.{operation}", _expect_nothing)
+    events.register_last("before-call.s3", _expect_nothing)  # after what sets it, of that very name
 
 
 def _choose_signer(signature_version: str, **_: Any) -> str | None:
@@ -72,6 +72,6 @@ def _choose_signer(signature_version: str, **_: Any) -> str | None:
 
 
 def _expect_nothing(params: Any, **_: Any) -> None:
-    """Files would be sent after a wait for ``100 Continue``, which some proxies never send: a
-    second lost on each. Bytes never were."""
+    """A file would be sent after a wait for ``100 Continue``, which some proxies never send: a
+    second is lost on each. Bytes are sent without."""
     params["headers"].pop("Expect", None)
