@@ -13,8 +13,8 @@ from cluster.storage.chunks import Chunks
 
 MAX_KEY_BYTES = 1024  # S3's limit
 MAX_PART_BYTES = 255  # a file system's limit on one name
-# Of one process. S3 serves one connection at 85 to 90 MB/s (AWS's figure): eight fill 6 Gbit/s, and
-# hide 0.2 s of waiting for each reply. The client's CPU time a byte does not rise with them.
+# Of one process: with a server that answers 0.2 s late, eight of 16 MB carry 2.4 times what one
+# does, sixteen a tenth more than eight for twice the memory (docs/performance.md, "Uploads").
 PUTS_IN_FLIGHT = 8
 
 
