@@ -78,8 +78,9 @@ def check_temp(_: Where) -> Finding:
 
 
 def check_gpu(_: Where) -> Finding:
-    """GPUs, and whether the installed torch can use them with this driver."""
-    from cluster.metering.nvml import cuda_version, list_gpus
+    """GPUs, the CPUs near each, and whether the installed torch can use them with this driver."""
+    from cluster.hardware.host_share import near_cpus
+    from cluster.metering.nvml import cuda_version, gpu_bus_ids, list_gpus
     from cluster.metering.source import Refused
 
     built = _torch_cuda()
@@ -94,6 +95,9 @@ def check_gpu(_: Where) -> Finding:
         return "ok", "none", None
     driver = cuda_version()
     detail = f"{len(gpus)}, driver for CUDA {driver or 'unknown'}, torch for {built or 'CPUs only'}"
+    near = [cpus for bus_id in gpu_bus_ids() if (cpus := near_cpus(bus_id)) is not None]
+    if near:
+        detail += f", usable CPUs near each: {', '.join(str(len(cpus)) for cpus in near)}"
     if built is None:
         return "warn", detail, "the GPUs stay unused: install a CUDA build of torch (pytorch.org)"
     if driver and int(built.split(".")[0]) > int(driver.split(".")[0]):

@@ -42,8 +42,8 @@ def cpu_sets(root: Path) -> Iterator[int]:
     """CPUs in each group's set."""
     for folder in directories(root, "cpuset"):
         for name in ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus"):
-            if count := count_in_list(_read(folder / name) or ""):
-                yield count
+            if cpus := cpus_in_list(_read(folder / name) or ""):
+                yield len(cpus)
                 break
 
 
@@ -66,15 +66,15 @@ def memory_limits(root: Path) -> Iterator[tuple[int, int]]:
                 yield limit, max(0, limit - kept)
 
 
-def count_in_list(text: str) -> int:
-    """How many CPUs a list such as ``0-3,8`` names; 0 for what is no list."""
+def cpus_in_list(text: str) -> frozenset[int]:
+    """The CPUs that a list such as ``0-3,8`` names; none for what is no list."""
     if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
-        return 0
+        return frozenset()
     named: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")
         named.update(range(int(first), int(last or first) + 1))
-    return len(named)
+    return frozenset(named)
 
 
 def _memberships(root: Path) -> Iterator[tuple[list[str], str]]:

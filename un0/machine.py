@@ -65,11 +65,19 @@ def cpus_here() -> Cpus:
                 f"{CPUS_ENV} is {asked!r}; give a whole number of CPUs from 1, or unset it"
             )
         return Cpus(float(asked), machine, CPUS_ENV)
+    allowed = allowed_cpus()
+    return cpus_of(ROOT, os.environ, machine, len(allowed) if allowed else None)
+
+
+def allowed_cpus() -> frozenset[int] | None:
+    """The CPUs, by number, that this process may run on; None where the system does not tell.
+
+    A quota may leave it less time than they have: that is ``cpus_here``.
+    """
     try:
-        affinity: int | None = len(os.sched_getaffinity(0))
+        return frozenset(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # not on this system
-        affinity = None
-    return cpus_of(ROOT, os.environ, machine, affinity)
+        return None
 
 
 def machine_cpus() -> int:

@@ -110,6 +110,21 @@ def list_gpus() -> list[str | Refused]:
     return found
 
 
+def gpu_bus_ids() -> list[str]:
+    """The PCI address of every GPU of which NVML gives one, such as ``00000000:3B:00.0``."""
+    found: list[str] = []
+    with contextlib.suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        try:
+            for index in range(pynvml.nvmlDeviceGetCount()):
+                with contextlib.suppress(pynvml.NVMLError):
+                    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+                    found.append(_text(pynvml.nvmlDeviceGetPciInfo(handle).busId))
+        finally:
+            pynvml.nvmlShutdown()
+    return found
+
+
 def cuda_version() -> str | None:
     """The newest CUDA that the driver can run, such as ``12.8``; None if it is unknown."""
     try:

@@ -79,7 +79,7 @@ class Publisher:
         """
         shard = made.shard
         key = JobLayout(shard.job_id).images(shard.index, made.attempt_id)
-        self._patiently(made.attempt_id, lambda: self._store.put(key, bytes(data)))
+        self._patiently(made.attempt_id, lambda: self._store.put(key, data))
         record = CommitRecord(
             job_id=shard.job_id,
             shard=shard.index,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 from bisect import bisect_right
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 class Chunks:
     """Bytes in several buffers, never joined. Immutable, as long as nobody writes the buffers.
 
-    buffers: of bytes each, in order. size_bytes: of all of them.
+    buffers: of bytes each, in order, none empty. size_bytes: of all of them.
     """
 
     def __init__(self, buffers: Iterable[Buffer]) -> None:
         views = (memoryview(buffer).cast("B") for buffer in buffers)
         self.buffers: tuple[memoryview, ...] = tuple(view for view in views if len(view))
         self.size_bytes: int = sum(map(len, self.buffers))
+        self._starts = list(accumulate(map(len, self.buffers), initial=0))
+        self._digest: str | None = None
+        # Its own: functools.cached_property has one lock for all instances in Python 3.11.
+        self._digesting = threading.Lock()
 
     def __bytes__(self) -> bytes:
         """All of them joined: a copy."""
@@ -31,14 +35,27 @@ class Chunks:
 
     def sha256(self) -> str:
         """Hexadecimal digest of all bytes; computed once, without the GIL."""
-        return self._sha256
+        with self._digesting:
+            if self._digest is None:
+                digest = hashlib.sha256()
+                for buffer in self.buffers:
+                    digest.update(buffer)
+                self._digest = digest.hexdigest()
+            return self._digest
 
-    @cached_property
-    def _sha256(self) -> str:
-        digest = hashlib.sha256()
-        for buffer in self.buffers:
-            digest.update(buffer)
-        return digest.hexdigest()
+    def pieces(self, start: int, stop: int) -> Iterator[memoryview]:
+        """Views of the bytes [start, stop), as far as there are such bytes; start from 0."""
+        first = max(bisect_right(self._starts, start) - 1, 0)
+        for number in range(first, len(self.buffers)):
+            before = self._starts[number]
+            if before >= stop:
+                break
+            if piece := self.buffers[number][max(start - before, 0) : stop - before]:
+                yield piece
+
+    def part(self, start: int, stop: int) -> Chunks:
+        """The bytes [start, stop), as far as there are such bytes; nothing is copied."""
+        return Chunks(self.pieces(start, stop))
 
     def open(self) -> BinaryIO:
         """A seekable reader; each caller gets its own."""
@@ -46,11 +63,10 @@ class Chunks:
 
 
 class _Reader(io.RawIOBase):
-    """Reads across the buffers; one read never ends short of what is there."""
+    """Reads across the buffers; a read is short only at the end."""
 
     def __init__(self, chunks: Chunks) -> None:
         self._chunks = chunks
-        self._starts = list(accumulate(map(len, chunks.buffers), initial=0))
         self._at = 0
 
     def readable(self) -> bool:
@@ -63,27 +79,17 @@ class _Reader(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        origin = {
-            io.SEEK_SET: 0,
-            io.SEEK_CUR: self._at,
-            io.SEEK_END: self._chunks.size_bytes,
-        }[whence]
-        if origin + offset < 0:
-            raise ValueError(f"position {origin + offset} is before the start; seek to 0 or later")
-        self._at = origin + offset
-        return self._at
+        ends = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._chunks.size_bytes}
+        if (at := ends[whence] + offset) < 0:
+            raise ValueError(f"position {at} is before the start; seek to 0 or later")
+        self._at = at
+        return at
 
     def readinto(self, target: Buffer, /) -> int:
         room = memoryview(target).cast("B")
         filled = 0
-        number = max(bisect_right(self._starts, self._at) - 1, 0)
-        for start, buffer in zip(
-            self._starts[number:], self._chunks.buffers[number:], strict=False
-        ):
-            part = buffer[self._at - start : self._at - start + len(room) - filled]
-            room[filled : filled + len(part)] = part
-            filled += len(part)
-            self._at += len(part)
-            if filled == len(room):
-                break
+        for piece in self._chunks.pieces(self._at, self._at + len(room)):
+            room[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        self._at += filled
         return filled

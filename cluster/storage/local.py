@@ -27,6 +27,7 @@ from cluster.errors import (
     StoreGone,
     UserError,
 )
+from cluster.storage.chunks import Chunks
 from cluster.storage.exclusive import NoHardLinks, file_system_of, place
 from cluster.storage.object_store import ObjectInfo, StoreConfig, check_key, check_prefix
 
@@ -69,7 +70,7 @@ class LocalStore:
         with self._reading(key) as path:
             return path.read_bytes()
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | Chunks) -> None:
         path = self._path(key)
         with self._translated("write", path), self._staged(data) as temp:
             self._in_its_directory(path, lambda: temp.replace(path))
@@ -157,13 +158,13 @@ class LocalStore:
                 raise NotFound(f"no object {path}") from error
 
     @contextmanager
-    def _staged(self, data: bytes) -> Iterator[Path]:
+    def _staged(self, data: bytes | Chunks) -> Iterator[Path]:
         """A flushed temporary file of the data, gone afterwards unless it was renamed."""
         temp = self._root / _TEMP / uuid.uuid4().hex
         self._make_dirs(temp.parent)
         try:
             with temp.open("xb") as file:
-                file.write(data)
+                file.writelines(data.buffers if isinstance(data, Chunks) else (data,))
                 file.flush()
                 os.fsync(file.fileno())
             yield temp

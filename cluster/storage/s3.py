@@ -20,6 +20,7 @@ from botocore.parsers import ResponseParserError
 from cluster.clock import utc_now
 from cluster.errors import ClusterError, CommitStateUnknown, Fatal, NotFound, Retryable, UserError
 from cluster.storage.backoff import Backoff
+from cluster.storage.chunks import Chunks
 from cluster.storage.object_store import (
     Checksum,
     ConditionsUnsupported,
@@ -83,13 +84,15 @@ class S3Store:
     def get(self, key: str) -> bytes:
         return self._read(key, {})
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | Chunks) -> None:
         name = self._name(key)
+        chunks = data if isinstance(data, Chunks) else Chunks([data])
+        where = (self._client, self.config, self._bucket, name)
         with self._translated("PUT", name):
-            if len(data) <= MULTIPART_BYTES:
-                put_whole(self._client, self.config, self._bucket, name, data)
+            if chunks.size_bytes <= MULTIPART_BYTES:
+                put_whole(*where, chunks)
             else:
-                put_in_parts(self._client, self.config, self._bucket, name, data)
+                put_in_parts(*where, chunks)
 
     def adapt(self, key: str, data: bytes) -> timedelta | None:
         """Write an object with the best checksum that the server takes, and keep to it.

@@ -13,13 +13,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.utils import get_environ_proxies
 
 from cluster.errors import UserError
-from cluster.storage.object_store import StoreConfig
+from cluster.storage.object_store import PUTS_IN_FLIGHT, StoreConfig
+from cluster.storage.s3_body import send_bodies
 from cluster.storage.s3_errors import Request, WebPage, translate
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 REQUEST_TRIES = 4
+POOL_CONNECTIONS = 4 * PUTS_IN_FLIGHT  # each in as many parts at a time; more would be reopened
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,14 @@ def _client(
             retries={"mode": "standard", "total_max_attempts": tries},
             connect_timeout=10,
             read_timeout=60,
-            max_pool_connections=32,
+            max_pool_connections=POOL_CONNECTIONS,
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         ),
     )
     client.meta.events.register("before-call.s3.HeadBucket", _refuse_to_look_for_the_region)
     client.meta.events.register("response-received.s3", _refuse_web_pages)
+    send_bodies(client)
     return client
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -207,9 +208,11 @@ class TestGpus:
             monkeypatch.setenv(name, value)
         return stub
 
-    def check(self, cuda: str | None) -> list[Any]:
+    def check(self, cuda: str | None, sysfs: Path = Path("/nowhere")) -> list[Any]:
         code = (
             "import json; from jobs import doctor_checks; from jobs.doctor import Where\n"
+            "from pathlib import Path; from cluster.hardware.host_share import near_cpus\n"
+            f"near_cpus.__defaults__ = (Path({str(sysfs)!r}),)\n"
             f"doctor_checks._torch_cuda = lambda: {cuda!r}\n"
             "print(json.dumps(doctor_checks.check_gpu(Where('.'))))"
         )
@@ -230,6 +233,15 @@ class TestGpus:
     def test_a_gpu_that_torch_can_use(self, stub: NvmlStub) -> None:
         stub.add(Gpu("GPU-a"))
         assert self.check("12.8")[0] == "ok"
+
+    def test_cpus_near_a_gpu(self, stub: NvmlStub, tmp_path: Path) -> None:
+        stub.add(Gpu("GPU-a"), Gpu("GPU-b"))
+        assert "near" not in self.check("12.8")[1]  # this system does not tell
+        mine = min(os.sched_getaffinity(0))
+        board = tmp_path / "0000:3b:00.0"
+        board.mkdir()
+        (board / "local_cpulist").write_text(f"{mine}\n")
+        assert "usable CPUs near each: 1, 1" in self.check("12.8", tmp_path)[1]
 
 
 def test_a_driver_older_than_torch_wants(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 
 from cluster.errors import CommitStateUnknown, Retryable
+from cluster.storage.chunks import Chunks
 from cluster.storage.object_store import ObjectInfo, ObjectStore, StoreConfig
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ class FaultyStore:
         self._begin("get", key)
         return self._truncated(self._inner.get(key))
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | Chunks) -> None:
         self._begin("put", key)
         self._write("put", key, lambda: self._inner.put(key, data), Retryable)
 

@@ -27,6 +27,7 @@ from cluster.ledger.rows import energy_parquet, energy_table, metered_mj
 from cluster.ledger.schema import ENERGY_SCHEMA
 from cluster.ledger.sql import query
 from cluster.ledger.usage import Use
+from cluster.storage.chunks import Chunks
 from cluster.storage.layout import ENERGY, EnergyKey, parse_energy_key
 from cluster.storage.object_store import ObjectStore
 from tests.support import energyfactory as factory
@@ -159,7 +160,7 @@ class Away(FaultyStore):
 
     back = False
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | Chunks) -> None:
         if not self.back:
             raise Retryable(f"put {key}: refused")
         super().put(key, data)
