@@ -95,7 +95,7 @@ def check_gpu(_: Where) -> Finding:
         return "ok", "none", None
     driver = cuda_version()
     detail = f"{len(gpus)}, driver for CUDA {driver or 'unknown'}, torch for {built or 'CPUs only'}"
-    near = [cpus for bus_id in gpu_bus_ids() if (cpus := near_cpus(bus_id)) is not None]
+    near = [cpus for bus_id in gpu_bus_ids().values() if (cpus := near_cpus(bus_id)) is not None]
     if near:
         detail += f", usable CPUs near each: {', '.join(str(len(cpus)) for cpus in near)}"
     if built is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -16,6 +16,7 @@ from cluster.actors.options import FleetOptions, ReplicaOptions
 from cluster.actors.room import room_for
 from cluster.actors.slot import SlotSpec
 from cluster.actors.slots import Slots
+from cluster.hardware.host_share import cpus_per_gpu
 from cluster.hardware.identify import (
     GPU_THREADS,
     cpu_name,
@@ -136,22 +137,25 @@ def slots_on(
     elif share.device == "cpu":
         room = min(room, room_for(facts.memory, 0))
     cpus_each = facts.cpus.share / max(1, room)
+    cards = [name for name, _ in facts.gpus[:gpus]] + ["GPU"] * (gpus - len(facts.gpus))
+    encoders = cpus_per_gpu(cpus, cards)
     own_name = (node.get("Labels") or {}).get(HARDWARE_LABEL)
     specs = []
     for number in range(room):
-        gpu = facts.gpus[number][0] if number < len(facts.gpus) else "GPU"
+        gpu = share.device == "cuda"
         hardware = own_name or hardware_class(
-            gpu if share.device == "cuda" else None, share.threads, facts.cpu, cpus_each
+            cards[number] if gpu else None, share.threads, facts.cpu, cpus_each
         )
+        options = replace(share, encoders=encoders[number]) if gpu else share
         name = f"{facts.host_name}-{node_id[:6]}-{number}"
         if fleet.own:
             name = f"replica-{taken + number}"
-        specs.append(SlotSpec(name, node_id, facts.host_name, hardware, share))
+        specs.append(SlotSpec(name, node_id, facts.host_name, hardware, options))
     return specs
 
 
 def share_of(gpus: int, cpus: int) -> ReplicaOptions:
-    """How a node is cut: by GPU, each with its part of the CPUs, else into CPU replicas."""
+    """How a node is cut: by GPU, else into CPU replicas."""
     if gpus:
-        return ReplicaOptions("cuda", GPU_THREADS, max(1, cpus // gpus))
+        return ReplicaOptions("cuda", GPU_THREADS)
     return ReplicaOptions("cpu", replica_threads(cpus))

@@ -16,7 +16,9 @@ from cluster.actors.options import ReplicaOptions
 from cluster.actors.reasons import plain
 from cluster.clock import monotonic_s
 from cluster.errors import Fatal, Retryable, UserError
+from cluster.hardware.host_share import near_cpus, stay_on
 from cluster.hardware.identify import host_name
+from cluster.metering.nvml import gpu_bus_ids
 from cluster.metering.tenant import device_of
 from cluster.pipeline.giving_up import Abandoned
 from cluster.pipeline.publisher import PATIENCE_S, Attempt
@@ -107,6 +109,8 @@ class Replica:
         began_s = monotonic_s()
         loading = f"load-{uuid.uuid4().hex}"
         gpu_name, gpu_uuid = device_of(self._options.device)
+        if gpu_uuid is not None:
+            _stay_near(gpu_uuid, self._options.encoders)
         meter = ReplicaMeter(node_meter, node_meter.tenant(self._replica_id, gpu_uuid, gpu_name))
         meter.begin(loading)
         load = self._load
@@ -177,6 +181,14 @@ class Replica:
                     lane=self._lane,
                 )
             return self._runners[workload.job_id]
+
+
+def _stay_near(gpu_uuid: str, cpus: int) -> None:
+    """Keep to the CPUs near the GPU, where the node tells which, if there are as many."""
+    bus_id = gpu_bus_ids().get(gpu_uuid)
+    near = None if bus_id is None else near_cpus(bus_id)
+    if near is not None and len(near) >= cpus:
+        stay_on(near)
 
 
 def _outcome(attempt: Future[Attempt]) -> Attempt | Failure:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cluster.hardware.datasheets import gpu_named
@@ -27,6 +29,13 @@ def near_cpus(bus_id: str, devices: Path = PCI_DEVICES) -> frozenset[int] | None
     except (OSError, UnicodeDecodeError):
         return None
     return (near & (allowed_cpus() or frozenset())) or None
+
+
+def stay_on(cpus: Collection[int]) -> None:
+    """Keep every thread of this process, and those they start, on these hardware threads."""
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has ended meanwhile
+            os.sched_setaffinity(int(task.name), cpus)
 
 
 def sysfs_address(bus_id: str) -> str:

@@ -110,16 +110,17 @@ def list_gpus() -> list[str | Refused]:
     return found
 
 
-def gpu_bus_ids() -> list[str]:
-    """The PCI address of every GPU of which NVML gives one, such as ``00000000:3B:00.0``."""
-    found: list[str] = []
+def gpu_bus_ids() -> dict[str, str]:
+    """By UUID, the PCI address of every GPU of which NVML gives one: ``00000000:3B:00.0``."""
+    found: dict[str, str] = {}
     with contextlib.suppress(pynvml.NVMLError):
         pynvml.nvmlInit()
         try:
             for index in range(pynvml.nvmlDeviceGetCount()):
                 with contextlib.suppress(pynvml.NVMLError):
                     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-                    found.append(_text(pynvml.nvmlDeviceGetPciInfo(handle).busId))
+                    uuid = _text(pynvml.nvmlDeviceGetUUID(handle))
+                    found[uuid] = _text(pynvml.nvmlDeviceGetPciInfo(handle).busId)
         finally:
             pynvml.nvmlShutdown()
     return found

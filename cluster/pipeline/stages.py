@@ -15,9 +15,9 @@ from contextlib import contextmanager
 
 from cluster.clock import monotonic_s
 from cluster.stage_times import STAGES, Stage, StageTimes
+from cluster.storage.object_store import PUTS_IN_FLIGHT
 
 BUDGET_BYTES = 256 * 2**20
-UPLOADS = 4  # at once; see docs/performance.md
 _LOOK_S = 0.1
 
 
@@ -118,7 +118,7 @@ class Lane:
     """
 
     def __init__(
-        self, encoders: int = 1, uploads: int = UPLOADS, budget_bytes: int = BUDGET_BYTES
+        self, encoders: int = 1, uploads: int = PUTS_IN_FLIGHT, budget_bytes: int = BUDGET_BYTES
     ) -> None:
         self.turn = threading.Lock()
         self.encoders, self.uploads = encoders, uploads

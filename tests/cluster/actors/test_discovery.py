@@ -68,6 +68,17 @@ def test_gpus_are_slots_whatever_the_cpus() -> None:
     assert [(spec.options.device, spec.hardware) for spec in found] == [("cuda", "H100")] * 2
 
 
+def test_gpus_own_the_cpus_of_their_node_by_speed() -> None:
+    two = [("NVIDIA H100 80GB HBM3", "GPU-1"), ("NVIDIA H100 80GB HBM3", "GPU-2")]
+    found = slots_on(node(CPU=32.0, GPU=2.0), facts(32, PLENTY, *two), SHARED, 0)
+    assert [spec.options.encoders for spec in found] == [16, 16]
+    assert [spec.options.resources() for spec in found] == [{"num_cpus": 16, "num_gpus": 1}] * 2
+    unlike = [two[0], ("NVIDIA L4", "GPU-3")]
+    fast, slow = slots_on(node(CPU=16.0, GPU=2.0), facts(16, PLENTY, *unlike), SHARED, 0)
+    assert fast.options.encoders > 3 * slow.options.encoders >= 3
+    assert fast.options.encoders + slow.options.encoders == 16
+
+
 def test_a_run_that_memory_has_no_room_for_is_refused_before_ray_starts() -> None:
     small = Memory(580_000_000, 600_000_000, "that its cgroup allows")
     with pytest.raises(

@@ -37,7 +37,7 @@ def test_cpu_replicas(
 
 def test_one_replica_per_gpu() -> None:
     nodes = [{"CPU": 32.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0}]
-    assert fit(RunOptions(None), nodes) == (5, ReplicaOptions("cuda", 1, 8))
+    assert fit(RunOptions(None), nodes) == (5, ReplicaOptions("cuda", 1))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_replicas_that_nobody_asked_for_fit_in_memory() -> None:
     nodes = [{"CPU": 64.0}]
     assert fit(RunOptions(None), nodes, 3) == (3, ReplicaOptions("cpu", 4))
     assert fit(RunOptions(8), nodes, 3) == (8, ReplicaOptions("cpu", 4))
-    assert fit(RunOptions(None), [{"CPU": 8.0, "GPU": 2.0}], 1) == (2, ReplicaOptions("cuda", 1, 4))
+    assert fit(RunOptions(None), [{"CPU": 8.0, "GPU": 2.0}], 1) == (2, ReplicaOptions("cuda", 1))
 
 
 def test_a_run_without_memory_never_gets_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:

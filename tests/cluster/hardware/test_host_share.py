@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,19 @@ def test_shares_are_fair(cpus: int, speeds: list[float]) -> None:
 def test_more_cpus_leave_nobody_with_fewer(cpus: int, speeds: list[float]) -> None:
     less, more = cpus_per_gpu(cpus, speeds), cpus_per_gpu(cpus + 1, speeds)
     assert all(a <= b for a, b in zip(less, more, strict=True))
+
+
+def test_every_thread_stays_on_the_cpus_that_are_given() -> None:
+    script = (
+        "import os, threading\n"
+        "from cluster.hardware.host_share import stay_on\n"
+        "go, found = threading.Event(), []\n"
+        "def look():\n    go.wait()\n    found.append(os.sched_getaffinity(0))\n"
+        "early = threading.Thread(target=look); early.start()\n"
+        "one = {min(os.sched_getaffinity(0))}\n"
+        "stay_on(one); go.set()\n"
+        "late = threading.Thread(target=look); late.start()\n"
+        "early.join(); late.join()\n"
+        "assert found == [one, one], found\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
