@@ -241,10 +241,7 @@ def fit(
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     if gpus:
-        each = [
-            int(node.get("CPU", 0)) // int(n) for node in nodes if (n := node.get("GPU", 0)) >= 1
-        ]
-        room, share = gpus, ReplicaOptions("cuda", GPU_THREADS, max(1, min(each)))
+        room, share = gpus, ReplicaOptions("cuda", GPU_THREADS)  # CPUs as its node has them
     else:
         threads = replica_threads(*cpus, replicas=options.replicas)
         room, share = sum(n // threads for n in cpus), ReplicaOptions("cpu", threads)
