@@ -53,11 +53,11 @@ def pieces(*sizes: int) -> list[bytes]:
 
 
 @pytest.mark.usefixtures("unjoined")
-@pytest.mark.parametrize("sizes", [(), (0,), (1,), (3, 0, 70_000, 1), (3_000_000, 20, 2_000_000)])
-def test_what_is_put_in_pieces_comes_back_as_one(store: ObjectStore, sizes: tuple[int]) -> None:
-    buffers = pieces(*sizes)
-    store.put("x", Chunks(buffers))
-    assert store.get("x") == b"".join(buffers)
+def test_what_is_put_in_pieces_comes_back_as_one(store: ObjectStore) -> None:
+    for sizes in [(), (0,), (1,), (3, 0, 70_000, 1), (3_000_000, 20, 2_000_000)]:
+        buffers = pieces(*sizes)
+        store.put("x", Chunks(buffers))
+        assert store.get("x") == b"".join(buffers)
 
 
 def test_several_puts_at_once_do_not_mix(store: ObjectStore) -> None:
