@@ -37,6 +37,7 @@ T = TypeVar("T")
 PATIENCE_S = 60.0  # how long images in hand wait for a store that is away
 RETRY_S = 1.0
 ONCE = Backoff(attempts=1)
+UNDER_WAY = 2  # shards at once: one generates while another is encoded and uploaded
 
 
 class Sampler(Protocol):
@@ -91,7 +92,8 @@ class GenerateClock:
 
 
 class Lane:
-    """What the runners of one device share: the lock on the device, and encoder threads.
+    """What the runners of one device share: the lock on the device, encoder threads, and those
+    that publish.
 
     encoders: threads that encode images while the device generates.
     """
@@ -99,10 +101,13 @@ class Lane:
     def __init__(self, encoders: int = 1) -> None:
         self.turn = threading.Lock()
         self.pool = ThreadPoolExecutor(encoders, thread_name_prefix="encode")
+        self.publishers = ThreadPoolExecutor(UNDER_WAY, thread_name_prefix="publish")
+        self.room = threading.Semaphore(UNDER_WAY)  # for shards that are not published yet
 
     def close(self) -> None:
-        """Stop the encoders."""
+        """Stop the threads."""
         self.pool.shutdown(cancel_futures=True)
+        self.publishers.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -148,14 +153,45 @@ class ShardRunner:
         attempt_id: str,
         on_images: Callable[[int], None] = lambda _: None,
     ) -> Attempt:
-        """Make one attempt at the shard; ``on_images`` is called every few images.
+        """Make one attempt at the shard: ``start``, and what comes of it."""
+        return self.start(shard, attempt_id, on_images).result()
+
+    def start(
+        self,
+        shard: Shard,
+        attempt_id: str,
+        on_images: Callable[[int], None] = lambda _: None,
+    ) -> Future[Attempt]:
+        """Generate the shard, and have it published meanwhile: returns once the device is free.
+        ``on_images`` is called every few images.
 
         attempt_id: unique to this attempt; its energy is kept, and its objects lie, under it.
-        Raises Abandoned after ``abandon``, and what the sampler or the store raise.
+        Raises Abandoned after ``abandon``, and what the sampler raises; the future, what the
+        encoder or the store raise.
         """
         class_ids = self._workload.classes_of(shard.start, shard.stop)
-        with self._lane.turn:
-            encoding, energy, generate_s = self._generate(shard, attempt_id, class_ids, on_images)
+        self._lane.room.acquire()
+        try:
+            with self._lane.turn:
+                made = self._generate(shard, attempt_id, class_ids, on_images)
+            attempt = self._lane.publishers.submit(
+                self._encoded, shard, attempt_id, class_ids, *made
+            )
+        except BaseException:
+            self._lane.room.release()
+            raise
+        attempt.add_done_callback(lambda _: self._lane.room.release())
+        return attempt
+
+    def _encoded(
+        self,
+        shard: Shard,
+        attempt_id: str,
+        class_ids: NDArray[np.int64],
+        encoding: list[Future[list[bytes]]],
+        energy: Energy,
+        generate_s: float,
+    ) -> Attempt:
         encoded = [image for part in encoding for image in part.result()]
         data = shard_parquet(
             self._workload, shard, class_ids, encoded, energy, self._meter.hardware
