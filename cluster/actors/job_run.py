@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 from cluster.actors.outcomes import Done
@@ -93,16 +93,6 @@ class JobRun:
         if newest(self._store, self.workload.job_id) != self.epoch:
             return None
         return commit(self._store, record)
-
-    def commit_all(self, records: Sequence[CommitRecord]) -> list[Outcome | ClusterError | None]:
-        """``commit`` each, and what came of it."""
-        outcomes: list[Outcome | ClusterError | None] = []
-        for record in records:
-            try:
-                outcomes.append(self.commit(record))
-            except ClusterError as error:
-                outcomes.append(error)
-        return outcomes
 
     def read_back(self, shards: Iterable[int], attempts: str) -> list[CommitRecord]:
         """The commits of these shards by attempts whose ids begin so, up to the first few shards

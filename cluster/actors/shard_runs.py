@@ -15,7 +15,7 @@ from typing import Any
 from ray.exceptions import RayError
 
 from cluster.actors.event_queue import EventQueue
-from cluster.actors.job_run import JobBook
+from cluster.actors.job_run import JobBook, JobRun
 from cluster.actors.outcomes import Done, Failed, Failure, Order, Progress, Report, done_of, merged
 from cluster.actors.reasons import plain, reason_of
 from cluster.actors.slot import SlotHandle, usage_of
@@ -156,15 +156,15 @@ class ShardRuns:
             if job is None:  # it has ended: what is not committed by then is lost
                 settled.update((record.attempt_id, "lost") for _, record in of_job)
                 continue
-            outcomes = await asyncio.to_thread(job.commit_all, [record for _, record in of_job])
+            outcomes = await asyncio.to_thread(_commit_all, job, [record for _, record in of_job])
             for (number, record), outcome in zip(of_job, outcomes, strict=True):
-                if outcome == "won" or outcome == "lost":
+                if isinstance(outcome, Failure):
+                    settled[record.attempt_id] = "lost"
+                    shard = record.shard
+                    failed.append(Failed(number, job_id, shard, shard + 1, outcome))
+                else:
                     settled[record.attempt_id] = outcome
                     done.append(done_of(number, record, outcome))
-                else:
-                    settled[record.attempt_id] = "lost"
-                    shard, failure = record.shard, _uncommitted(outcome)
-                    failed.append(Failed(number, job_id, shard, shard + 1, failure))
         if meter is not None:
             meter.settle(settled)
         self._take(slot, -1, Report(done=merged(done), failed=tuple(failed)))
@@ -195,7 +195,14 @@ class ShardRuns:
             self._take(slot, -1, Report(done=done))
 
 
-def _uncommitted(outcome: ClusterError | None) -> Failure:
-    if outcome is None:
-        return Failure("a newer run has taken the job over", fatal=True)
-    return Failure(str(outcome), fatal=False)
+def _commit_all(job: JobRun, records: Sequence[CommitRecord]) -> list[Outcome | Failure]:
+    """Commit each: its outcome, or why it is not committed. Blocks on the store."""
+    return [_commit_one(job, record) for record in records]
+
+
+def _commit_one(job: JobRun, record: CommitRecord) -> Outcome | Failure:
+    try:
+        outcome = job.commit(record)
+    except ClusterError as error:
+        return Failure(str(error), fatal=False)
+    return outcome or Failure("a newer run has taken the job over", fatal=True)
