@@ -87,7 +87,8 @@ class ShardRuns:
         try:
             while slot.is_at(incarnation):
                 within_s = max(HEARTBEAT_S, self._listening / REPORTS_PER_S)
-                report = await asyncio.wait_for(actor.report.remote(within_s), SILENCE_S)
+                async with asyncio.timeout(SILENCE_S):  # cheaper than wait_for: no task
+                    report = await actor.report.remote(within_s)
                 self._take(slot, incarnation, report)
         except (RayError, TimeoutError) as error:
             await self._give_up(slot, incarnation, error)
