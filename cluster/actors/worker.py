@@ -26,6 +26,7 @@ from un0.errors import Un0Error
 
 logger = logging.getLogger(__name__)
 IDLE_S = 10.0  # between the reports of a replica that has nothing to do
+UNASKED_S = 5.0  # a coordinator that asks no more has given the replica up, or is gone
 GIVEN_UP = Failure("given up on request", fatal=False, abandoned=True)
 
 
@@ -61,7 +62,8 @@ class Worker:
     """Begins the shards of its orders, and keeps outcomes until ``report`` takes them.
 
     runner: that of a job. settle: called with the outcomes of attempts as soon as they are known;
-    attempts that the coordinator is to commit are settled there. Thread-safe.
+    attempts that the coordinator is to commit are settled there. Thread-safe. Begins no shard once
+    nobody has asked for a report for a while: a replica that is cut off does not go on for long.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Worker:
         self._failed: list[Failed] = []
         self._uncommitted: list[tuple[int, CommitRecord]] = []
         self._urgent = False  # somebody waits for what there is to report
+        self._asking = 0  # calls of ``report`` that wait
         self._reported_s = monotonic_s()
         threading.Thread(target=self._work, name="device", daemon=True).start()
 
@@ -109,6 +112,8 @@ class Worker:
         """What has happened since the last report: at once if it is urgent, else so many seconds
         after the last one, or later while there is nothing to do."""
         with self._changed:
+            self._asking += 1
+            self._changed.notify_all()  # the device may have waited for that
             while not self._urgent:
                 pause_s = within_s if self._works else max(within_s, IDLE_S)
                 left_s = self._reported_s + pause_s - monotonic_s()
@@ -120,6 +125,7 @@ class Worker:
             )
             self._done, self._failed, self._uncommitted = [], [], []
             self._urgent, self._reported_s = False, monotonic_s()
+            self._asking -= 1
             return report
 
     def _progress(self) -> dict[str, Progress]:
@@ -152,7 +158,9 @@ class Worker:
             self._begin(work, work.runner, shard, attempt_id)
 
     def _next(self) -> _Work | None:
-        """The assignment of which a shard is to begin next."""
+        """The assignment of which a shard is to begin next; None for now."""
+        if not self._asking and monotonic_s() > self._reported_s + UNASKED_S:
+            return None
         return next((work for work in self._works if work.next < work.order.stop), None)
 
     def _begin(self, work: _Work, runner: Runner, shard: int, attempt_id: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.actors import worker
 from cluster.actors.outcomes import Done, Order, Report, done_of, merged
 from cluster.actors.worker import Worker
 from cluster.energy import sum_energy
@@ -99,6 +102,29 @@ class World:
                 shards.update(range(run.first, run.stop))
             shards.update(record.shard for _, record in report.uncommitted)
         return shards
+
+
+@pytest.fixture(autouse=True)
+def asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow this machine is, somebody asks for reports often enough."""
+    monkeypatch.setattr(worker, "UNASKED_S", math.inf)
+
+
+def test_a_replica_that_nobody_asks_any_more_begins_no_shard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(Runner())
+    world.runner.gate.clear()
+    world.assign(1, 0, 50)
+    world.runner.generating.wait()
+    monkeypatch.setattr(worker, "UNASKED_S", -1.0)
+    world.runner.gate.set()
+    while not world.settled:
+        pass
+    time.sleep(0.05)
+    assert world.runner.begun == [0]
+    world.until(50)  # it was only slow to ask
+    assert world.runner.begun == list(range(50))
 
 
 def test_shards_are_made_in_order_and_reported_as_runs() -> None:
