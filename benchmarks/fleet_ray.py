@@ -105,7 +105,7 @@ class Generate:
         images = self._sampler.generate(0, int(index[0]), class_ids)
         encoded = np.array(encode_images(images, "png"), dtype=object)
         self._view.end(attempt_id, len(index))
-        self._meter.settle(attempt_id, "won")
+        self._meter.settle({attempt_id: "won"})
         return {"index": index, "class_id": class_ids, "image": encoded}
 
 

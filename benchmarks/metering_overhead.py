@@ -138,7 +138,7 @@ class Bench:
                 self._shards += 1
                 attempt = self._runners[metered].run(shard, uuid.uuid4().hex)
                 if metered:
-                    self._run.settle(attempt.record.attempt_id, "won")
+                    self._run.settle({attempt.record.attempt_id: "won"})
                 images += attempt.record.rows
             wall_s, cpu_s = time.perf_counter() - begin_s, time.process_time() - cpu_s
             return Block(images, wall_s, cpu_s, self._meter_cpu_s() - meter_cpu_s)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 
+from cluster.actors.outcomes import Done
 from cluster.actors.slot import SlotHandle
 from cluster.clock import monotonic_s
 from cluster.energy import ZERO_ENERGY, sum_energy
@@ -21,6 +23,7 @@ from cluster.storage.commit import (
     commit,
     committed_shards,
     finalise,
+    find_commit,
     read_commits,
     reopen,
 )
@@ -37,6 +40,7 @@ from cluster.types import (
 from cluster.types import SetAside as SetAsideRecord
 
 logger = logging.getLogger(__name__)
+UNDER_WAY_AT_MOST = 8  # shards of a replica that may be committed out of order
 
 
 class JobRun:
@@ -50,8 +54,9 @@ class JobRun:
         self._store = store
         self.model = model_key(workload.model_rev, workload.precision)
         self.epoch = 0  # of this run among the job's
-        self._views: dict[str, ReplicaView] = {}
-        self.in_flight: dict[tuple[str, int], int] = {}  # images by (replica, shard)
+        self._views: dict[str, ReplicaView] = {}  # without images, which change all the time
+        self._committed_by: dict[str, int] = {}  # images by replica
+        self._under_way: dict[str, int] = {}  # images by replica, as last reported
         self._energy = self._overhead = ZERO_ENERGY
         self._earlier_overhead = ZERO_ENERGY  # of runs that had ended the job before
         self._committed_images = self._committed_shards = 0
@@ -90,12 +95,39 @@ class JobRun:
             return None
         return commit(self._store, record)
 
-    def committed(self, replica_id: str, record: CommitRecord) -> None:
-        """An attempt of this run has won."""
-        self._count(record)
-        self._run_images += record.rows
-        view = self.view(replica_id)
-        self.update(replica_id, committed_images=view.committed_images + record.rows)
+    def read_back(self, shards: Iterable[int], attempts: str) -> list[CommitRecord]:
+        """The commits of these shards by attempts whose ids begin so, up to the first few shards
+        that have none. Empty where the store does not answer, or this process alone commits."""
+        records: list[CommitRecord] = []
+        missing = 0
+        if self._store.config.single_writer:
+            return records
+        for shard in shards:
+            try:
+                record = find_commit(self._store, self.workload.job_id, shard)
+            except ClusterError:
+                break
+            missing += record is None
+            if record is not None and record.attempt_id.startswith(attempts):
+                records.append(record)
+            if missing == UNDER_WAY_AT_MOST:
+                break
+        return records
+
+    def committed(self, replica_id: str, done: Done) -> None:
+        """Attempts of this run have won."""
+        self._committed_images += done.images
+        self._committed_shards += done.stop - done.first
+        self._energy = sum_energy([self._energy, done.energy])
+        self._run_images += done.images
+        self._committed_by[replica_id] = self._committed_by.get(replica_id, 0) + done.images
+
+    def under_way(self, replica_id: str, images: int, trouble: str | None = None) -> None:
+        """So many images are generated on the replica, and not committed. trouble: what holds it
+        up; None leaves the note as it is."""
+        self._under_way[replica_id] = images
+        if trouble is not None and trouble != self.view(replica_id).note:
+            self.update(replica_id, note=trouble)
 
     def started(self, startup: Energy) -> None:
         """A replica was started for this job: what that took is its overhead."""
@@ -216,30 +248,33 @@ class JobRun:
         """The job now."""
         now_s = self._ended_s or monotonic_s()
         ready_s = self._first_ready_s or now_s
-        open_images = dict.fromkeys(self._views, 0)
-        for (replica_id, _), images in self.in_flight.items():
-            open_images[replica_id] = open_images.get(replica_id, 0) + images
         return Snapshot(
             job_id=self.workload.job_id,
             state=self._state,
             total_images=self.workload.count,
             committed_images=self._committed_images,
             run_images=self._run_images,
-            open_images=sum(open_images.values()),
+            open_images=sum(self._under_way.values()),
             startup_s=ready_s - self._began_s,
             run_s=now_s - ready_s,
             energy=self._energy if self._committed_images else MISSING_ENERGY,
             overhead=self._overhead if self._first_ready_s else MISSING_ENERGY,
             stages=self._stages,
-            replicas=tuple(
-                replace(view, open_images=open_images[view.replica_id])
-                for view in self._views.values()
-            ),
+            replicas=tuple(map(self._with_images, self._views.values())),
             reason=self._reason,
             retries=self.retries,
             note=self.note,
             set_aside=self._set_aside,
         )
+
+    def _with_images(self, view: ReplicaView) -> ReplicaView:
+        committed = self._committed_by.get(view.replica_id, 0)
+        under_way = self._under_way.get(view.replica_id, 0)
+        if (view.committed_images, view.open_images) == (committed, under_way):
+            return view
+        view = replace(view, committed_images=committed, open_images=under_way)
+        self._views[view.replica_id] = view
+        return view
 
 
 class JobBook(dict[str, JobRun]):

@@ -76,8 +76,9 @@ class NodeMeterActor:
     def end(self, use: Use) -> Energy:
         return self._meter.end(use)
 
-    def settle(self, attempt_id: str, outcome: Outcome) -> None:
-        self._meter.settle(attempt_id, outcome)
+    def settle(self, outcomes: dict[str, Outcome]) -> None:
+        for attempt_id, outcome in outcomes.items():
+            self._meter.settle(attempt_id, outcome)
 
     def lose(self, replica_id: str) -> None:
         self._meter.lose(replica_id)
@@ -155,9 +156,9 @@ class RunMeter:
         """The replica as the meter knows it, which is this process."""
         return Tenant(self._name(replica_id), os.getpid(), gpu_uuid, gpu_name, self.run_id)
 
-    def settle(self, attempt_id: str, outcome: Outcome) -> None:
-        """Say what became of an attempt."""
-        self.actor.settle.remote(attempt_id, outcome)
+    def settle(self, outcomes: dict[str, Outcome]) -> None:
+        """Say what became of attempts."""
+        self.actor.settle.remote(outcomes)
 
     def lose(self, replica_id: str) -> None:
         """Say that the replica is gone."""

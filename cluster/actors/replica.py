@@ -5,34 +5,30 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import ray
 
 from cluster.actors.node_meter import ReplicaMeter, RunMeter
 from cluster.actors.options import ReplicaOptions
+from cluster.actors.outcomes import Failure, Order, Report
 from cluster.actors.reasons import plain
+from cluster.actors.worker import Worker, failure_of
 from cluster.clock import monotonic_s
-from cluster.errors import Fatal, Retryable, UserError
+from cluster.errors import Retryable, UserError
 from cluster.hardware.host_share import near_cpus, stay_on
 from cluster.hardware.identify import host_name
 from cluster.metering.nvml import gpu_bus_ids
 from cluster.metering.tenant import device_of
-from cluster.pipeline.giving_up import Abandoned
-from cluster.pipeline.publisher import PATIENCE_S, Attempt
 from cluster.pipeline.shard_runner import ShardRunner
 from cluster.pipeline.stages import Lane
 from cluster.stage_times import StageTimes
 from cluster.storage.object_store import StoreConfig
 from cluster.storage.open import open_store
 from cluster.types import Energy, Precision, Workload
-from un0.errors import Un0Error
 
 logger = logging.getLogger(__name__)
-HEARTBEAT_S = 0.5
-CONCURRENCY = 6  # two assignments, their successors, and control calls
+CONCURRENCY = 4  # a report that waits, and what is asked meanwhile
 
 
 @dataclass(frozen=True)
@@ -44,24 +40,6 @@ class Ready:
     provider: str
     startup: Energy
     load_s: float
-
-
-@dataclass(frozen=True)
-class Heartbeat:
-    """Alive; so many images of the shard are generated. trouble: what holds it up, if anything."""
-
-    images: int
-    trouble: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why it did not work. ``fatal``: it would not work elsewhere or again either. ``abandoned``:
-    it was not to be."""
-
-    reason: str
-    fatal: bool
-    abandoned: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +63,6 @@ class Replica:
         self._load = load
         self._store_config = store
         self._options = options
-        self._threads = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="shard")
         self._runners: dict[str, ShardRunner] = {}  # by job
         self._lock = threading.Lock()
 
@@ -97,11 +74,10 @@ class Replica:
         """Load and warm up. What cannot work anywhere comes back as a fatal Failure."""
         try:
             return self._start(node_meter)
-        except (UserError, Un0Error, Fatal) as error:
-            return Failure(str(error), fatal=True)
-        except Exception as error:  # of this process, for all that is known: another may do better
-            logger.exception("the replica could not start")
+        except Retryable as error:
             return Failure(plain(error), fatal=False)
+        except Exception as error:  # of this process, for all that is known: another may do better
+            return failure_of(error)
 
     def _start(self, node_meter: RunMeter) -> Ready:
         from un0 import Sampler, load_model
@@ -130,6 +106,7 @@ class Replica:
         self._meter = meter
         self._store = open_store(self._store_config, probe=False)
         self._lane = Lane(self._options.encoders)
+        self._worker = Worker(self._runner, node_meter.settle)
         return Ready(
             host_name(),
             meter.hardware,
@@ -138,28 +115,18 @@ class Replica:
             monotonic_s() - began_s,
         )
 
-    def run(
-        self, workload: Workload, shard: int, attempt_id: str
-    ) -> Iterator[Heartbeat | Attempt | Failure]:
-        """Make one attempt at the shard: heartbeats while it runs, then its outcome."""
-        generated = 0
+    def assign(self, order: Order) -> None:
+        """Make these shards after those of earlier orders."""
+        self._worker.assign(order)
 
-        def count(images: int) -> None:
-            nonlocal generated
-            generated += images
+    def report(self, within_s: float) -> Report:
+        """What has happened since the last report: within so many seconds, later while there is
+        nothing to do, at once if somebody waits for it."""
+        return self._worker.report(within_s)
 
-        runner = self._runner(workload)
-        attempt = self._threads.submit(runner.run, workload.shard(shard), attempt_id, count)
-        while not wait([attempt], timeout=HEARTBEAT_S).done:
-            yield Heartbeat(generated, runner.trouble)
-        yield _outcome(attempt)
-
-    def abandon(self, job_id: str, attempt_ids: list[str], within_s: float = 0.0) -> None:
-        """Give up what of these attempts will not be generated within so many seconds."""
-        with self._lock:
-            runner = self._runners.get(job_id)
-        if runner is not None:
-            runner.abandon(attempt_ids, within_s)
+    def abandon(self, assignment_id: int, within_s: float = 0.0) -> None:
+        """Give up what of the assignment will not be generated within so many seconds."""
+        self._worker.abandon(assignment_id, within_s)
 
     def end_job(self, job_id: str) -> StageTimes:
         """The job is over; how busy it kept the stages here."""
@@ -189,17 +156,3 @@ def _stay_near(gpu_uuid: str, cpus: int) -> None:
     near = None if bus_id is None else near_cpus(bus_id)
     if near is not None and len(near) >= cpus:
         stay_on(near)
-
-
-def _outcome(attempt: Future[Attempt]) -> Attempt | Failure:
-    try:
-        return attempt.result()
-    except Abandoned:
-        return Failure("given up on request", fatal=False, abandoned=True)
-    except Retryable as error:  # tried for so long that making the images again would not help
-        return Failure(f"the store stayed away for {PATIENCE_S:.0f} s: {error}", fatal=True)
-    except (UserError, Un0Error, Fatal) as error:
-        return Failure(str(error), fatal=True)
-    except Exception as error:  # of this attempt alone: told to the coordinator, which retries
-        logger.exception("an attempt failed")
-        return Failure(plain(error), fatal=False)

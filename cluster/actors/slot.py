@@ -1,18 +1,18 @@
-"""One slot of the fleet: what it is, its replica, and the shards that are under way there."""
+"""One slot of the fleet: what it is, its replica, and the assignments that it has."""
 
 from __future__ import annotations
 
-from collections import deque
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.actors.node_meter import RunMeter
 from cluster.actors.options import ReplicaOptions
+from cluster.actors.outcomes import Progress
 from cluster.scheduler.commands import RunAssignment
+from cluster.scheduler.ranges import Ranges
 from cluster.scheduler.request import Usage
 from cluster.types import Energy
-
-IN_FLIGHT = 2  # the next shard generates while the last is encoded and uploaded
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,11 @@ class SlotSpec:
 
 
 @dataclass
-class Work:
-    """What is left to begin of an assignment."""
+class Assigned:
+    """An assignment that the replica has. open: shards of which no outcome is known."""
 
     assignment: RunAssignment
-    next: int
-
-    @property
-    def left(self) -> range:
-        return range(self.next, self.assignment.stop)
+    open: Ranges
 
 
 @dataclass
@@ -46,7 +42,9 @@ class SlotHandle:
     """A slot, and the replica that is there while it is awake.
 
     incarnation: how many replicas have been here; each has a name of its own at the node's meter.
-    running: by attempt, the assignment and shard.
+    heard: the last of them that is listened to; given_up: that does not answer.
+    attempts: what the ids of its attempts begin with. assigned: by assignment, oldest first.
+    under_way: by job, as last reported.
     """
 
     spec: SlotSpec
@@ -57,8 +55,11 @@ class SlotHandle:
     host_name: str = ""
     hardware: str = ""
     provider: str = ""
-    queue: deque[Work] = field(default_factory=deque)
-    running: dict[str, tuple[RunAssignment, int]] = field(default_factory=dict)
+    heard: int = 0
+    given_up: int = 0
+    attempts: str = ""
+    assigned: dict[int, Assigned] = field(default_factory=dict)
+    under_way: dict[str, Progress] = field(default_factory=dict)
 
     @property
     def replica_id(self) -> str:
@@ -73,40 +74,41 @@ class SlotHandle:
         """Whether the replica of that number is still here."""
         return self.actor is not None and self.incarnation == incarnation
 
-    def next_shard(self) -> tuple[RunAssignment, int] | None:
-        """The next shard to begin, in order; None while enough are under way."""
-        while self.queue and not self.queue[0].left:
-            self.queue.popleft()
-        if not self.queue or len(self.running) >= IN_FLIGHT:
-            return None
-        work = self.queue[0]
-        shard, work.next = work.next, work.next + 1
-        return work.assignment, shard
+    def expect(self, model: str) -> None:
+        """Another replica is about to be started here."""
+        self.incarnation += 1
+        self.model = model
+        self.attempts = uuid.uuid4().hex[:16]
 
-    def revoke(self, assignment_id: int) -> tuple[list[int], list[str]]:
-        """Take the assignment back: its shards that have not begun, its attempts that have."""
-        shards: list[int] = []
-        for work in self.queue:
-            if work.assignment.assignment_id == assignment_id:
-                shards += work.left
-                work.next = work.assignment.stop
-        under_way = [
-            a
-            for a, (assignment, _) in self.running.items()
-            if assignment.assignment_id == assignment_id
-        ]
-        return shards, under_way
+    def assign(self, assignment: RunAssignment) -> None:
+        """The replica is to run the assignment after its earlier ones."""
+        shards = Ranges([(assignment.first, assignment.stop)])
+        self.assigned[assignment.assignment_id] = Assigned(assignment, shards)
+
+    def answered(self, assignment_id: int, first: int, stop: int) -> None:
+        """The outcomes of these shards are known."""
+        assigned = self.assigned.get(assignment_id)
+        if assigned is not None:
+            assigned.open.remove(first, stop)
+            if not assigned.open:
+                del self.assigned[assignment_id]
 
     @property
     def jobs_under_way(self) -> set[str]:
-        """The jobs of the attempts that are under way here."""
-        return {assignment.job_id for assignment, _ in self.running.values()}
+        """The jobs of which the replica has shards to make."""
+        return {assigned.assignment.job_id for assigned in self.assigned.values()}
+
+    @property
+    def job_at_work(self) -> str | None:
+        """The job whose shards it makes now; None if it is idle."""
+        oldest = next(iter(self.assigned.values()), None)
+        return None if oldest is None else oldest.assignment.job_id
 
     def vacate(self) -> None:
         """The replica is gone."""
         self.actor, self.model = None, ""
-        self.queue.clear()
-        self.running.clear()
+        self.assigned.clear()
+        self.under_way.clear()
 
 
 def usage_of(images: int, duration_s: float, energy: Energy) -> Usage:

@@ -17,8 +17,9 @@ from cluster.actors.job_run import JobBook, JobRun
 from cluster.actors.knowledge import Knowledge
 from cluster.actors.node_meter import RunMeter, meter_on
 from cluster.actors.options import FleetOptions
+from cluster.actors.outcomes import Failure
 from cluster.actors.reasons import reason_of
-from cluster.actors.replica import Failure, Ready, Replica
+from cluster.actors.replica import Ready, Replica
 from cluster.actors.slot import SlotHandle, SlotSpec, usage_of
 from cluster.clock import monotonic_s
 from cluster.progress import NodeView
@@ -105,11 +106,10 @@ class Slots:
 
     async def wake(self, slot: SlotHandle, model: str) -> None:
         """Start a replica with the model: ReplicaAwake follows, or ReplicaLost."""
-        slot.incarnation += 1
-        incarnation = slot.incarnation
         for job in self._jobs.of_model(model):
             job.update(slot.replica_id, state=ReplicaState.WAKING)
-        slot.actor, slot.model = self._replica(slot, model), model
+        slot.expect(model)
+        incarnation, slot.actor = slot.incarnation, self._replica(slot, model)
         try:
             ready = await self._started(slot, slot.actor)
         except (RayError, TimeoutError) as error:
@@ -158,6 +158,7 @@ class Slots:
             await self.end_job(slot, job)
             if slot.replica_id in job.replicas:
                 job.update(slot.replica_id, state=ReplicaState.PARKED)
+                job.under_way(slot.replica_id, 0)
         if slot.meter is not None:
             slot.meter.lose(slot.name)
         slot.vacate()
@@ -208,11 +209,11 @@ class Slots:
         """Tell its meter and its jobs."""
         if slot.meter is not None:
             slot.meter.lose(slot.name)
-        under_way = slot.jobs_under_way
         for job_id, job in self._jobs.items():
             if slot.replica_id in job.replicas:
                 job.update(slot.replica_id, state=ReplicaState.LOST, note=reason)
-                job.retries += job_id in under_way and not job.stopping
+                job.under_way(slot.replica_id, 0)
+                job.retries += job_id == slot.job_at_work and not job.stopping
 
     async def leave_meters(self, until_s: float) -> None:
         """The run is over: have its nodes' energy logs written."""

@@ -1,7 +1,7 @@
 """The meter of one node: reads all of its devices, and writes the node's energy log.
 
-Replicas report when they begin and end to use a device, on the host's monotonic clock; the
-coordinator reports the outcomes of their attempts. Free of Ray; the actor around it is
+Replicas report when they begin and end to use a device, on the host's monotonic clock, and the
+outcomes of their attempts. Free of Ray; the actor around it is
 ``cluster.actors.node_meter``.
 """
 

@@ -93,16 +93,28 @@ def read_commits(store: ObjectStore, job_id: str) -> dict[int, CommitRecord]:
     shards = sorted(committed_shards(store, job_id))
 
     def read(shard: int) -> CommitRecord:
-        key = JobLayout(job_id).commit(shard)
-        record = parse_record(CommitRecord, key, store.get(key))
-        if (record.job_id, record.shard) != (job_id, shard):
-            raise Fatal(f"{key}: it speaks of job {record.job_id}, shard {record.shard}")
-        return record
+        return _read_commit(store, job_id, shard)
 
     if len(shards) <= _FEW:
         return {shard: read(shard) for shard in shards}
     with ThreadPoolExecutor(_GET_THREADS) as pool:
         return dict(zip(shards, pool.map(read, shards), strict=True))
+
+
+def find_commit(store: ObjectStore, job_id: str, shard: int) -> CommitRecord | None:
+    """The shard's commit record; None if it has none. Raises Fatal if it is damaged."""
+    try:
+        return _read_commit(store, job_id, shard)
+    except NotFound:
+        return None
+
+
+def _read_commit(store: ObjectStore, job_id: str, shard: int) -> CommitRecord:
+    key = JobLayout(job_id).commit(shard)
+    record = parse_record(CommitRecord, key, store.get(key))
+    if (record.job_id, record.shard) != (job_id, shard):
+        raise Fatal(f"{key}: it speaks of job {record.job_id}, shard {record.shard}")
+    return record
 
 
 def finalise(

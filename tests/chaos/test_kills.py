@@ -7,12 +7,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from cluster.storage.commit import committed_shards
 from cluster.storage.dev_s3 import DevS3
 from cluster.storage.open import open_store
-from tests.support.cli import running, un0, un0_json
+from tests.support.cli import AT_WORK, running, un0, un0_json
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 JOB = ("--count", "12000", "--shard-images", "256", "--seed", "5", "--job-id", "job")
@@ -40,8 +41,9 @@ def test_a_killed_replica_is_replaced(tmp_path: Path, undisturbed_sha256: str) -
     store = str(tmp_path)
     with running("generate", *JOB, "--store", store, "--replicas", "2", "--json") as command:
         command.until(lambda: committed(store) >= 3)
-        command.until(lambda: len(command.replicas(".run")) >= 1)
-        command.replicas(".run")[0].send_signal(signal.SIGKILL)
+        at_work: list[psutil.Process] = []
+        command.until(lambda: bool(at_work.extend(command.replicas(AT_WORK)) or at_work))
+        at_work[0].send_signal(signal.SIGKILL)
         assert command.wait() == 0, command.stderr
         result = json.loads(command.stdout)
     assert result["state"] == "completed"

@@ -23,7 +23,7 @@ from cluster.ledger.reader import open_ends
 from cluster.storage.decisions import read_decisions
 from cluster.storage.open import open_store
 from tests.support import terminal
-from tests.support.cli import Running, running, un0_json
+from tests.support.cli import AT_WORK, Running, running, un0_json
 from tests.support.effort import costly
 
 # One shard that takes many minutes: whatever the grace, it is not waited for
@@ -38,7 +38,7 @@ def generate(store: Path, *more: str, under: tuple[str, ...] = ()) -> Any:
 
 def until_it_generates(command: Running) -> psutil.Process:
     """Wait until a replica has worked on the shard for a while; the replica."""
-    command.until(lambda: bool(command.replicas(".run")))
+    command.until(lambda: bool(command.replicas(AT_WORK)))
     replica = command.replicas("")[0]
     begun_s = replica.cpu_times().user
     command.until(lambda: replica.cpu_times().user > begun_s + WORK_S)

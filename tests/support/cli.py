@@ -21,6 +21,7 @@ import pytest
 from jobs.cli.main import command
 
 WAIT_S = 240.0
+AT_WORK = ".report"  # the method in which a replica is, nearly always, once it has had work
 #: They read or write a store or a file, and start neither Ray nor threads that stay.
 IN_PROCESS = frozenset(
     {"bench", "compact", "explain", "export", "grid", "jobs", "models", "query", "report", "verify"}
@@ -98,7 +99,7 @@ class Running:
             return []
 
     def replicas(self, method: str = "") -> list[psutil.Process]:
-        """Its replica processes, by the title Ray gives them; those in ``method``, such as .run."""
+        """Its replica processes, by the title Ray gives them; those in ``method``, say AT_WORK."""
         return [p for p in self.descendants() if _title(p).startswith(f"ray::Replica{method}")]
 
     def interrupt(self) -> None:

@@ -25,7 +25,7 @@ from cluster.storage.epoch import newest
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
 from cluster.storage.profiles import load_profiles, save_profile
-from tests.support.cli import Running, running, un0, un0_json
+from tests.support.cli import AT_WORK, Running, running, un0, un0_json
 from tests.support.rayfleet import HUNGRY, THRIFTY, RayFleet, images_by_host, ray_fleet
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -152,7 +152,8 @@ def test_a_node_that_joins_gets_work_and_one_that_dies_takes_nothing_along(world
             node = world.fleet.add(THRIFTY)
             command.until(lambda: world.replica_states().get("thrifty-3") == "awake")
         command.until(lambda: "thrifty-3" in world.hosts("joined"))
-        (replica,) = world.fleet.processes("Replica.run", "thrifty-1")
+        command.until(lambda: bool(world.fleet.processes(f"Replica{AT_WORK}", "thrifty-1")))
+        (replica,) = world.fleet.processes("Replica", "thrifty-1")
         until_in_the_middle(command, replica, lambda: world.hosts("joined")["thrifty-1"])
         replica.kill()
         world.fleet.remove(node)

@@ -12,6 +12,7 @@ from cluster.actors.event_queue import EventQueue
 from cluster.actors.job_run import JobBook, JobRun
 from cluster.actors.knowledge import Knowledge
 from cluster.actors.options import FleetOptions, ReplicaOptions
+from cluster.actors.outcomes import done_of
 from cluster.actors.slot import SlotHandle, SlotSpec
 from cluster.actors.slots import Slots
 from cluster.progress import Snapshot
@@ -45,7 +46,7 @@ def committed_run(store: ObjectStore, workload: Workload = WORKLOAD) -> JobRun:
     job.joined(SLOT)
     for index in range(workload.num_shards):
         record = jobfactory.write_shard(store, workload, index)
-        job.committed("r", record)
+        job.committed("r", done_of(1, record, "won"))
     return job
 
 

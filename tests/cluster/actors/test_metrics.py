@@ -40,7 +40,7 @@ def main(store: str) -> None:
     meter.begin("attempt", Work(job_id="job", shard=0))
     time.sleep(1.0)  # for the board to spend 50 J
     meter.end("attempt", images=100)
-    run.settle("attempt", "won")
+    run.settle({"attempt": "won"})
     deadline_s = time.monotonic() + WAIT_S
     text = ""
     awaited = ("ray_un0_images_total", "ray_un0_power_watts", 'zone="gpu"', 'zone="host"')

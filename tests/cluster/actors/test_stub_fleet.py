@@ -120,7 +120,7 @@ class Node:
         """Let it go on to its end, and settle it; its energy."""
         ray.get(body.go_on.remote())
         done = ray.get(attempt)
-        ray.get(self.meter.settle.remote(done.record.attempt_id, done.outcome))
+        ray.get(self.meter.settle.remote({done.record.attempt_id: done.outcome}))
         assert done.outcome == "won"
         return done.record.energy.energy_mj
 
