@@ -1,0 +1,135 @@
+"""Repetitions in the rows of an image, for DEFLATE (RFC 1951), as a compiled loop.
+
+Pixels repeat, not bytes: only places where a pixel or a row begins are looked up, and a pixel of
+which nothing is known becomes three literals at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.pipeline.words import load32, load64, store64, trailing_zeros
+from un0.jit import compiled
+
+REACH = 1 << 15  # bytes; no match is from farther back
+LONGEST = 258  # bytes of a match
+NEAR = 1 << 12  # bytes; a pixel alone is cheaper as literals than as a match from farther back
+
+# A token is 32 bits: three literals, or with a flag one, or a match, as length - 3 and distance - 1
+MATCH, SINGLE = 1 << 31, 1 << 30
+DISTANCE_BITS = 15
+
+TABLE_BITS = 11
+TABLE = 1 << TABLE_BITS
+_MIX = np.uint64(0x9E3779B1)
+_MASK24, _MASK32 = np.uint64(0xFFFFFF), np.uint64(0xFFFFFFFF)
+_SHIFT = np.uint64(32 - TABLE_BITS)
+
+Ints = NDArray[np.int32]
+
+
+def length_codes() -> tuple[Ints, Ints, Ints]:
+    """Of the lengths 3 to 258 the codes from 0; of each code the first length and its extra bits."""
+    extra = [0] * 8 + [bits for bits in range(1, 6) for _ in range(4)] + [0]
+    first = np.cumsum([3] + [1 << bits for bits in extra[:-1]])
+    first[-1] = LONGEST
+    code = np.searchsorted(first, np.arange(3, LONGEST + 1), "right") - 1
+    return code.astype(np.int32), first.astype(np.int32), np.array(extra, np.int32)
+
+
+def distance_codes() -> tuple[Ints, Ints, Ints]:
+    """Of the distances 1 to 256, then of every 128th to 32768, the codes; first and bits as above."""
+    extra = [0, 0] + [bits for bits in range(14) for _ in range(2)]
+    first = np.cumsum([1] + [1 << bits for bits in extra[:-1]])
+    distances = np.concatenate([np.arange(1, 257), np.arange(1, REACH, 128)])
+    code = np.searchsorted(first, distances, "right") - 1
+    return code.astype(np.int32), first.astype(np.int32), np.array(extra, np.int32)
+
+
+_LENGTH_CODE, _DISTANCE_CODE = length_codes()[0], distance_codes()[0]
+
+
+@compiled
+def distance_code(distance: int) -> int:
+    near = distance <= 256
+    return _DISTANCE_CODE[np.uint64(distance - 1 if near else 256 + ((distance - 1) >> 7))]
+
+
+@compiled
+def _slot(pixel: int) -> int:
+    return ((np.uint64(pixel) * _MIX) & _MASK32) >> _SHIFT
+
+
+@compiled
+def _same(a: int, b: int, most: int) -> int:
+    """How many bytes are alike at two addresses."""
+    length = 0
+    while length < most:
+        differs = load64(a + length) ^ load64(b + length)
+        if differs != np.uint64(0):
+            return min(most, length + (trailing_zeros(differs) >> 3))
+        length += 8
+    return most
+
+
+@compiled
+def tokenize(
+    base: int, start: int, stop: int, stride: int, table: Ints, tokens: int, counts: NDArray[np.int32]
+) -> int:
+    """Write the tokens of bytes start..stop of an image's rows; returns the address past the last.
+
+    base: address of the rows, each a filter's byte and then pixels, with 16 bytes to spare after
+    the last. start, stop: where a row or a pixel begins, or ends. table: (TABLE,), where pixels
+    were seen last; all -1 - REACH when an image begins. tokens: address. counts: (4, 288), zeros;
+    becomes how often each symbol occurs, in the first row, and each code of distance, in the last.
+    """
+    p = start
+    row = -(-start // stride) * stride  # where the next row begins
+    while p < stop:
+        length = 0
+        distance = stride
+        if p == row:
+            row += stride
+            if p >= stride and stride <= REACH:
+                length = _same(base + p, base + p - stride, min(LONGEST, stop - p))
+            if length < 4:
+                store64(tokens, np.uint64(SINGLE) | (load32(base + p) & np.uint64(255)))
+                tokens += 4
+                counts[0, load32(base + p) & np.uint64(255)] += 1
+                p += 1
+                continue
+        else:
+            pixel = load32(base + p) & _MASK24
+            slot = _slot(pixel)
+            seen = np.int64(table[slot])
+            table[slot] = p
+            distance = p - seen
+            if distance <= REACH and load32(base + seen) & _MASK24 == pixel:
+                length = 3 + _same(base + p + 3, base + seen + 3, min(LONGEST, stop - p) - 3)
+            if length < 3 or (length < 6 and distance > NEAR):
+                store64(tokens, pixel)
+                tokens += 4
+                counts[0, pixel & np.uint64(255)] += 1
+                counts[1, (pixel >> np.uint64(8)) & np.uint64(255)] += 1
+                counts[2, pixel >> np.uint64(16)] += 1
+                p += 3
+                continue
+        end = p + length
+        while row < end:
+            row += stride
+        if row > end:
+            end -= (end - (row - stride) - 1) % 3
+        if end - p > 3:
+            pixel = load32(base + end - 3) & _MASK24
+            table[_slot(pixel)] = end - 3
+        length = end - p
+        store64(tokens, np.uint64(MATCH | (length - 3) << DISTANCE_BITS | (distance - 1)))
+        tokens += 4
+        counts[0, np.uint64(257 + _LENGTH_CODE[np.uint64(length - 3)])] += 1
+        counts[3, np.uint64(distance_code(distance))] += 1
+        p = end
+    for symbol in range(256):
+        counts[0, symbol] += counts[1, symbol] + counts[2, symbol]
+    counts[0, 256] = 1
+    return tokens
