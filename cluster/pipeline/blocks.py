@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.pipeline.huffman import LENGTH, MOST, code
+from cluster.pipeline.headers import (
+    DISTANCES,
+    LENGTH_MASK,
+    SCRATCH,
+    SYMBOLS,
+    Written,
+    flush,
+    write_header,
+)
+from cluster.pipeline.huffman import LENGTH, MOST, code, logarithm
 from cluster.pipeline.matches import (
     DISTANCE_BITS,
     MATCH,
@@ -14,23 +23,23 @@ from cluster.pipeline.matches import (
     distance_codes,
     length_codes,
 )
+from cluster.pipeline.presets import Presets
 from cluster.pipeline.words import load32, load64, store64
 from un0.jit import compiled
 
 MOST_BYTES = 65_535  # of pixels in a block: what a stored one can hold
 ROOM = 64  # bytes written beyond a block's end, at most
-SCRATCH = 9 * MOST
+BLOCK_SCRATCH = SCRATCH + 2 * MOST
 
 Ints = NDArray[np.int32]
-Written = tuple[int, int, int]  # address, bits that are not written yet, how many (below 8)
 
-_SYMBOLS, _DISTANCES, _LENGTHS = 286, 30, 19
-_LIMIT, _LENGTHS_LIMIT = 15, 7
-_STORED, _FIXED, _DYNAMIC = 0, 1, 2
-_ORDER = np.array([16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15], np.int32)
+_LIMIT = 15
+_FIXED, _DYNAMIC = 1, 2
 _LENGTH_CODE, _FIRST_LENGTH, _LENGTH_EXTRA = length_codes()
 _, _FIRST_DISTANCE, _DISTANCE_EXTRA = distance_codes()
-_MASK = np.int64((1 << LENGTH) - 1)
+# A code of its own is made where it promises to save one part in so many; its description is long
+_WORTH = 32
+_DESCRIPTION = 8 * 70  # bits
 
 
 def _fixed(lengths: list[int]) -> Ints:
@@ -44,8 +53,8 @@ def _fixed(lengths: list[int]) -> Ints:
     return np.array([bits << LENGTH | length for _, length, bits in sorted(entries)], np.int32)
 
 
-_FIXED_SYMBOLS = _fixed([8] * 144 + [9] * 112 + [7] * 24 + [8] * 8)[:_SYMBOLS]
-_FIXED_DISTANCES = _fixed([5] * 32)[:_DISTANCES]
+_FIXED_SYMBOLS = _fixed([8] * 144 + [9] * 112 + [7] * 24 + [8] * 8)[:SYMBOLS]
+_FIXED_DISTANCES = _fixed([5] * 32)[:DISTANCES]
 
 
 @compiled
@@ -57,70 +66,63 @@ def write_block(
     tokens: tuple[int, int],
     source: tuple[int, int],
     counts: Ints,
+    presets: Presets,
     scratch: Ints,
 ) -> Written:
     """Write one block in the cheapest way; ``ROOM`` bytes behind it are overwritten.
 
     to, bits, held: where the stream stands. last: 1 if it ends here, else 0. tokens, source:
     addresses from and to, of the tokens and of the bytes they stand for. counts: of the tokens, as
-    ``tokenize`` leaves them. scratch: (SCRATCH,).
+    ``tokenize`` leaves them. scratch: (BLOCK_SCRATCH,).
     """
-    symbols, distances = scratch[:_SYMBOLS], scratch[MOST : MOST + _DISTANCES]
-    lengths, header_counts = scratch[MOST + 64 :][:_LENGTHS], scratch[MOST + 128 :][:_LENGTHS]
-    header, rest = scratch[2 * MOST : 4 * MOST], scratch[5 * MOST :]
-    code(counts[0, :_SYMBOLS], _LIMIT, symbols, rest)
-    code(counts[3, :_DISTANCES], _LIMIT, distances, rest)
-    used, used_distances = _used(symbols), _used(distances)
-    items = _describe(symbols, used, distances, used_distances, header, header_counts)
-    code(header_counts, _LENGTHS_LIMIT, lengths, rest)
-    described = _LENGTHS
-    while described > 4 and lengths[_ORDER[described - 1]] == 0:
-        described -= 1
-    extra = _dot(counts[0, 257:], _LENGTH_EXTRA) + _dot(counts[3], _DISTANCE_EXTRA)
-    dynamic = 14 + 3 * described + extra + _cost(counts[0], symbols) + _cost(counts[3], distances)
-    dynamic += _cost(header_counts, lengths)
-    dynamic += 2 * header_counts[16] + 3 * header_counts[17] + 7 * header_counts[18]
-    fixed = extra + _cost(counts[0], _FIXED_SYMBOLS) + _cost(counts[3], _FIXED_DISTANCES)
+    used, near = counts[0, :SYMBOLS], counts[3, :DISTANCES]
+    extra = _dot(used[257:], _LENGTH_EXTRA) + _dot(near, _DISTANCE_EXTRA)
+    fixed = _cost(used, _FIXED_SYMBOLS) + _cost(near, _FIXED_DISTANCES)
+    best, preset = _choose(used, near, presets)
+    own = _entropy(used) + _entropy(near) + _DESCRIPTION
     stored = 8 * (source[1] - source[0]) + 32 + (-(held + 3) % 8)
-    if stored < min(fixed, dynamic):
+    if stored < extra + min(fixed, preset, own):
         return _store(to, bits, held, last, source)
-    kind = _FIXED if fixed <= dynamic else _DYNAMIC
+    kind = _FIXED if fixed <= min(preset, own) else _DYNAMIC
     bits |= np.uint64(last | kind << 1) << np.uint64(held)
     held += 3
     if kind == _FIXED:
+        symbols, distances = scratch[:SYMBOLS], scratch[MOST : MOST + DISTANCES]
         symbols[:], distances[:] = _FIXED_SYMBOLS, _FIXED_DISTANCES
+    elif own + own // _WORTH < preset:
+        symbols, distances = scratch[:SYMBOLS], scratch[MOST : MOST + DISTANCES]
+        rest = scratch[2 * MOST :]
+        code(used, _LIMIT, symbols, rest)
+        code(near, _LIMIT, distances, rest)
+        to, bits, held = write_header(to, bits, held, symbols, distances, rest)
     else:
-        bits |= np.uint64(used - 257 | (used_distances - 1) << 5 | (described - 4) << 10) << np.uint64(held)
-        held += 14
-        for i in range(described):
-            to, bits, held = _flush(to, bits, held)
-            bits |= np.uint64(lengths[_ORDER[i]] & _MASK) << np.uint64(held)
-            held += 3
-        for i in range(items):
-            to, bits, held = _flush(to, bits, held)
-            entry = np.int64(lengths[header[i] & 31])
-            bits |= np.uint64(entry >> LENGTH) << np.uint64(held)
-            held += entry & _MASK
-            if header[i] & 31 >= 16:
-                bits |= np.uint64(header[i] >> 8) << np.uint64(held)
-                held += 2 if header[i] & 31 == 16 else 3 if header[i] & 31 == 17 else 7
+        symbols, distances = presets.symbols[best], presets.distances[best]
+        size = np.int64(presets.header_bits[best])
+        for i in range((size + 31) >> 5):
+            bits |= np.uint64(presets.headers[best, i]) << np.uint64(held)
+            to, bits, held = flush(to, bits, held + min(32, size - 32 * i))
     return _write_tokens(to, bits, held, tokens, symbols, distances)
 
 
 @compiled
-def _flush(to: int, bits: np.uint64, held: int) -> Written:
-    """Write whole bytes of up to 63 bits."""
-    store64(to, bits)
-    whole = held & ~7
-    return to + (held >> 3), bits >> np.uint64(whole), held - whole
-
-
-@compiled
-def _used(entries: Ints) -> int:
-    used = len(entries)
-    while entries[used - 1] == 0:
-        used -= 1
-    return used
+def _choose(used: Ints, near: Ints, presets: Presets) -> tuple[int, int]:
+    """The preset that suits these counts best, and the bits of symbols and description."""
+    matches, symbols = np.int64(0), np.int64(0)
+    for count in near:
+        matches += count
+    for count in used:
+        symbols += count
+    group = 0
+    while group < len(presets.bounds) and 1000 * matches > presets.bounds[group] * symbols:
+        group += 1
+    scales = len(presets.symbols) // (len(presets.bounds) + 1)
+    best, least = 0, np.int64(1) << 40
+    for i in range(group * scales, (group + 1) * scales):
+        bits = _cost(used, presets.symbols[i]) + _cost(near, presets.distances[i])
+        bits += presets.header_bits[i]
+        if bits < least:
+            best, least = i, bits
+    return best, least
 
 
 @compiled
@@ -128,7 +130,7 @@ def _cost(counts: Ints, entries: Ints) -> int:
     """Bits of these symbols."""
     bits = np.int32(0)
     for i in range(len(entries)):
-        bits += counts[i] * (entries[i] & np.int32(31))
+        bits = np.int32(bits + np.int32(counts[i] * np.int32(entries[i] & np.int32(31))))
     return np.int64(bits)
 
 
@@ -141,52 +143,19 @@ def _dot(a: Ints, b: Ints) -> int:
 
 
 @compiled
-def _describe(
-    symbols: Ints, used: int, distances: Ints, used_distances: int, header: Ints, counts: Ints
-) -> int:
-    """Both codes' lengths as symbol | extra << 8 with runs shortened; returns how many.
-
-    counts: (19,), becomes how often each symbol occurs.
-    """
-    counts[:] = 0
-    items = 0
-    i, total = 0, used + used_distances
-    while i < total:
-        length = (symbols[i] if i < used else distances[i - used]) & _MASK
-        run = 1
-        while i + run < total:
-            j = i + run
-            if (symbols[j] if j < used else distances[j - used]) & _MASK != length:
-                break
-            run += 1
-        i += run
-        if length > 0:
-            header[items] = length
-            counts[length] += 1
-            items += 1
-            run -= 1
-        while run >= 3:
-            if length > 0:
-                symbol, some, first = 16, min(run, 6), 3
-            elif run <= 10:
-                symbol, some, first = 17, run, 3
-            else:
-                symbol, some, first = 18, min(run, 138), 11
-            header[items] = symbol | (some - first) << 8
-            counts[symbol] += 1
-            items += 1
-            run -= some
-        for _ in range(run):
-            header[items] = length
-            counts[length] += 1
-            items += 1
-    return items
+def _entropy(counts: Ints) -> int:
+    """Bits of these symbols in a code of their own, but for what its whole bits waste."""
+    total, bits = np.int64(0), np.int64(0)
+    for count in counts:
+        total += count
+        bits -= count * logarithm(max(1, count))
+    return (bits + total * logarithm(max(1, total))) >> 5
 
 
 @compiled
 def _store(to: int, bits: np.uint64, held: int, last: int, source: tuple[int, int]) -> Written:
     bits |= np.uint64(last) << np.uint64(held)
-    to, bits, held = _flush(to, bits, held + 3)
+    to, bits, held = flush(to, bits, held + 3)
     if held > 0:
         to += 1
     size = source[1] - source[0]
@@ -202,33 +171,33 @@ def _write_tokens(
     to: int, bits: np.uint64, held: int, tokens: tuple[int, int], symbols: Ints, distances: Ints
 ) -> Written:
     for at in range(tokens[0], tokens[1], 4):
-        to, bits, held = _flush(to, bits, held)
+        to, bits, held = flush(to, bits, held)
         token = load32(at)
         if token < np.uint64(SINGLE):
             for shift in range(0, 24, 8):
                 entry = np.int64(symbols[(token >> np.uint64(shift)) & np.uint64(255)])
                 bits |= np.uint64(entry >> LENGTH) << np.uint64(held)
-                held += entry & _MASK
+                held += entry & LENGTH_MASK
         elif token < np.uint64(MATCH):
             entry = np.int64(symbols[token & np.uint64(255)])
             bits |= np.uint64(entry >> LENGTH) << np.uint64(held)
-            held += entry & _MASK
+            held += entry & LENGTH_MASK
         else:
             length = np.int64((token >> np.uint64(DISTANCE_BITS)) & np.uint64(255))
             number = np.uint64(_LENGTH_CODE[np.uint64(length)])
             entry = np.int64(symbols[np.uint64(257) + number])
             bits |= np.uint64(entry >> LENGTH) << np.uint64(held)
-            held += entry & _MASK
+            held += entry & LENGTH_MASK
             bits |= np.uint64(length + 3 - _FIRST_LENGTH[number]) << np.uint64(held)
             held += _LENGTH_EXTRA[number]
             distance = np.int64(token & np.uint64((1 << DISTANCE_BITS) - 1)) + 1
             number = np.uint64(distance_code(distance))
             entry = np.int64(distances[number])
             bits |= np.uint64(entry >> LENGTH) << np.uint64(held)
-            held += entry & _MASK
+            held += entry & LENGTH_MASK
             bits |= np.uint64(distance - _FIRST_DISTANCE[number]) << np.uint64(held)
             held += _DISTANCE_EXTRA[number]
-    to, bits, held = _flush(to, bits, held)
+    to, bits, held = flush(to, bits, held)
     entry = np.int64(symbols[256])
     bits |= np.uint64(entry >> LENGTH) << np.uint64(held)
-    return _flush(to, bits, held + (entry & _MASK))
+    return flush(to, bits, held + (entry & LENGTH_MASK))

@@ -12,11 +12,12 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.pipeline.blocks import MOST_BYTES, ROOM, SCRATCH, write_block
+from cluster.pipeline.blocks import BLOCK_SCRATCH, MOST_BYTES, ROOM, write_block
 from cluster.pipeline.checksums import adler32, crc32
-from cluster.pipeline.filters import apply, choose
+from cluster.pipeline.filters import EDGE, LANES, apply, choose, pad
 from cluster.pipeline.huffman import MOST
 from cluster.pipeline.matches import REACH, TABLE, tokenize
+from cluster.pipeline.presets import Presets, presets
 from un0.jit import compiled
 
 _SPARE = 16  # bytes read beyond the last row
@@ -36,8 +37,9 @@ def encode_png(batch: Bytes) -> tuple[NDArray[np.int64], Bytes]:
     files = np.empty(count * most + ROOM, np.uint8)
     offsets = np.zeros(count + 1, np.int64)
     images = np.ascontiguousarray(batch).reshape(count, height, 3 * width)
-    rows, tokens = np.empty(size + _SPARE, np.uint8), np.empty(size + 16, np.uint32)
-    _encode(images, before, after, rows, tokens, files, offsets)
+    rows, tokens = np.empty(size + LANES + _SPARE, np.uint8), np.empty(size + 16, np.uint32)
+    padded = np.zeros((height + 1) * (EDGE + 3 * width) + LANES + EDGE, np.uint8)
+    _encode(images, before, after, presets(), padded, rows, tokens, files, offsets)
     files.resize(offsets[-1], refcheck=False)
     return offsets, files
 
@@ -52,24 +54,29 @@ def _encode(
     images: NDArray[np.uint8],
     before: Bytes,
     after: Bytes,
+    presets: Presets,
+    padded: Bytes,
     rows: Bytes,
     tokens: NDArray[np.uint32],
     files: Bytes,
     offsets: NDArray[np.int64],
 ) -> None:
     table = np.empty(TABLE, np.int32)
-    counts, scratch, sums = np.empty((4, MOST), np.int32), np.empty(SCRATCH, np.int32), np.empty(5, np.int64)
+    counts, scratch = np.empty((4, MOST), np.int32), np.empty(BLOCK_SCRATCH, np.int32)
     _, height, width = images.shape
     stride = 1 + width
     size = height * stride
-    lines = rows[:size].reshape(height, stride)
+    line = EDGE + width
+    lines = padded[: (height + 1) * line].reshape(height + 1, line)
+    first = padded.ctypes.data + line
     start = files.ctypes.data
     base, first_token = rows.ctypes.data, tokens.ctypes.data
     at = 0
     for b in range(len(images)):
         for i in range(len(before)):
             files[at + i] = before[i]
-        apply(images[b], choose(images[b], sums), lines)
+        pad(images[b], lines)
+        apply(choose(first, height, line), first, height, line, base)
         table[:] = -1 - REACH
         to, bits, held = start + at + len(before), np.uint64(0), 0
         begin = 0
@@ -81,7 +88,7 @@ def _encode(
             past = tokenize(base, begin, end, stride, table, first_token, counts)
             to, bits, held = write_block(
                 to, bits, held, int(end == size), (first_token, past), (base + begin, base + end),
-                counts, scratch,
+                counts, presets, scratch,
             )
             begin = end
         stop = to - start
