@@ -38,7 +38,7 @@ _FIXED, _DYNAMIC = 1, 2
 _LENGTH_CODE, _FIRST_LENGTH, _LENGTH_EXTRA = length_codes()
 _, _FIRST_DISTANCE, _DISTANCE_EXTRA = distance_codes()
 # A code of its own is made where it promises to save one part in so many; its description is long
-_WORTH = 32
+_WORTH = 8
 _DESCRIPTION = 8 * 70  # bits
 
 

@@ -26,6 +26,11 @@ _MIX = np.uint64(0x9E3779B1)
 _MASK24, _MASK32 = np.uint64(0xFFFFFF), np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32 - TABLE_BITS)
 
+# After so many pixels in a row of which nothing was known, only every eighth is looked up
+_PATIENCE, _STRIDE = 64, 8 * 3
+
+_BYTE, _8, _16, _257 = np.uint64(255), np.uint64(8), np.uint64(16), np.uint64(257)
+
 Ints = NDArray[np.int32]
 
 
@@ -86,17 +91,18 @@ def tokenize(
     """
     p = start
     row = -(-start // stride) * stride  # where the next row begins
+    missed = 0
     while p < stop:
-        length = 0
-        distance = stride
         if p == row:
             row += stride
+            distance, length = stride, 0
             if p >= stride and stride <= REACH:
                 length = _same(base + p, base + p - stride, min(LONGEST, stop - p))
             if length < 4:
-                store64(tokens, np.uint64(SINGLE) | (load32(base + p) & np.uint64(255)))
+                kind = load32(base + p) & _BYTE
+                store64(tokens, np.uint64(SINGLE) | kind)
                 tokens += 4
-                counts[0, load32(base + p) & np.uint64(255)] += 1
+                counts[0, kind] += 1
                 p += 1
                 continue
         else:
@@ -104,31 +110,37 @@ def tokenize(
             slot = _slot(pixel)
             seen = np.int64(table[slot])
             table[slot] = p
-            distance = p - seen
+            distance, length = p - seen, 0
             if distance <= REACH and load32(base + seen) & _MASK24 == pixel:
-                length = 3 + _same(base + p + 3, base + seen + 3, min(LONGEST, stop - p) - 3)
+                length = 3
+                if load32(base + p + 3) & _MASK24 == load32(base + seen + 3) & _MASK24:
+                    length += _same(base + p + 3, base + seen + 3, min(LONGEST, stop - p) - 3)
             if length < 3 or (length < 6 and distance > NEAR):
-                store64(tokens, pixel)
-                tokens += 4
-                counts[0, pixel & np.uint64(255)] += 1
-                counts[1, (pixel >> np.uint64(8)) & np.uint64(255)] += 1
-                counts[2, pixel >> np.uint64(16)] += 1
-                p += 3
+                missed += 1
+                end = p + 3 if missed < _PATIENCE else min(row, stop, p + _STRIDE)
+                while p < end:
+                    pixel = load32(base + p) & _MASK24
+                    store64(tokens, pixel)
+                    tokens += 4
+                    counts[0, pixel & _BYTE] += 1
+                    counts[1, (pixel >> _8) & _BYTE] += 1
+                    counts[2, pixel >> _16] += 1
+                    p += 3
                 continue
-        end = p + length
-        while row < end:
-            row += stride
-        if row > end:
-            end -= (end - (row - stride) - 1) % 3
-        if end - p > 3:
-            pixel = load32(base + end - 3) & _MASK24
-            table[_slot(pixel)] = end - 3
-        length = end - p
+            missed = 0
+        if length > 3:
+            end = p + length
+            while row < end:
+                row += stride
+            if row > end:
+                end -= (end - (row - stride) - 1) % 3
+            table[_slot(load32(base + end - 3) & _MASK24)] = end - 3
+            length = end - p
         store64(tokens, np.uint64(MATCH | (length - 3) << DISTANCE_BITS | (distance - 1)))
         tokens += 4
-        counts[0, np.uint64(257 + _LENGTH_CODE[np.uint64(length - 3)])] += 1
+        counts[0, _257 + np.uint64(_LENGTH_CODE[np.uint64(length - 3)])] += 1
         counts[3, np.uint64(distance_code(distance))] += 1
-        p = end
+        p += length
     for symbol in range(256):
         counts[0, symbol] += counts[1, symbol] + counts[2, symbol]
     counts[0, 256] = 1
