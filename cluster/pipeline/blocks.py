@@ -28,33 +28,18 @@ from cluster.pipeline.words import load32, load64, store64
 from un0.jit import compiled
 
 MOST_BYTES = 65_535  # of pixels in a block: what a stored one can hold
-ROOM = 64  # bytes written beyond a block's end, at most
+ROOM = 512  # bytes written beyond a block's end, or for one in vain, at most
 BLOCK_SCRATCH = SCRATCH + 2 * MOST
 
 Ints = NDArray[np.int32]
 
-_LIMIT = 15
-_FIXED, _DYNAMIC = 1, 2
+_LIMIT = np.int64(15)
+_FIXED, _DYNAMIC = 1 << 1, 2 << 1  # types of block, after the bit that says whether it is last
 _LENGTH_CODE, _FIRST_LENGTH, _LENGTH_EXTRA = length_codes()
 _, _FIRST_DISTANCE, _DISTANCE_EXTRA = distance_codes()
 # A code of its own is made where it promises to save one part in so many; its description is long
 _WORTH = 8
 _DESCRIPTION = 8 * 70  # bits
-
-
-def _fixed(lengths: list[int]) -> Ints:
-    """Entries as ``huffman.code`` makes them, of these lengths."""
-    entries, following = [], 0
-    for length in sorted(set(lengths)):
-        following <<= length - (entries[-1][1] if entries else length)
-        for symbol in (s for s, its in enumerate(lengths) if its == length):
-            entries.append((symbol, length, int(f"{following:0{length}b}"[::-1], 2)))
-            following += 1
-    return np.array([bits << LENGTH | length for _, length, bits in sorted(entries)], np.int32)
-
-
-_FIXED_SYMBOLS = _fixed([8] * 144 + [9] * 112 + [7] * 24 + [8] * 8)[:SYMBOLS]
-_FIXED_DISTANCES = _fixed([5] * 32)[:DISTANCES]
 
 
 @compiled
@@ -77,30 +62,33 @@ def write_block(
     """
     used, near = counts[0, :SYMBOLS], counts[3, :DISTANCES]
     extra = _dot(used[257:], _LENGTH_EXTRA) + _dot(near, _DISTANCE_EXTRA)
-    fixed = _cost(used, _FIXED_SYMBOLS) + _cost(near, _FIXED_DISTANCES)
+    fixed = _cost(used, presets.fixed_symbols) + _cost(near, presets.fixed_distances)
     best, preset = _choose(used, near, presets)
     own = _entropy(used) + _entropy(near) + _DESCRIPTION
-    stored = 8 * (source[1] - source[0]) + 32 + (-(held + 3) % 8)
-    if stored < extra + min(fixed, preset, own):
-        return _store(to, bits, held, last, source)
-    kind = _FIXED if fixed <= min(preset, own) else _DYNAMIC
-    bits |= np.uint64(last | kind << 1) << np.uint64(held)
-    held += 3
-    if kind == _FIXED:
-        symbols, distances = scratch[:SYMBOLS], scratch[MOST : MOST + DISTANCES]
-        symbols[:], distances[:] = _FIXED_SYMBOLS, _FIXED_DISTANCES
-    elif own + own // _WORTH < preset:
+    stored = 8 * (source[1] - source[0]) + 32 + (-(held + 3) % 8) - extra
+    final = np.uint64(last) << np.uint64(held)
+    if fixed <= min(preset, own, stored):
+        bits |= final | np.uint64(_FIXED) << np.uint64(held)
+        symbols, distances = presets.fixed_symbols, presets.fixed_distances
+        return _write_tokens(to, bits, held + 3, tokens, symbols, distances)
+    if own + own // _WORTH < min(preset, stored):
         symbols, distances = scratch[:SYMBOLS], scratch[MOST : MOST + DISTANCES]
         rest = scratch[2 * MOST :]
         code(used, _LIMIT, symbols, rest)
         code(near, _LIMIT, distances, rest)
-        to, bits, held = write_header(to, bits, held, symbols, distances, rest)
-    else:
-        symbols, distances = presets.symbols[best], presets.distances[best]
-        size = np.int64(presets.header_bits[best])
-        for i in range((size + 31) >> 5):
-            bits |= np.uint64(presets.headers[best, i]) << np.uint64(held)
-            to, bits, held = flush(to, bits, held + min(32, size - 32 * i))
+        if _cost(used, symbols) + _cost(near, distances) < stored:
+            bits |= final | np.uint64(_DYNAMIC) << np.uint64(held)
+            to, bits, held = write_header(to, bits, held + 3, symbols, distances, rest)
+            return _write_tokens(to, bits, held, tokens, symbols, distances)
+    if stored <= preset:
+        return _store(to, bits, held, last, source)
+    bits |= final | np.uint64(_DYNAMIC) << np.uint64(held)
+    held += 3
+    size = np.int64(presets.header_bits[best])
+    for i in range((size + 31) >> 5):
+        bits |= np.uint64(presets.headers[best, i]) << np.uint64(held)
+        to, bits, held = flush(to, bits, held + min(32, size - 32 * i))
+    symbols, distances = presets.symbols[best], presets.distances[best]
     return _write_tokens(to, bits, held, tokens, symbols, distances)
 
 
@@ -163,7 +151,7 @@ def _store(to: int, bits: np.uint64, held: int, last: int, source: tuple[int, in
     to += 4
     for i in range(0, size, 8):
         store64(to + i, load64(source[0] + i))
-    return to + size, np.uint64(0), 0
+    return to + size, np.uint64(0), np.int64(0)
 
 
 @compiled

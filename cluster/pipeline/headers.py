@@ -17,7 +17,7 @@ Ints = NDArray[np.int32]
 Written = tuple[int, np.uint64, int]  # address, bits not written yet, how many: below 8
 
 _ITEMS = 19
-_LIMIT = 7
+_LIMIT = np.int64(7)
 _ORDER = np.array([16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15], np.int32)
 
 

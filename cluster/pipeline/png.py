@@ -68,9 +68,9 @@ def _encode(
     size = height * stride
     line = EDGE + width
     lines = padded[: (height + 1) * line].reshape(height + 1, line)
-    first = padded.ctypes.data + line
-    start = files.ctypes.data
-    base, first_token = rows.ctypes.data, tokens.ctypes.data
+    first = np.int64(padded.ctypes.data) + line
+    start = np.int64(files.ctypes.data)
+    base, first_token = np.int64(rows.ctypes.data), np.int64(tokens.ctypes.data)
     at = 0
     for b in range(len(images)):
         for i in range(len(before)):
@@ -78,8 +78,8 @@ def _encode(
         pad(images[b], lines)
         apply(choose(first, height, line), first, height, line, base)
         table[:] = -1 - REACH
-        to, bits, held = start + at + len(before), np.uint64(0), 0
-        begin = 0
+        to, bits, held = start + at + len(before), np.uint64(0), np.int64(0)
+        begin = np.int64(0)
         while begin < size:
             end = min(size, begin + MOST_BYTES)
             if end < size:

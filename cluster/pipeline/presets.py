@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.pipeline.headers import DISTANCES, SCRATCH, SYMBOLS, write_header
-from cluster.pipeline.huffman import MOST, code
+from cluster.pipeline.huffman import LENGTH, MOST, code
 
 Ints = NDArray[np.int32]
 
@@ -38,7 +38,8 @@ class Presets(NamedTuple):
 
     symbols (P, SYMBOLS), distances (P, DISTANCES): as ``huffman.code`` makes them. headers: (P,
     words) of 32 bits, their descriptions, of which the first ``header_bits`` (P,) count. bounds:
-    (groups - 1,), between groups, matches in a thousand symbols.
+    (groups - 1,), between groups, matches in a thousand symbols. fixed_symbols, fixed_distances: the
+    code that DEFLATE itself has, which needs no description.
     """
 
     symbols: Ints
@@ -46,6 +47,8 @@ class Presets(NamedTuple):
     headers: NDArray[np.uint32]
     header_bits: Ints
     bounds: Ints
+    fixed_symbols: Ints
+    fixed_distances: Ints
 
 
 @cache
@@ -72,7 +75,11 @@ def presets() -> Presets:
         headers.byteswap(inplace=True)
     low, high = np.array(_SHARES[:-1]), np.array(_SHARES[1:])
     bounds = ((low + high) // 2).astype(np.int32)
-    return Presets(symbols, distances, headers, header_bits, bounds)
+    fixed_symbols = _numbered([8] * 144 + [9] * 112 + [7] * 24 + [8] * 8)[:SYMBOLS]
+    fixed_distances = _numbered([5] * 32)[:DISTANCES]
+    return Presets(
+        symbols, distances, headers, header_bits, bounds, fixed_symbols, fixed_distances
+    )
 
 
 def _literals(scale: int, total: int) -> Ints:
@@ -85,3 +92,14 @@ def _literals(scale: int, total: int) -> Ints:
     even = total // 50  # one byte in fifty may be anything
     counts = chances * (total - even) // chances.sum() + even // 256
     return np.maximum(1, counts).astype(np.int32)
+
+
+def _numbered(lengths: list[int]) -> Ints:
+    """Entries as ``huffman.code`` makes them, of these lengths."""
+    entries, following = [], 0
+    for length in sorted(set(lengths)):
+        following <<= length - (entries[-1][1] if entries else length)
+        for symbol in (s for s, its in enumerate(lengths) if its == length):
+            entries.append((symbol, length, int(f"{following:0{length}b}"[::-1], 2)))
+            following += 1
+    return np.array([bits << LENGTH | length for _, length, bits in sorted(entries)], np.int32)
