@@ -24,7 +24,7 @@ from cluster.pipeline.matches import (
     length_codes,
 )
 from cluster.pipeline.presets import Presets
-from cluster.pipeline.words import load32, load64, store64
+from cluster.pipeline.words import Int, load32, load64, store64
 from un0.jit import compiled
 
 MOST_BYTES = 65_535  # of pixels in a block: what a stored one can hold
@@ -44,12 +44,12 @@ _DESCRIPTION = 8 * 70  # bits
 
 @compiled
 def write_block(
-    to: int,
-    bits: np.uint64,
-    held: int,
-    last: int,
-    tokens: tuple[int, int],
-    source: tuple[int, int],
+    to: Int,
+    bits: Int,
+    held: Int,
+    last: Int,
+    tokens: tuple[Int, Int],
+    source: tuple[Int, Int],
     counts: Ints,
     presets: Presets,
     scratch: Ints,
@@ -93,7 +93,7 @@ def write_block(
 
 
 @compiled
-def _choose(used: Ints, near: Ints, presets: Presets) -> tuple[int, int]:
+def _choose(used: Ints, near: Ints, presets: Presets) -> tuple[Int, Int]:
     """The preset that suits these counts best, and the bits of symbols and description."""
     matches, symbols = np.int64(0), np.int64(0)
     for count in near:
@@ -114,7 +114,7 @@ def _choose(used: Ints, near: Ints, presets: Presets) -> tuple[int, int]:
 
 
 @compiled
-def _cost(counts: Ints, entries: Ints) -> int:
+def _cost(counts: Ints, entries: Ints) -> Int:
     """Bits of these symbols."""
     bits = np.int32(0)
     for i in range(len(entries)):
@@ -123,7 +123,7 @@ def _cost(counts: Ints, entries: Ints) -> int:
 
 
 @compiled
-def _dot(a: Ints, b: Ints) -> int:
+def _dot(a: Ints, b: Ints) -> Int:
     total = np.int64(0)
     for i in range(len(b)):
         total += a[i] * b[i]
@@ -131,7 +131,7 @@ def _dot(a: Ints, b: Ints) -> int:
 
 
 @compiled
-def _entropy(counts: Ints) -> int:
+def _entropy(counts: Ints) -> Int:
     """Bits of these symbols in a code of their own, but for what its whole bits waste."""
     total, bits = np.int64(0), np.int64(0)
     for count in counts:
@@ -141,7 +141,7 @@ def _entropy(counts: Ints) -> int:
 
 
 @compiled
-def _store(to: int, bits: np.uint64, held: int, last: int, source: tuple[int, int]) -> Written:
+def _store(to: Int, bits: Int, held: Int, last: Int, source: tuple[Int, Int]) -> Written:
     bits |= np.uint64(last) << np.uint64(held)
     to, bits, held = flush(to, bits, held + 3)
     if held > 0:
@@ -156,7 +156,7 @@ def _store(to: int, bits: np.uint64, held: int, last: int, source: tuple[int, in
 
 @compiled
 def _write_tokens(
-    to: int, bits: np.uint64, held: int, tokens: tuple[int, int], symbols: Ints, distances: Ints
+    to: Int, bits: Int, held: Int, tokens: tuple[Int, Int], symbols: Ints, distances: Ints
 ) -> Written:
     for at in range(tokens[0], tokens[1], 4):
         to, bits, held = flush(to, bits, held)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.pipeline.words import load64
+from cluster.pipeline.words import Int, load64
 from un0.jit import compiled
 
 _BASE = 65_521
@@ -29,7 +29,7 @@ _BYTE = np.uint64(255)
 
 
 @compiled
-def adler32(data: NDArray[np.uint8]) -> int:
+def adler32(data: NDArray[np.uint8]) -> Int:
     low, high = np.int64(1), np.int64(0)
     for start in range(0, len(data), _CHUNK):
         part = data[start : start + _CHUNK]
@@ -45,7 +45,7 @@ def adler32(data: NDArray[np.uint8]) -> int:
 
 
 @compiled
-def crc32(address: int, size: int) -> int:
+def crc32(address: Int, size: Int) -> Int:
     """The CRC of so many bytes; 8 more are read."""
     value = np.uint64(0xFFFFFFFF)
     whole = size & ~7

@@ -12,13 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from simplejpeg import encode_jpeg
 
-from cluster.pipeline.png import encode_png
 from cluster.types import ImageEncoding
 
-# CPU per 32 px | 64 px picture of natural statistics, and its size, on one 2.x GHz x86 core:
-#   png     27 |  94 us   3.0 | 10.8 kB   lossless; ours: Pillow takes 80 | 390 us to save 5%
-#   webp    77 | 142 us   2.4 |  8.7 kB   lossless; method 4 costs 3.4 ms to save another 1%
-#   jpeg    11 |  48 us   1.9 |  5.2 kB   36 dB; full-resolution colour, which small images need
+# Lossless; method 4 takes over ten times as long to save another 1 % (docs/adr/0012-png-encoder.md)
 _SAVE_OPTIONS: dict[ImageEncoding, dict[str, Any]] = {
     "webp": {"format": "WEBP", "lossless": True, "method": 0},
 }
@@ -54,7 +50,9 @@ def encode_batch(batch: NDArray[np.uint8], encoding: ImageEncoding) -> Encoded:
     if encoding == "raw":
         return _ppm(batch)
     if encoding == "png":
-        return _joined(encode_png(batch))
+        from cluster.pipeline.png import encode_png  # numba, which is slow to import
+
+        return Encoded(*encode_png(batch))
     if encoding == "jpeg":
         return _joined(
             encode_jpeg(picture, quality=95, colorsubsampling="444")

@@ -11,6 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from cluster.pipeline.words import Int
 from un0.jit import compiled
 
 Bytes = NDArray[np.uint8]
@@ -19,6 +20,7 @@ LANES = 32  # bytes worked on at once; so many are written beyond the last row, 
 EDGE = 3  # bytes of black to the left of a padded row
 
 _EVERY = 4  # rows of which one is tried
+_ANY = 4  # cost of a byte that is no part of a run, at least
 _Value = Any  # of llvmlite, which has no types
 _VECTOR, _WIDE = ir.VectorType(ir.IntType(8), LANES), ir.VectorType(ir.IntType(16), LANES)
 _I64 = ir.IntType(64)
@@ -83,11 +85,18 @@ def _writer(kind: int) -> Any:
 
 
 def _scorer(kind: int) -> Any:
-    """An intrinsic (here, up) -> int64: how far from 0 LANES filtered bytes are in all."""
+    """An intrinsic (here, up) -> int64: about how costly LANES filtered bytes are.
+
+    One like that of the pixel before is free, as a part of a run; others cost the more, the farther
+    they are from 0.
+    """
 
     def build(_context: _Value, b: _Value, _signature: _Value, arguments: _Value) -> _Value:
         value = _filtered(b, kind, *arguments)
-        size = b.zext(_apart_from_zero(b, value), _WIDE)
+        before = _filtered(b, kind, *(b.sub(one, ir.Constant(_I64, EDGE)) for one in arguments))
+        cost = b.add(_apart_from_zero(b, value), _splat(_ANY))
+        cost = b.select(b.icmp_unsigned("==", value, before), _splat(0), cost)
+        size = b.zext(cost, _WIDE)
         reduce = ir.FunctionType(_WIDE.element, [_WIDE])
         name = f"llvm.vector.reduce.add.v{LANES}i16"
         return b.zext(b.call(cgutils.get_or_insert_function(b.module, reduce, name), [size]), _I64)
@@ -117,7 +126,7 @@ def pad(image: Bytes, padded: Bytes) -> None:
 
 
 @compiled
-def choose(first: int, height: int, stride: int) -> int:
+def choose(first: Int, height: Int, stride: Int) -> Int:
     """The filter that leaves least, judging by some rows. first: as of ``apply``."""
     none, sub, up, average, paeth = 0, 0, 0, 0, 0
     for y in range(min(1, height - 1), height, _EVERY):
@@ -140,10 +149,10 @@ def choose(first: int, height: int, stride: int) -> int:
 
 
 @compiled
-def apply(kind: int, first: int, height: int, stride: int, rows: int) -> None:
+def apply(kind: Int, first: Int, height: Int, stride: Int, rows: Int) -> None:
     """Write an image's filtered rows, each after its filter's number.
 
-    first: address of its first row, padded; above it is a row of zeros. stride: bytes from row to
+    first: address of its first row, padded; a row and ``EDGE`` bytes before it are zeros. stride: bytes from row to
     row there. rows: address; one stride is 1 + 3 W bytes.
     """
     width = stride - EDGE
@@ -168,7 +177,7 @@ def apply(kind: int, first: int, height: int, stride: int, rows: int) -> None:
                 _paeths(row + i, row + i - stride, out + i)
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def _number(_typing: _Value, _out: _Value, _kind: _Value) -> Any:
     """(out, kind): write one byte."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cluster.pipeline.huffman import LENGTH, MOST, code
-from cluster.pipeline.words import store64
+from cluster.pipeline.words import Int, store64
 from un0.jit import compiled
 
 SYMBOLS, DISTANCES = 286, 30
@@ -14,7 +16,7 @@ SCRATCH = 7 * MOST
 LENGTH_MASK = np.int64((1 << LENGTH) - 1)
 
 Ints = NDArray[np.int32]
-Written = tuple[int, np.uint64, int]  # address, bits not written yet, how many: below 8
+Written = Any  # address, bits not written yet, how many: below 8
 
 _ITEMS = 19
 _LIMIT = np.int64(7)
@@ -23,7 +25,7 @@ _ORDER = np.array([16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1,
 
 @compiled
 def write_header(
-    to: int, bits: np.uint64, held: int, symbols: Ints, distances: Ints, scratch: Ints
+    to: Int, bits: Int, held: Int, symbols: Ints, distances: Ints, scratch: Ints
 ) -> Written:
     """Write the lengths of two codes. scratch: (SCRATCH,)."""
     lengths, counts = scratch[:_ITEMS], scratch[MOST:][:_ITEMS]
@@ -54,7 +56,7 @@ def write_header(
 
 
 @compiled
-def flush(to: int, bits: np.uint64, held: int) -> Written:
+def flush(to: Int, bits: Int, held: Int) -> Written:
     """Write whole bytes of up to 63 bits; 8 bytes are overwritten."""
     store64(to, bits)
     whole = held & ~7
@@ -62,7 +64,7 @@ def flush(to: int, bits: np.uint64, held: int) -> Written:
 
 
 @compiled
-def _used(entries: Ints) -> int:
+def _used(entries: Ints) -> Int:
     used = len(entries)
     while entries[used - 1] == 0:
         used -= 1
@@ -71,8 +73,8 @@ def _used(entries: Ints) -> int:
 
 @compiled
 def _describe(
-    symbols: Ints, used: int, distances: Ints, used_distances: int, header: Ints, counts: Ints
-) -> int:
+    symbols: Ints, used: Int, distances: Ints, used_distances: Int, header: Ints, counts: Ints
+) -> Int:
     """Both codes' lengths as symbol | extra << LENGTH with runs shortened; returns how many.
 
     counts: (19,), becomes how often each symbol occurs.

@@ -7,12 +7,10 @@ and files grow by about 0.3 %.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.pipeline.words import reversed_bits
+from cluster.pipeline.words import Int, reversed_bits
 from un0.jit import compiled
 
 MOST = 288  # symbols of an alphabet
@@ -26,7 +24,7 @@ _LOG = np.round(np.log2(np.maximum(np.arange(_EXACT), 1)) * (1 << _BIT)).astype(
 
 
 @compiled
-def code(counts: Ints, limit: int, entries: Ints, scratch: Ints) -> None:
+def code(counts: Ints, limit: Int, entries: Ints, scratch: Ints) -> None:
     """entries (n,): code << LENGTH | length of every symbol that occurs, first bit lowest; else 0.
 
     counts: (n,), how often a symbol occurs, below 2**17, n at most MOST; where fewer than two
@@ -58,14 +56,14 @@ def code(counts: Ints, limit: int, entries: Ints, scratch: Ints) -> None:
         following[length] = begin
         begin = (begin + here) << 1
     for i in range(used):
-        length = np.int64(bits[i])
-        value: Any = reversed_bits(np.uint64(following[length])) >> np.uint64(64 - length)
-        following[length] += 1
-        entries[symbols[i]] = np.int64(value) << LENGTH | length
+        size = np.int64(bits[i])
+        value = reversed_bits(np.uint64(following[size])) >> np.uint64(64 - size)
+        following[size] += 1
+        entries[symbols[i]] = np.int64(value) << LENGTH | size
 
 
 @compiled
-def logarithm(count: int) -> int:
+def logarithm(count: Int) -> Int:
     """Of 2, in parts of a bit: 32 to the bit."""
     halved = 0
     while count >= _EXACT:
@@ -75,7 +73,7 @@ def logarithm(count: int) -> int:
 
 
 @compiled
-def _fit(bits: Ints, limit: int) -> None:
+def _fit(bits: Ints, limit: Int) -> None:
     """Round logarithms to lengths of 1 to ``limit`` whose code is whole."""
     low, high = 0, 2 << _BIT  # the least that is to be added lies between
     while low < high:
@@ -101,12 +99,12 @@ def _fit(bits: Ints, limit: int) -> None:
 
 
 @compiled
-def _rounded(bits: int, more: int, limit: int) -> int:
+def _rounded(bits: Int, more: Int, limit: Int) -> Int:
     return min(max((bits + more) >> _BIT, 1), limit)
 
 
 @compiled
-def _taken(bits: Ints, more: int, limit: int) -> int:
+def _taken(bits: Ints, more: Int, limit: Int) -> Int:
     """Of a code with room for 2**limit of the longest, how many these symbols take."""
     taken = 0
     for i in range(len(bits)):

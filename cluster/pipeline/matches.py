@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.pipeline.words import load32, load64, store64, trailing_zeros
+from cluster.pipeline.words import Int, load32, load64, store64, trailing_zeros
 from un0.jit import compiled
 
 REACH = 1 << 15  # bytes; no match is from farther back
@@ -35,7 +35,7 @@ Ints = NDArray[np.int32]
 
 
 def length_codes() -> tuple[Ints, Ints, Ints]:
-    """Of the lengths 3 to 258 the codes from 0; of each code the first length and its extra bits."""
+    """Of the lengths 3 to 258 the codes from 0; of a code the first length and its extra bits."""
     extra = [0] * 8 + [bits for bits in range(1, 6) for _ in range(4)] + [0]
     first = np.cumsum([3] + [1 << bits for bits in extra[:-1]])
     first[-1] = LONGEST
@@ -44,7 +44,7 @@ def length_codes() -> tuple[Ints, Ints, Ints]:
 
 
 def distance_codes() -> tuple[Ints, Ints, Ints]:
-    """Of the distances 1 to 256, then of every 128th to 32768, the codes; first and bits as above."""
+    """The same of the distances 1 to 256, then of every 128th to 32768."""
     extra = [0, 0] + [bits for bits in range(14) for _ in range(2)]
     first = np.cumsum([1] + [1 << bits for bits in extra[:-1]])
     distances = np.concatenate([np.arange(1, 257), np.arange(1, REACH, 128)])
@@ -56,18 +56,18 @@ _LENGTH_CODE, _DISTANCE_CODE = length_codes()[0], distance_codes()[0]
 
 
 @compiled
-def distance_code(distance: int) -> int:
+def distance_code(distance: Int) -> Int:
     near = distance <= 256
     return _DISTANCE_CODE[np.uint64(distance - 1 if near else 256 + ((distance - 1) >> 7))]
 
 
 @compiled
-def _slot(pixel: int) -> int:
+def _slot(pixel: Int) -> Int:
     return ((np.uint64(pixel) * _MIX) & _MASK32) >> _SHIFT
 
 
 @compiled
-def _same(a: int, b: int, most: int) -> int:
+def _same(a: Int, b: Int, most: Int) -> Int:
     """How many bytes are alike at two addresses."""
     length = 0
     while length < most:
@@ -80,8 +80,8 @@ def _same(a: int, b: int, most: int) -> int:
 
 @compiled
 def tokenize(
-    base: int, start: int, stop: int, stride: int, table: Ints, tokens: int, counts: NDArray[np.int32]
-) -> int:
+    base: Int, start: Int, stop: Int, stride: Int, table: Ints, tokens: Int, counts: Ints
+) -> Int:
     """Write the tokens of bytes start..stop of an image's rows; returns the address past the last.
 
     base: address of the rows, each a filter's byte and then pixels, with 16 bytes to spare after

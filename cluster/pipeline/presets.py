@@ -20,7 +20,8 @@ from cluster.pipeline.huffman import LENGTH, MOST, code
 
 Ints = NDArray[np.int32]
 
-_SCALES = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 48, 80)  # of the sizes, where chances have fallen to 1/e
+# Sizes at which chances have fallen to 1/e
+_SCALES = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 48, 80)
 _SHARES = (2, 60, 200, 400, 600)  # of matches in a thousand symbols
 _WHOLE = 1 << 30
 _MANY = 60_000  # symbols a code is made for
@@ -38,8 +39,8 @@ class Presets(NamedTuple):
 
     symbols (P, SYMBOLS), distances (P, DISTANCES): as ``huffman.code`` makes them. headers: (P,
     words) of 32 bits, their descriptions, of which the first ``header_bits`` (P,) count. bounds:
-    (groups - 1,), between groups, matches in a thousand symbols. fixed_symbols, fixed_distances: the
-    code that DEFLATE itself has, which needs no description.
+    (groups - 1,), between groups, matches in a thousand symbols. fixed_symbols, fixed_distances:
+    the code that DEFLATE itself has, which needs no description.
     """
 
     symbols: Ints
@@ -77,9 +78,7 @@ def presets() -> Presets:
     bounds = ((low + high) // 2).astype(np.int32)
     fixed_symbols = _numbered([8] * 144 + [9] * 112 + [7] * 24 + [8] * 8)[:SYMBOLS]
     fixed_distances = _numbered([5] * 32)[:DISTANCES]
-    return Presets(
-        symbols, distances, headers, header_bits, bounds, fixed_symbols, fixed_distances
-    )
+    return Presets(symbols, distances, headers, header_bits, bounds, fixed_symbols, fixed_distances)
 
 
 def _literals(scale: int, total: int) -> Ints:
@@ -91,12 +90,14 @@ def _literals(scale: int, total: int) -> Ints:
     chances = np.array(weights, np.int64)[sizes]
     even = total // 50  # one byte in fifty may be anything
     counts = chances * (total - even) // chances.sum() + even // 256
-    return np.maximum(1, counts).astype(np.int32)
+    least_one: Ints = np.maximum(1, counts).astype(np.int32)
+    return least_one
 
 
 def _numbered(lengths: list[int]) -> Ints:
     """Entries as ``huffman.code`` makes them, of these lengths."""
-    entries, following = [], 0
+    entries: list[tuple[int, int, int]] = []
+    following = 0
     for length in sorted(set(lengths)):
         following <<= length - (entries[-1][1] if entries else length)
         for symbol in (s for s, its in enumerate(lengths) if its == length):

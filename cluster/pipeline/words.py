@@ -14,6 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+Int = Any  # a whole number of 64 bits in a compiled loop
 _Value = Any  # of llvmlite, which has no types
 _I1, _I32, _I64 = (ir.IntType(bits) for bits in (1, 32, 64))
 
@@ -46,7 +47,7 @@ load32 = _loader(_I32)  # (address) -> uint64
 load64 = _loader(_I64)  # (address) -> uint64
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def store64(_typing: _Value, _address: _Value, _word: _Value) -> Any:
     """(address, uint64)"""
 
@@ -58,7 +59,7 @@ def store64(_typing: _Value, _address: _Value, _word: _Value) -> Any:
     return types.void(types.int64, types.uint64), build
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def trailing_zeros(_typing: _Value, _word: _Value) -> Any:
     """(uint64 but 0) -> int64: how many bits below the lowest that is set."""
 
@@ -70,7 +71,7 @@ def trailing_zeros(_typing: _Value, _word: _Value) -> Any:
     return types.int64(types.uint64), build
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def reversed_bits(_typing: _Value, _word: _Value) -> Any:
     """(uint64) -> uint64: the lowest bit first becomes the highest."""
 
