@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cluster.pipeline.encode import encode_images
+from cluster.pipeline.encode import encode_batch
 from cluster.pipeline.encoded import LENGTH_BYTES, Encoded
 from cluster.pipeline.parquet import shard_parquet
 from cluster.storage.schemas import IMAGE_SCHEMA
@@ -131,7 +131,7 @@ def ways(images: Images) -> dict[str, list[Callable[[Any], Any]]]:
     shard = workload(images).shard(0)
 
     def objects(_: Any) -> list[bytes]:
-        return [file for tile in tiles for file in encode_images(tile, "raw")]
+        return [file for tile in tiles for file in encode_batch(tile, "raw").files()]
 
     def by_pyarrow(codec: str) -> Callable[[list[bytes]], bytes]:
         def write(files: list[bytes]) -> bytes:

@@ -36,6 +36,10 @@ class Encoded:
         """The file of one image."""
         return self.data[self.starts[row] + LENGTH_BYTES : self.starts[row + 1]].tobytes()
 
+    def files(self) -> list[bytes]:
+        """The files of all images, an object each."""
+        return [self.file(row) for row in range(len(self))]
+
     @classmethod
     def of(cls, files: Iterable[bytes]) -> Encoded:
         """Of files that an encoder gives one by one."""

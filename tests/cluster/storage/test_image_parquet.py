@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from cluster.errors import UserError
-from cluster.pipeline.encode import encode_images
+from cluster.pipeline.encode import encode_batch
 from cluster.pipeline.encoded import Encoded
 from cluster.pipeline.parquet import shard_parquet
 from cluster.storage.image_rows import decode_image
@@ -36,19 +36,19 @@ def smooth(count: int, side: int = 32) -> np.ndarray[Any, np.dtype[np.uint8]]:
 @pytest.mark.parametrize("encoding", LOSSLESS)
 def test_lossless_encodings_give_the_same_pixels_back(encoding: ImageEncoding) -> None:
     images = np.random.default_rng(1).integers(0, 256, (9, 16, 24, 3), np.uint8)
-    encoded = encode_images(images, encoding)
+    encoded = encode_batch(images, encoding).files()
     decoded = [np.asarray(decode_image({"image": {"bytes": data}})) for data in encoded]
     assert np.array_equal(np.stack(decoded), images)
 
 
 def test_jpeg_stays_close() -> None:
     images = smooth(5)
-    decoded = [np.asarray(Image.open(io.BytesIO(d))) for d in encode_images(images, "jpeg")]
+    decoded = [np.asarray(Image.open(io.BytesIO(d))) for d in encode_batch(images, "jpeg").files()]
     assert np.square(np.stack(decoded) - images.astype(float)).mean() < 4  # 42 dB
 
 
 def test_raw_images_have_one_size() -> None:
-    sizes = {len(data) for data in encode_images(smooth(5), "raw")}
+    sizes = {len(data) for data in encode_batch(smooth(5), "raw").files()}
     assert len(sizes) == 1
     assert sizes.pop() - 32 * 32 * 3 < 16
 
@@ -59,7 +59,7 @@ def test_raw_images_have_one_size() -> None:
 )
 def test_anything_but_rgb_bytes_is_refused(images: Any) -> None:
     with pytest.raises(ValueError, match="expected uint8"):
-        encode_images(images, "png")
+        encode_batch(images, "png")
 
 
 @pytest.mark.parametrize("data", [b"", b"P6 8 8 255\n" + b"x" * 191, None])
