@@ -43,7 +43,7 @@ from cluster.actors.options import RunOptions
 from cluster.clock import utc_now
 from cluster.ledger.reader import closure_error_mj, energy_dataset, energy_files
 from cluster.ledger.usage import Work
-from cluster.pipeline.encode import encode_images
+from cluster.pipeline.encode import encode_batch
 from cluster.storage.object_store import ObjectStore, StoreConfig
 from cluster.storage.open import open_store
 from cluster.storage.profiles import load_profiles
@@ -103,7 +103,9 @@ class Generate:
         self._view.begin(attempt_id, self._work)
         class_ids = index % 10
         images = self._sampler.generate(0, int(index[0]), class_ids)
-        encoded = np.array(encode_images(images, "png"), dtype=object)
+        encoded = encode_batch(images, "png")
+        files = encode_batch(images, "png")
+        encoded = np.array([files.file(i) for i in range(len(files))], dtype=object)
         self._view.end(attempt_id, len(index))
         self._meter.settle(attempt_id, "won")
         return {"index": index, "class_id": class_ids, "image": encoded}

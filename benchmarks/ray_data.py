@@ -25,7 +25,7 @@ import ray
 from cluster.actors.launch import fit
 from cluster.actors.options import RunOptions
 from cluster.clock import monotonic_s
-from cluster.pipeline.encode import encode_images
+from cluster.pipeline.encode import encode_batch
 from jobs import JobSpec, generate
 from un0 import DEFAULT_MODEL, Sampler, load_model
 from un0.machine import usable_cpus
@@ -45,10 +45,11 @@ class Generate:
         index = batch["id"]
         class_ids = index % 10
         images = self._sampler.generate(0, int(index[0]), class_ids)
+        encoded = encode_batch(images, "png")
         return {
             "index": index,
             "class_id": class_ids,
-            "image": np.array(encode_images(images, "png"), dtype=object),
+            "image": np.array([encoded.file(i) for i in range(len(encoded))], dtype=object),
         }
 
 
