@@ -152,8 +152,9 @@ def choose(first: Int, height: Int, stride: Int) -> Int:
 def apply(kind: Int, first: Int, height: Int, stride: Int, rows: Int) -> None:
     """Write an image's filtered rows, each after its filter's number.
 
-    first: address of its first row, padded; a row and ``EDGE`` bytes before it are zeros.
-    stride: bytes from row to row there. rows: address; one stride is 1 + 3 W bytes.
+    first: address of its first row, padded; a row and ``EDGE`` bytes before it are zeros. stride:
+    bytes from row to row there. rows: address; from row to row there are 1 + 3 W bytes, and LANES
+    after the last are overwritten.
     """
     width = stride - EDGE
     for y in range(height):
