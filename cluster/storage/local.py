@@ -88,19 +88,17 @@ class LocalStore:
                 raise CommitStateUnknown(f"{path}: written, but not flushed: {error}") from error
             return True
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        top = self._root / check_prefix(prefix).rpartition("/")[0]
-        above = len(os.path.join(self._root, ""))  # noqa: PTH118 (paths as text: there are many)
-        found: list[ObjectInfo] = []
-        with self._translated("list", top):
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        above = check_prefix(prefix).rpartition("/")[0]
+        root = os.path.join(self._root, "")  # noqa: PTH118 (paths as text: there are many)
+        with self._translated("list", self._root / above):
             self._refuse_gone()
-            for path in _files_under(top):
-                key = path[above:]
-                if key.startswith(prefix) and not key.startswith(f"{_TEMP}/"):
-                    with suppress(FileNotFoundError):  # deleted since
-                        found.append(ObjectInfo(key, os.stat(path).st_size))  # noqa: PTH116
-        # A walk goes by directories: "a-b" would come after "a/b".
-        yield from sorted(found, key=lambda info: info.key)
+            for key in _keys_under(root, f"{above}/" if above else "", prefix, after):
+                try:
+                    size_bytes = os.stat(root + key).st_size  # noqa: PTH116
+                except (FileNotFoundError, NotADirectoryError):  # deleted since
+                    continue
+                yield ObjectInfo(key, size_bytes)
 
     def list_dirs(self, prefix: str) -> Sequence[str]:
         top = self._root / check_prefix(prefix)
@@ -233,14 +231,37 @@ class LocalStore:
         return Fatal(f"{at}: {error}")
 
 
-def _files_under(top: Path) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
-        # A directory that cannot be read must not look like an empty one.
-        if not isinstance(error, FileNotFoundError):
-            raise error
+def _keys_under(root: str, directory: str, prefix: str, after: str) -> Iterator[str]:
+    """Keys of the files below a directory (which ends in '/', or is ''), in order: a directory's
+    name sorts with its '/'. In memory are the names of one directory a level."""
+    names: list[str] = []
+    try:
+        with os.scandir(root + directory) as entries:
+            for entry in entries:
+                try:
+                    name = f"{entry.name}/" if entry.is_dir() else entry.name
+                except OSError:  # a link in a circle, say
+                    name = entry.name
+                if _may_hold(directory + name, prefix, after) and directory + name != f"{_TEMP}/":
+                    names.append(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return  # any other error is raised: what cannot be read must not look empty
+    names.sort()
+    for name in names:
+        key = directory + name
+        if not name.endswith("/"):
+            yield key
+        elif not os.path.islink(root + key[:-1]):  # noqa: PTH114
+            yield from _keys_under(root, key, prefix, after)
 
-    for directory, _, names in os.walk(top, onerror=refuse):
-        yield from (os.path.join(directory, name) for name in names)  # noqa: PTH118
+
+def _may_hold(key: str, prefix: str, after: str) -> bool:
+    """Whether the file, or something in the directory, can be in the listing."""
+    if not key.endswith("/"):
+        return key.startswith(prefix) and key > after
+    return (key.startswith(prefix) or prefix.startswith(key)) and (
+        key > after or after.startswith(key)
+    )
 
 
 def _sync_dir(path: Path) -> None:
