@@ -15,15 +15,11 @@ from cluster.scheduler.commands import FinishJob
 from cluster.scheduler.request import SetAside
 from cluster.states import NEXT_JOB_STATES, JobState, ReplicaState
 from cluster.stopping import NO_HURRY, Grace
-from cluster.storage.commit import (
-    Outcome,
-    commit,
-    committed_shards,
-    finalise,
-    read_commits,
-    reopen,
-)
+from cluster.storage.checkpointing import Checkpointer
+from cluster.storage.commit import Outcome, commit, reopen
+from cluster.storage.commits import Commits, open_commits
 from cluster.storage.epoch import claim, newest
+from cluster.storage.finish import finalise
 from cluster.storage.object_store import ObjectStore
 from cluster.types import (
     MISSING_ENERGY,
@@ -49,6 +45,7 @@ class JobRun:
         self._store = store
         self.model = model_key(workload.model_rev, workload.precision)
         self.epoch = 0  # of this run among the job's
+        self._checkpoints = Checkpointer(store, workload.job_id, workload.num_shards)
         self._views: dict[str, ReplicaView] = {}
         self.in_flight: dict[tuple[str, int], int] = {}  # images by (replica, shard)
         self._energy = self._overhead = ZERO_ENERGY
@@ -71,10 +68,10 @@ class JobRun:
         job_id = self.workload.job_id
         self._reopen()
         self.epoch = claim(self._store, job_id)
-        commits = read_commits(self._store, job_id)
-        for record in commits.values():
-            self._count(record)
-        return _ranges(sorted(commits))
+        commits = open_commits(self._store, job_id, shards=self.workload.num_shards)
+        commits = self._checkpoints.begin(commits)
+        self._recounted(commits)
+        return tuple(commits.shards)
 
     def _reopen(self) -> None:
         """Make the job one that has not ended. What its runs so far spent beside images stays its
@@ -144,6 +141,7 @@ class JobRun:
     async def end(self, finish: FinishJob) -> None:
         """Write down how it ended, unless it may go on or others are to say."""
         self.stop_clock()
+        await asyncio.to_thread(self._checkpoints.settle)
         state: JobState = finish.state
         reason = finish.reason
         # A run that never had a replica may fail for reasons of its own, while another goes on.
@@ -189,18 +187,20 @@ class JobRun:
 
     def _recount(self) -> None:
         """Claim only what is in the store: what was committed there may have been removed."""
-        job_id = self.workload.job_id
+        job_id, shards = self.workload.job_id, self.workload.num_shards
         try:
-            if len(committed_shards(self._store, job_id)) == self._committed_shards:
-                return
-            commits = read_commits(self._store, job_id)
+            commits = open_commits(self._store, job_id, shards=shards)
+            if len(commits) != self._committed_shards:
+                self._recounted(commits)
         except StoreGone:
-            commits = {}
+            self._recounted(Commits(self._store, job_id))
         except ClusterError:  # it does not answer: what was last known of it
             return
-        self._committed_shards = len(commits)
-        self._committed_images = sum(record.rows for record in commits.values())
-        self._energy = sum_energy(record.energy for record in commits.values())
+
+    def _recounted(self, commits: Commits) -> None:
+        images, energy = commits.images, commits.energy
+        self._committed_shards, self._committed_images = len(commits), images
+        self._energy = energy
 
     def _move(self, state: JobState) -> None:
         if state not in NEXT_JOB_STATES[self._state]:
@@ -211,6 +211,7 @@ class JobRun:
         self._committed_images += record.rows
         self._committed_shards += 1
         self._energy = sum_energy([self._energy, record.energy])
+        self._checkpoints.add(record)
 
     def snapshot(self) -> Snapshot:
         """The job now."""
@@ -248,14 +249,3 @@ class JobBook(dict[str, JobRun]):
     def of_model(self, model: str) -> list[JobRun]:
         """The jobs of that model, oldest first."""
         return [job for job in self.values() if job.model == model]
-
-
-def _ranges(shards: list[int]) -> tuple[tuple[int, int], ...]:
-    """Sorted numbers as ranges (first, stop)."""
-    ranges: list[tuple[int, int]] = []
-    for shard in shards:
-        if ranges and ranges[-1][1] == shard:
-            ranges[-1] = (ranges[-1][0], shard + 1)
-        else:
-            ranges.append((shard, shard + 1))
-    return tuple(ranges)

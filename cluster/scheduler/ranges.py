@@ -87,3 +87,14 @@ class Ranges:
 
     def _size_of(self, low: int, high: int) -> int:
         return sum(self._stops[low:high]) - sum(self._firsts[low:high])
+
+
+def runs(numbers: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Ascending numbers as ranges (first, stop)."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number:
+            found[-1] = (found[-1][0], number + 1)
+        else:
+            found.append((number, number + 1))
+    return tuple(found)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cluster.energy import ZERO_ENERGY, sum_energy
+from cluster.energy import sum_energy
 from cluster.storage.schemas import COMMIT_SCHEMA
 from cluster.types import CommitRecord, Energy
 

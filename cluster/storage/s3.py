@@ -152,7 +152,7 @@ class S3Store:
     def _listed_after(self, name: str, after: str) -> Iterator[ObjectInfo]:
         begun = False
         try:
-            for info in self._listed(name, StartAfter=self._prefix + after):
+            for info in self._listed(name, self._prefix + after):
                 begun = True
                 if info.key > after:
                     yield info
@@ -162,9 +162,10 @@ class S3Store:
                 raise
             yield from (info for info in self._listed(name) if info.key > after)
 
-    def _listed(self, name: str, **options: str) -> Iterator[ObjectInfo]:
+    def _listed(self, name: str, after: str = "") -> Iterator[ObjectInfo]:
         """In the server's order, page by page."""
         with self._translated("LIST", name):
+            options: dict[str, Any] = {"StartAfter": after} if after else {}
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=name, **options
             )
