@@ -7,7 +7,7 @@ anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import duckdb
@@ -18,6 +18,7 @@ from cluster.energy import in_joules
 from cluster.errors import UserError
 from cluster.ledger.reader import energy_dataset
 from cluster.storage.arrow_files import arrow_file_system
+from cluster.storage.commit_table import commit_rows
 from cluster.storage.layout import holds_images
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.schemas import COMMIT_SCHEMA, IMAGE_SCHEMA, JOB_SCHEMA
@@ -55,7 +56,7 @@ def connect(store: ObjectStore) -> duckdb.DuckDBPyConnection:
     jobs = list_jobs(store)
     connection = duckdb.connect()
     connection.register("images", _image_dataset(store, jobs))
-    connection.register("commits", pa.Table.from_pylist(list(_commits(jobs)), COMMIT_SCHEMA))
+    connection.register("commits", _commits(jobs))
     connection.register("jobs", pa.Table.from_pylist(list(map(_job, jobs)), JOB_SCHEMA))
     connection.register("energy", energy_dataset(store))
     connection.execute(_BATCHES)
@@ -110,16 +111,9 @@ def _holds(commit: CommitRecord) -> pads.Expression:
     return (pads.field("job_id") == commit.job_id) & (index >= commit.start) & (index < commit.stop)
 
 
-def _commits(jobs: Iterable[JobSummary]) -> Iterator[dict[str, Any]]:
-    for job in jobs:
-        for commit in job.commits:
-            yield {
-                **commit.model_dump(include=set(COMMIT_SCHEMA.names)),
-                **_energy(commit.energy),
-                "energy_method": commit.energy.method,
-                "keys": [data.key for data in commit.objects],
-                "size_bytes": sum(data.size_bytes for data in commit.objects),
-            }
+def _commits(jobs: Iterable[JobSummary]) -> pa.Table:
+    parts = [commit_rows(table) for job in jobs for table in job.commits.tables()]
+    return pa.concat_tables([COMMIT_SCHEMA.empty_table(), *parts])
 
 
 def _job(job: JobSummary) -> dict[str, Any]:

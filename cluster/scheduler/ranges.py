@@ -74,6 +74,11 @@ class Ranges:
         self.remove(first, stop)
         return first, stop
 
+    def overlaps(self, first: int, stop: int) -> bool:
+        """Whether a number of the range is in."""
+        at = bisect_right(self._stops, first)
+        return at < len(self._firsts) and self._firsts[at] < stop
+
     def missing(self, first: int, stop: int) -> list[tuple[int, int]]:
         """The parts of the range that are not in the set."""
         holes: list[tuple[int, int]] = []

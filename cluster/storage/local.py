@@ -105,7 +105,8 @@ class LocalStore:
         with self._translated("list", top):
             self._refuse_gone()
             try:
-                found = {path.name for path in top.iterdir() if path.is_dir()}
+                with os.scandir(top) as entries:
+                    found = {entry.name for entry in entries if entry.is_dir()}
             except (FileNotFoundError, NotADirectoryError):
                 return []
         return sorted(found - {_TEMP} if not prefix else found)
