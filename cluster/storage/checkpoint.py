@@ -10,19 +10,16 @@ So equal commits make equal keys, two writers cannot spoil each other's, and dam
 
 from __future__ import annotations
 
-import hashlib
-import logging
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
-from cluster.errors import ClusterError, Fatal, NotFound
+from cluster.errors import ClusterError, Fatal
 from cluster.scheduler.ranges import runs
 from cluster.storage.backoff import Backoff
+from cluster.storage.checkpoint_header import HEADER, digest, key_of
 from cluster.storage.commit import create_once
 from cluster.storage.commit_table import (
     TABLE_SCHEMA,
@@ -32,15 +29,8 @@ from cluster.storage.commit_table import (
     shards_of,
     table_of,
 )
-from cluster.storage.layout import JobLayout, parse_checkpoint
 from cluster.storage.object_store import ObjectStore
 from cluster.types import Checkpoint, CheckpointRef, CommitRecord
-
-logger = logging.getLogger(__name__)
-
-_HEADER = b"un0.checkpoint"
-_DIGITS = 32  # of each digest
-_READ_THREADS = 8
 
 
 def write_checkpoint(
@@ -87,53 +77,22 @@ def encode(job_id: str, first: int, stop: int, table: pa.Table) -> tuple[Checkpo
     text = header.model_dump_json().encode()
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table.replace_schema_metadata({_HEADER: text}),
+        table.replace_schema_metadata({HEADER: text}),
         sink,
         compression="zstd",
         use_dictionary=["job_id", "model_rev", "hardware", "host_name"],
-        store_schema=False,
         write_statistics=False,
     )
     data = sink.getvalue().to_pybytes()
-    seal = f"{_digest(text)}-{_digest(data)}"
+    seal = f"{digest(text)}-{digest(data)}"
     return CheckpointRef(**dict(header), seal=seal), data
-
-
-def read_headers(
-    store: ObjectStore, job_id: str, keys: Sequence[str]
-) -> tuple[tuple[CheckpointRef, ...], list[str]]:
-    """The checkpoints at these keys, by range, none within another, of one range the fullest; and a
-    line for each that is not good.
-
-    Reads footers only: damage elsewhere shows when the commits in it are read.
-    """
-    faults: list[str] = []
-
-    def look(key: str) -> CheckpointRef | None:
-        try:
-            return _read_header(store, job_id, key)
-        except NotFound:
-            return None  # a later one has taken its place, and its shards' commits are listed
-        except Fatal as error:
-            faults.append(str(error))
-            return None
-
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        found = [ref for ref in pool.map(look, keys) if ref is not None]
-    chosen: list[CheckpointRef] = []
-    for ref in sorted(found, key=lambda ref: (ref.first, -ref.count, ref.seal)):
-        if not chosen or ref.first >= chosen[-1].stop:
-            chosen.append(ref)
-    for line in faults:
-        logger.warning("%s; its commits are read one by one", line)
-    return tuple(chosen), sorted(faults)
 
 
 def read_checkpoint(store: ObjectStore, ref: CheckpointRef) -> pa.Table:
     """The commits in it, as ``TABLE_SCHEMA``. Raises Fatal if it is damaged, NotFound if gone."""
     key = key_of(ref)
     data = store.get(key)
-    if _digest(data) != ref.seal.partition("-")[2]:
+    if digest(data) != ref.seal.partition("-")[2]:
         raise Fatal(f"{key}: damaged: {len(data)} bytes whose sha256 is not the one in its name")
     try:
         table = pq.read_table(pa.BufferReader(data)).cast(TABLE_SCHEMA)
@@ -147,36 +106,3 @@ def read_checkpoint(store: ObjectStore, ref: CheckpointRef) -> pa.Table:
     if told != (ref.shards, ref.images, ref.energy) or jobs != {ref.job_id}:
         raise Fatal(f"{key}: its rows are not what its header says of them")
     return table.replace_schema_metadata(None)
-
-
-def key_of(ref: CheckpointRef) -> str:
-    return JobLayout(ref.job_id).checkpoint(ref.first, ref.stop, ref.seal)
-
-
-def _read_header(store: ObjectStore, job_id: str, key: str) -> CheckpointRef:
-    named = parse_checkpoint(key)
-    if named is None:
-        raise Fatal(f"{key}: not a checkpoint's name")
-    first, stop, seal = named
-    try:
-        with store.open_reader(key) as source:
-            text = (pq.read_metadata(source).metadata or {}).get(_HEADER, b"")
-        if _digest(text) != seal.partition("-")[0]:
-            raise Fatal(f"{key}: damaged: its header's sha256 is not the one in its name")
-        header = Checkpoint.model_validate_json(text)
-    except (pa.ArrowException, OSError, ValidationError) as error:
-        kind = "of a newer version of un0" if isinstance(error, ValidationError) else "damaged"
-        raise Fatal(f"{key}: not a checkpoint this version can read; it is {kind}") from error
-    if (header.job_id, header.first, header.stop) != (job_id, first, stop) or not _sound(header):
-        raise Fatal(f"{key}: it speaks of job {header.job_id}, shards {header.shards}")
-    return CheckpointRef(**dict(header), seal=seal)
-
-
-def _sound(header: Checkpoint) -> bool:
-    ends = [end for pair in header.shards for end in pair]
-    ends = [header.first, *ends, header.stop]
-    return header.count > 0 and ends == sorted(ends)
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:_DIGITS]

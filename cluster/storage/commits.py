@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from cluster.energy import sum_energy
 from cluster.errors import Fatal, NotFound
 from cluster.scheduler.ranges import Ranges, runs
+from cluster.storage.checkpoint_header import read_headers
 from cluster.storage.commit import read_records
 from cluster.storage.layout import JobLayout, shard_of_commit
 from cluster.storage.object_store import ObjectStore
@@ -181,15 +182,15 @@ def open_commits(
     if shards is None or shards > every:
         keys = [info.key for info in store.list(JobLayout(job_id).checkpoints)]
         if keys:
-            from cluster.storage.checkpoint import read_headers
-
             checkpoints, faults = read_headers(store, job_id, keys)
     held = Ranges(pair for ref in checkpoints for pair in ref.shards)
     beside: list[int] = []
     first = 0
-    for whole, stop in Ranges((ref.first, ref.stop) for ref in checkpoints if ref.whole):
-        if first < whole:
-            beside += (s for s in _listed(store, job_id, first, whole) if s not in held)
+    # Of a range that is not whole, what is held from its beginning need not be listed either.
+    begun = (ref.shards[0] for ref in checkpoints if ref.shards[0][0] == ref.first)
+    for start, stop in Ranges(begun):
+        if first < start:
+            beside += (s for s in _listed(store, job_id, first, start) if s not in held)
         first = stop
     if shards is None or first < shards:
         beside += (s for s in _listed(store, job_id, first, None) if s not in held)

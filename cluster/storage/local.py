@@ -89,11 +89,16 @@ class LocalStore:
             return True
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
-        above = check_prefix(prefix).rpartition("/")[0]
+        above, slash, start = check_prefix(prefix).rpartition("/")
         root = os.path.join(self._root, "")  # noqa: PTH118 (paths as text: there are many)
+        above += slash
+        if after and not after.startswith(above):
+            if after > above:
+                return
+            after = ""
         with self._translated("list", self._root / above):
             self._refuse_gone()
-            for key in _keys_under(root, f"{above}/" if above else "", prefix, after):
+            for key in _keys_under(root, above, start, after[len(above) :]):
                 try:
                     size_bytes = os.stat(root + key).st_size  # noqa: PTH116
                 except (FileNotFoundError, NotADirectoryError):  # deleted since
@@ -233,36 +238,39 @@ class LocalStore:
 
 
 def _keys_under(root: str, directory: str, prefix: str, after: str) -> Iterator[str]:
-    """Keys of the files below a directory (which ends in '/', or is ''), in order: a directory's
-    name sorts with its '/'. In memory are the names of one directory a level."""
+    """Keys of the files below a directory, in order: a directory's name sorts with its '/'. In
+    memory are the names of one directory a level.
+
+    directory: ends in '/', or is ''. prefix, after: what the keys, from there on, begin with and
+    follow.
+    """
     names: list[str] = []
     try:
         with os.scandir(root + directory) as entries:
-            for entry in entries:
+            for entry in entries:  # a million, maybe
+                name = entry.name
+                if after and name < after and not after.startswith(name):
+                    continue
                 try:
-                    name = f"{entry.name}/" if entry.is_dir() else entry.name
+                    if entry.is_dir():
+                        if entry.is_symlink():
+                            continue
+                        name += "/"
                 except OSError:  # a link in a circle, say
-                    name = entry.name
-                if _may_hold(directory + name, prefix, after) and directory + name != f"{_TEMP}/":
+                    pass
+                if not prefix or name.startswith(prefix) or prefix.startswith(name):
                     names.append(name)
     except (FileNotFoundError, NotADirectoryError):
         return  # any other error is raised: what cannot be read must not look empty
     names.sort()
     for name in names:
-        key = directory + name
-        if not name.endswith("/"):
-            yield key
-        elif not os.path.islink(root + key[:-1]):  # noqa: PTH114
-            yield from _keys_under(root, key, prefix, after)
-
-
-def _may_hold(key: str, prefix: str, after: str) -> bool:
-    """Whether the file, or something in the directory, can be in the listing."""
-    if not key.endswith("/"):
-        return key.startswith(prefix) and key > after
-    return (key.startswith(prefix) or prefix.startswith(key)) and (
-        key > after or after.startswith(key)
-    )
+        if name[-1] != "/":
+            if name.startswith(prefix) and name > after:
+                yield directory + name
+        elif directory or name != f"{_TEMP}/":
+            rest = after[len(name) :] if after.startswith(name) else ""
+            if rest or name > after:
+                yield from _keys_under(root, directory + name, prefix[len(name) :], rest)
 
 
 def _sync_dir(path: Path) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from cluster.errors import Fatal, NotFound
 from cluster.scheduler.ranges import Ranges, runs
 from cluster.states import JobState
-from cluster.storage.checkpoint import key_of, read_checkpoint
+from cluster.storage.checkpoint import read_checkpoint
+from cluster.storage.checkpoint_header import key_of
 from cluster.storage.checks import differing, manifest_faults, ranges
 from cluster.storage.commit import ended_state, parse_record
 from cluster.storage.commit_table import records_of
