@@ -74,8 +74,9 @@ class Checkpointer:
         *,
         every: int = CHECKPOINT_SHARDS,
         fresh: int = FRESH,
+        backoff: Backoff | None = None,
     ) -> None:
-        self._store, self._job_id = store, job_id
+        self._store, self._job_id, self._backoff = store, job_id, backoff
         self._total, self._every, self._fresh = shards, every, fresh
         self._ranges: dict[int, _Open] = {}
         self._refs: tuple[CheckpointRef, ...] = ()
@@ -87,7 +88,7 @@ class Checkpointer:
         those written. Blocks on the store."""
         if self._total <= self._every:
             return commits
-        commits = catch_up(commits, every=self._every, least=self._fresh)
+        commits = catch_up(commits, every=self._every, least=self._fresh, backoff=self._backoff)
         self._refs = commits.checkpoints
         for record in commits.read(commits.beside):
             self.add(record)
@@ -124,9 +125,8 @@ class Checkpointer:
         from cluster.storage.commit_table import Unfit
 
         try:
-            part.ref = _written(
-                self._store, self._job_id, (part.first, part.stop), records, part.ref
-            )
+            ends = (part.first, part.stop)
+            part.ref = _written(self._store, self._job_id, ends, records, part.ref, self._backoff)
         except (ClusterError, Unfit) as error:
             name = f"job {self._job_id}: shards {part.first} to {part.stop - 1}"
             logger.warning("%s: no checkpoint for now: %s", name, error)
@@ -166,7 +166,7 @@ def _written(
     of: tuple[int, int],
     records: list[CommitRecord],
     earlier: CheckpointRef | None,
-    backoff: Backoff | None = None,
+    backoff: Backoff | None,
 ) -> CheckpointRef:
     from cluster.storage.checkpoint import write_checkpoint
 
