@@ -47,16 +47,21 @@ where attempt_id is not null
 group by all
 """
 
+_BY_SHARD = ("images", "commits")
 
-def connect(store: ObjectStore) -> duckdb.DuckDBPyConnection:
+
+def connect(store: ObjectStore, about: str | None = None) -> duckdb.DuckDBPyConnection:
     """A connection whose views show the store as it is now, each empty in an empty store.
 
+    about: the text of a statement. A view that it does not name stays empty, if it is one that
+    would take a step a shard to make: images, commits.
     Close it after use. Its own errors are DuckDB's; ``query`` translates them.
     """
     jobs = list_jobs(store)
+    named = [jobs if about is None or name in about.lower() else [] for name in _BY_SHARD]
     connection = duckdb.connect()
-    connection.register("images", _image_dataset(store, jobs))
-    connection.register("commits", _commits(jobs))
+    connection.register("images", _image_dataset(store, named[0]))
+    connection.register("commits", _commits(named[1]))
     connection.register("jobs", pa.Table.from_pylist(list(map(_job, jobs)), JOB_SCHEMA))
     connection.register("energy", energy_dataset(store))
     connection.execute(_BATCHES)
@@ -75,7 +80,7 @@ def query(store: ObjectStore, sql: str) -> pa.Table:
 
     Raises UserError, with DuckDB's own words, if the statement is wrong.
     """
-    with connect(store) as connection:
+    with connect(store, sql) as connection:
         return run(connection, sql)
 
 

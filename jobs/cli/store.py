@@ -39,7 +39,7 @@ def jobs_command(
         typer.Option(
             parser=whole(1, 1_000_000),
             metavar="N",
-            help="At most so many, by id, the newest first. Default: 50 on a terminal, else all.",
+            help="At most so many, by id from the last. Default: 50 on a terminal, else all.",
         ),
     ] = None,
     after: Annotated[
@@ -54,7 +54,7 @@ def jobs_command(
     from cluster.storage.summaries import Page, list_jobs, page_of_jobs
 
     opened = open_store(store, endpoint_url=endpoint_url, probe=False)
-    if limit is None and (after is not None or (sys.stdout.isatty() and not as_json)):
+    if limit is None and (after is not None or (_on_terminal() and not as_json)):
         limit = _A_PAGE
     if limit is None:
         page = Page(tuple(list_jobs(opened)), 0, 0)
@@ -68,6 +68,10 @@ def jobs_command(
         print(f"no jobs after {after} in {store}")
     else:
         print(f"no jobs in {store}; `un0 generate --count 1000` makes one")
+
+
+def _on_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def _show_jobs(page: Page) -> None:

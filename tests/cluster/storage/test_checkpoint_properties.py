@@ -42,8 +42,8 @@ class Run:
     """A run of the job, whose checkpoints meet faults. The commits are made without any: they have
     tests of their own."""
 
-    def __init__(self, inner: ObjectStore, seed: int, rates: FaultRates) -> None:
-        self._inner = inner
+    def __init__(self, inner: ObjectStore, seed: int, rates: FaultRates, name: str) -> None:
+        self._inner, self._name, self._attempts = inner, name, 0
         self.faulty = FaultyStore(inner, seed, rates)
         self._keeper = Checkpointer(
             self.faulty, "job", SHARDS, every=EVERY, fresh=FRESH, backoff=QUICK
@@ -56,7 +56,12 @@ class Run:
         data = b"x" * (shard + 1)
         energy = Energy(energy_mj=10**shard, quality="measured_counter", method="nvml")
         record = jobfactory.record_of(JOB, JOB.shard(shard), data, energy)
-        self._inner.put(record.objects[0].key, data)
+        self._attempts += 1  # nothing by chance: a failure is to be replayed
+        name = f"{self._name}-{self._attempts}"
+        written = record.objects[0].model_copy(update={"key": LAYOUT.images(shard, name)})
+        update = {"attempt_id": name, "token": name, "objects": (written,)}
+        record = record.model_copy(update=update)
+        self._inner.put(written.key, data)
         if commit(self._inner, record) == "won":
             self._keeper.add(record)
         self._keeper.settle()
@@ -80,7 +85,7 @@ def test_nothing_is_lost_or_doubled(
     memory_dir.mkdir()
     store = LocalStore(StoreConfig(memory_dir.as_uri(), single_writer=single_writer))
     seeds = st.integers(0, 2**32)
-    runs = [Run(store, data.draw(seeds), rates) for _ in range(2)]  # both believe it is theirs
+    runs = [Run(store, data.draw(seeds), rates, f"r{i}") for i in range(2)]
     every = list(runs)
     steps = st.sampled_from(["commit", "commit", "commit", "kill", "tear", "delete", "land"])
     for step in data.draw(st.lists(steps, max_size=25), label="steps"):
@@ -89,7 +94,7 @@ def test_nothing_is_lost_or_doubled(
         if step == "commit":
             runs[at].commit(data.draw(st.integers(0, SHARDS - 1), label="shard"))
         elif step == "kill":
-            runs[at] = Run(store, data.draw(seeds), rates)
+            runs[at] = Run(store, data.draw(seeds), rates, f"r{len(every)}")
             every.append(runs[at])
         elif step == "land":
             runs[at].faulty.settle()
@@ -97,7 +102,7 @@ def test_nothing_is_lost_or_doubled(
             key = data.draw(st.sampled_from(keys))
             whole = store.get(key)
             if step == "tear":
-                store.put(key, whole[: data.draw(st.integers(0, len(whole)))])
+                store.put(key, whole[: int(len(whole) * data.draw(st.floats(0, 1)))])
             else:
                 store.delete(key)
         check(store)
