@@ -208,6 +208,38 @@ class CommitRecord(Record):
     committed_at: datetime
 
 
+class Checkpoint(Record):
+    """Commits of a range of shards in one object, in place of whose records it can be read.
+
+    first, stop: the range. shards: of it, those whose commits are held, as ranges (first, stop).
+    images, energy: of these together.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    job_id: str
+    first: NonNegativeInt
+    stop: PositiveInt
+    shards: tuple[tuple[NonNegativeInt, PositiveInt], ...]
+    images: NonNegativeInt
+    energy: Energy
+
+    @property
+    def count(self) -> int:
+        """Shards whose commits are held."""
+        return sum(stop - first for first, stop in self.shards)
+
+    @property
+    def whole(self) -> bool:
+        """Whether that is all of the range."""
+        return self.count == self.stop - self.first
+
+
+class CheckpointRef(Checkpoint):
+    """A checkpoint that is in the store. seal: the part of its key that tells of its contents."""
+
+    seal: str
+
+
 class Compaction(Record):
     """The record whose existence puts a compacted file of the energy log in its sources' place."""
 
@@ -230,6 +262,8 @@ class Manifest(Record):
     """The contents of a finished job. Written once; then all files of the job are committed ones.
 
     set_aside: the shards that a job which is ``completed_with_errors`` lacks.
+    checkpoints: of a large job, those that hold its commits. Then ``commits`` has only what no
+        checkpoint holds. Left out of the JSON of a job that has none.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -242,3 +276,12 @@ class Manifest(Record):
     overhead: Energy
     set_aside: tuple[SetAside, ...] = ()
     finished_at: datetime
+    checkpoints: tuple[CheckpointRef, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Equal to what versions without checkpoints write and read, where there are none."""
+        fields: dict[str, Any] = write(self)
+        if not self.checkpoints:
+            del fields["checkpoints"]
+        return fields

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from cluster.energy import in_joules, sum_energy
+from cluster.energy import ZERO_ENERGY, in_joules, sum_energy
 from cluster.scheduler.explain import Kind, demand_name
 from cluster.storage.decisions import DecisionRecord, RivalRecord
 from cluster.types import CommitRecord, Energy, JobRecord, model_key
@@ -35,8 +36,16 @@ _RUNS = ("lease", "probe", "speculate")  # the kinds that hand shards to a repli
 _Leased = Mapping[int, set[str]]  # the hardware that each shard was assigned to
 
 
+class Commits(Protocol):
+    """A list of them, or what reads them as they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[CommitRecord]: ...
+
+
 def explain_job(
-    record: JobRecord, decisions: Sequence[DecisionRecord], commits: Sequence[CommitRecord]
+    record: JobRecord, decisions: Sequence[DecisionRecord], commits: Commits
 ) -> JobExplanation:
     """The job's predictions, the decisions with their reasons, and what was measured."""
     plans = [d for d in decisions if d.kind == "plan" and d.demand == _demand(record)]
@@ -72,11 +81,11 @@ def explain_shard(
         set_aside=tuple(SetAsideFacts(at=d.at, why=d.why) for d in about if d.kind == "set_aside"),
         measured=None
         if commit is None
-        else MeasuredShard(**_measured([commit]).model_dump(), **_where(commit)),
+        else MeasuredShard(**_measured(commit).model_dump(), **_where(commit)),
     )
 
 
-def _job(record: JobRecord, commits: Sequence[CommitRecord]) -> dict[str, Any]:
+def _job(record: JobRecord, commits: Commits) -> dict[str, Any]:
     spec, workload = record.spec, record.workload
     objective = spec.objective
     return {
@@ -131,7 +140,7 @@ def _events(decisions: Iterable[DecisionRecord]) -> list[Event]:
 
 
 def _hardware(
-    record: JobRecord, decisions: Sequence[DecisionRecord], commits: Sequence[CommitRecord]
+    record: JobRecord, decisions: Sequence[DecisionRecord], commits: Commits
 ) -> list[HardwareFacts]:
     """By hardware: the predicted cost of its assignments, and the measured cost of its commits."""
     assignments: dict[str, list[DecisionRecord]] = defaultdict(list)
@@ -141,15 +150,15 @@ def _hardware(
             assignments[d.hardware].append(d)
             for shard in range(d.first, d.stop):
                 assigned[shard].add(d.hardware)
-    ran: dict[str, list[CommitRecord]] = defaultdict(list)
+    ran: dict[str, _Tally] = defaultdict(_Tally)
     for commit in commits:
-        ran[_ran_on(commit, assigned)].append(commit)
+        ran[_ran_on(commit, assigned)].add(commit)
     return [
         HardwareFacts(
             hardware=hardware,
             leases=len(assignments[hardware]),
             predicted=_predicted(record, assignments[hardware]) if assignments[hardware] else None,
-            measured=_measured(ran[hardware]) if ran[hardware] else None,
+            measured=ran[hardware].measured() if hardware in ran else None,
         )
         for hardware in sorted({*assignments, *ran})
     ]
@@ -205,20 +214,38 @@ def _total(values: Sequence[float | None]) -> float | None:
     return sum(known) if len(known) == len(values) else None
 
 
-def _measured(commits: Sequence[CommitRecord]) -> Measured:
-    """The measured time and energy of these shards, from their commit records."""
-    energy: Energy = sum_energy(commit.energy for commit in commits)
-    images = sum(commit.rows for commit in commits)
-    return Measured(
-        images=images,
-        seconds=sum(commit.generate_s for commit in commits),
-        energy_j=in_joules(energy.energy_mj),
-        low_j=in_joules(energy.low_mj),
-        high_j=in_joules(energy.high_mj),
-        quality=energy.quality,
-        method=energy.method,
-        energy_per_image_j=in_joules(energy.energy_mj, images),
-    )
+@dataclass
+class _Tally:
+    """Sums over commits, of which a large job has too many to be kept."""
+
+    images: int = 0
+    seconds: float = 0.0
+    energy: Energy = ZERO_ENERGY
+
+    def add(self, commit: CommitRecord) -> None:
+        self.images += commit.rows
+        self.seconds += commit.generate_s
+        self.energy = sum_energy([self.energy, commit.energy])
+
+    def measured(self) -> Measured:
+        """The measured time and energy of these shards, from their commit records."""
+        energy = self.energy
+        return Measured(
+            images=self.images,
+            seconds=self.seconds,
+            energy_j=in_joules(energy.energy_mj),
+            low_j=in_joules(energy.low_mj),
+            high_j=in_joules(energy.high_mj),
+            quality=energy.quality,
+            method=energy.method,
+            energy_per_image_j=in_joules(energy.energy_mj, self.images),
+        )
+
+
+def _measured(commit: CommitRecord) -> Measured:
+    tally = _Tally()
+    tally.add(commit)
+    return tally.measured()
 
 
 def _where(commit: CommitRecord) -> dict[str, Any]:

@@ -8,14 +8,13 @@ from typing import get_args
 
 from cluster.actors.options import ModelWork, RunOptions, RunRequest
 from cluster.clock import utc_now
-from cluster.energy import sum_energy
 from cluster.errors import UserError
 from cluster.progress import Snapshot
 from cluster.scheduler.request import JobRequest, Objective
 from cluster.states import JobState
 from cluster.stopping import Stopped
-from cluster.storage.commit import read_commits
 from cluster.storage.object_store import ObjectStore
+from cluster.storage.summaries import summarise
 from cluster.types import MISSING_ENERGY, JobRecord
 from jobs.listening import stop_requests
 from jobs.result import JobResult, result_of
@@ -63,17 +62,17 @@ def run(
 
 def _not_begun(record: JobRecord, store: ObjectStore) -> Snapshot:
     """The result of a run that was stopped before it began."""
-    commits = read_commits(store, record.workload.job_id).values()
+    job = summarise(store, record.workload.job_id)
     return Snapshot(
         job_id=record.workload.job_id,
         state=JobState.STOPPED,
         total_images=record.workload.count,
-        committed_images=sum(commit.rows for commit in commits),
+        committed_images=job.images,
         run_images=0,
         open_images=0,
         startup_s=0.0,
         run_s=0.0,
-        energy=sum_energy(commit.energy for commit in commits) if commits else MISSING_ENERGY,
+        energy=job.energy,
         overhead=MISSING_ENERGY,
         replicas=(),
         reason="stopped on request",

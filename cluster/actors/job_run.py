@@ -18,16 +18,11 @@ from cluster.scheduler.request import SetAside
 from cluster.stage_times import StageTimes
 from cluster.states import NEXT_JOB_STATES, JobState, ReplicaState
 from cluster.stopping import NO_HURRY, Grace
-from cluster.storage.commit import (
-    Outcome,
-    commit,
-    committed_shards,
-    finalise,
-    find_commit,
-    read_commits,
-    reopen,
-)
+from cluster.storage.checkpointing import Checkpointer
+from cluster.storage.commit import Outcome, commit, find_commit, reopen
+from cluster.storage.commits import Commits, open_commits
 from cluster.storage.epoch import claim, newest
+from cluster.storage.finish import finalise
 from cluster.storage.object_store import ObjectStore
 from cluster.types import (
     MISSING_ENERGY,
@@ -54,6 +49,7 @@ class JobRun:
         self._store = store
         self.model = model_key(workload.model_rev, workload.precision)
         self.epoch = 0  # of this run among the job's
+        self._checkpoints = Checkpointer(store, workload.job_id, workload.num_shards)
         self._views: dict[str, ReplicaView] = {}  # without images, which change all the time
         self._committed_by: dict[str, int] = {}  # images by replica
         self._under_way: dict[str, int] = {}  # images by replica, as last reported
@@ -77,10 +73,10 @@ class JobRun:
         job_id = self.workload.job_id
         self._reopen()
         self.epoch = claim(self._store, job_id)
-        commits = read_commits(self._store, job_id)
-        for record in commits.values():
-            self._count(record)
-        return _ranges(sorted(commits))
+        commits = open_commits(self._store, job_id, shards=self.workload.num_shards)
+        commits = self._checkpoints.begin(commits)
+        self._recounted(commits)
+        return tuple(commits.shards)
 
     def _reopen(self) -> None:
         """Make the job one that has not ended. What its runs so far spent beside images stays its
@@ -121,6 +117,10 @@ class JobRun:
         self._energy = sum_energy([self._energy, done.energy])
         self._run_images += done.images
         self._committed_by[replica_id] = self._committed_by.get(replica_id, 0) + done.images
+
+    def keep(self, record: CommitRecord) -> None:
+        """Of a job so large that it has checkpoints: a commit that is to be in one."""
+        self._checkpoints.add(record)
 
     def under_way(self, replica_id: str, images: int, trouble: str | None = None) -> None:
         """So many images are generated on the replica, and not committed. trouble: what holds it
@@ -176,6 +176,7 @@ class JobRun:
     async def end(self, finish: FinishJob) -> None:
         """Write down how it ended, unless it may go on or others are to say."""
         self.stop_clock()
+        await asyncio.to_thread(self._checkpoints.settle)
         state: JobState = finish.state
         reason = finish.reason
         # A run that never had a replica may fail for reasons of its own, while another goes on.
@@ -221,28 +222,25 @@ class JobRun:
 
     def _recount(self) -> None:
         """Claim only what is in the store: what was committed there may have been removed."""
-        job_id = self.workload.job_id
+        job_id, shards = self.workload.job_id, self.workload.num_shards
         try:
-            if len(committed_shards(self._store, job_id)) == self._committed_shards:
-                return
-            commits = read_commits(self._store, job_id)
+            commits = open_commits(self._store, job_id, shards=shards)
+            if len(commits) != self._committed_shards:
+                self._recounted(commits)
         except StoreGone:
-            commits = {}
+            self._recounted(Commits(self._store, job_id))
         except ClusterError:  # it does not answer: what was last known of it
             return
-        self._committed_shards = len(commits)
-        self._committed_images = sum(record.rows for record in commits.values())
-        self._energy = sum_energy(record.energy for record in commits.values())
+
+    def _recounted(self, commits: Commits) -> None:
+        images, energy = commits.images, commits.energy
+        self._committed_shards, self._committed_images = len(commits), images
+        self._energy = energy
 
     def _move(self, state: JobState) -> None:
         if state not in NEXT_JOB_STATES[self._state]:
             raise Fatal(f"job {self.workload.job_id} cannot go from {self._state} to {state}")
         self._state = state
-
-    def _count(self, record: CommitRecord) -> None:
-        self._committed_images += record.rows
-        self._committed_shards += 1
-        self._energy = sum_energy([self._energy, record.energy])
 
     def snapshot(self) -> Snapshot:
         """The job now."""
@@ -283,14 +281,3 @@ class JobBook(dict[str, JobRun]):
     def of_model(self, model: str) -> list[JobRun]:
         """The jobs of that model, oldest first."""
         return [job for job in self.values() if job.model == model]
-
-
-def _ranges(shards: list[int]) -> tuple[tuple[int, int], ...]:
-    """Sorted numbers as ranges (first, stop)."""
-    ranges: list[tuple[int, int]] = []
-    for shard in shards:
-        if ranges and ranges[-1][1] == shard:
-            ranges[-1] = (ranges[-1][0], shard + 1)
-        else:
-            ranges.append((shard, shard + 1))
-    return tuple(ranges)

@@ -76,12 +76,14 @@ class Report:
     """What has happened on a replica since its last report; without anything a heartbeat.
 
     under_way: by job. uncommitted: by assignment, attempts that the coordinator is to commit.
+    records: the commits of jobs that have checkpoints.
     """
 
     under_way: dict[str, Progress] = field(default_factory=dict)
     done: tuple[Done, ...] = ()
     failed: tuple[Failed, ...] = ()
     uncommitted: tuple[tuple[int, CommitRecord], ...] = ()
+    records: tuple[CommitRecord, ...] = ()
 
 
 def done_of(assignment_id: int, record: CommitRecord, outcome: Outcome) -> Done:

@@ -20,6 +20,7 @@ from cluster.hardware.host_share import near_cpus, stay_on
 from cluster.hardware.identify import host_name
 from cluster.metering.nvml import gpu_bus_ids
 from cluster.metering.tenant import device_of
+from cluster.pipeline import encode
 from cluster.pipeline.shard_runner import ShardRunner
 from cluster.pipeline.stages import Lane
 from cluster.stage_times import StageTimes
@@ -103,6 +104,7 @@ class Replica:
                 f"{load.model_rev[:12]}; put the same file on every node"
             )
         self._sampler.warm_up()
+        encode.warm_up()
         self._meter = meter
         self._store = open_store(self._store_config, probe=False)
         self._lane = Lane(self._options.encoders)

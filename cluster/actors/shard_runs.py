@@ -102,6 +102,9 @@ class ShardRuns:
                     progress = report.under_way.get(job_id, NOTHING)
                     job.under_way(slot.replica_id, progress.images, progress.trouble)
             slot.under_way = report.under_way
+        for record in report.records:
+            if (job := self._jobs.get(record.job_id)) is not None:
+                job.keep(record)
         self._events.put(
             *(self._committed(slot, done) for done in report.done),
             *(event for failed in report.failed for event in self._failed(slot, failed)),
@@ -168,7 +171,9 @@ class ShardRuns:
                     done.append(done_of(number, record, outcome))
         if meter is not None:
             meter.settle(settled)
-        self._take(slot, -1, Report(done=merged(done), failed=tuple(failed)))
+        won = {attempt_id for attempt_id, outcome in settled.items() if outcome == "won"}
+        records = tuple(record for _, record in uncommitted if record.attempt_id in won)
+        self._take(slot, -1, Report(done=merged(done), failed=tuple(failed), records=records))
 
     async def _give_up(self, slot: SlotHandle, incarnation: int, error: BaseException) -> None:
         """The replica does not answer: it is lost. What it has committed since its last report
@@ -193,7 +198,7 @@ class ShardRuns:
             if records and slot.meter is not None:
                 slot.meter.settle({record.attempt_id: "won" for record in records})
             done = merged(done_of(number, record, "won") for record in records)
-            self._take(slot, -1, Report(done=done))
+            self._take(slot, -1, Report(done=done, records=tuple(records)))
 
 
 def _commit_all(job: JobRun, records: Sequence[CommitRecord]) -> list[Outcome | Failure]:

@@ -22,6 +22,7 @@ from cluster.errors import Fatal, Retryable, UserError
 from cluster.ledger.usage import Outcome
 from cluster.pipeline.giving_up import Abandoned
 from cluster.pipeline.publisher import PATIENCE_S, Attempt
+from cluster.storage.commits import has_checkpoints
 from cluster.types import CommitRecord, Shard, Workload
 from un0.errors import Un0Error
 
@@ -80,6 +81,7 @@ class Worker:
         self._done: list[Done] = []
         self._failed: list[Failed] = []
         self._uncommitted: list[tuple[int, CommitRecord]] = []
+        self._records: list[CommitRecord] = []
         self._urgent = False  # somebody waits for what there is to report
         self._asking = 0  # calls of ``report`` that wait
         self._reported_s = monotonic_s()
@@ -123,9 +125,13 @@ class Worker:
                     break
                 self._changed.wait(left_s)
             report = Report(
-                self._progress(), merged(self._done), tuple(self._failed), tuple(self._uncommitted)
+                self._progress(),
+                merged(self._done),
+                tuple(self._failed),
+                tuple(self._uncommitted),
+                tuple(self._records),
             )
-            self._done, self._failed, self._uncommitted = [], [], []
+            self._done, self._failed, self._uncommitted, self._records = [], [], [], []
             self._urgent, self._reported_s = False, monotonic_s()
             self._asking -= 1
             return report
@@ -193,6 +199,8 @@ class Worker:
                 self._failed.append(failed)
             elif outcome.outcome is not None:
                 self._done.append(done_of(assignment_id, outcome.record, outcome.outcome))
+                if outcome.outcome == "won" and has_checkpoints(work.order.workload.num_shards):
+                    self._records.append(outcome.record)
             else:
                 self._uncommitted.append((assignment_id, outcome.record))
             del work.running[attempt_id]

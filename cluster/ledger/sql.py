@@ -7,7 +7,7 @@ anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import duckdb
@@ -18,6 +18,7 @@ from cluster.energy import in_joules
 from cluster.errors import UserError
 from cluster.ledger.reader import energy_dataset
 from cluster.storage.arrow_files import arrow_file_system
+from cluster.storage.commit_table import commit_rows
 from cluster.storage.layout import holds_images
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.schemas import COMMIT_SCHEMA, IMAGE_SCHEMA, JOB_SCHEMA
@@ -46,16 +47,21 @@ where attempt_id is not null
 group by all
 """
 
+_BY_SHARD = ("images", "commits")
 
-def connect(store: ObjectStore) -> duckdb.DuckDBPyConnection:
+
+def connect(store: ObjectStore, about: str | None = None) -> duckdb.DuckDBPyConnection:
     """A connection whose views show the store as it is now, each empty in an empty store.
 
+    about: the text of a statement. A view that it does not name stays empty, if it is one that
+    would take a step a shard to make: images, commits.
     Close it after use. Its own errors are DuckDB's; ``query`` translates them.
     """
     jobs = list_jobs(store)
+    named = [jobs if about is None or name in about.lower() else [] for name in _BY_SHARD]
     connection = duckdb.connect()
-    connection.register("images", _image_dataset(store, jobs))
-    connection.register("commits", pa.Table.from_pylist(list(_commits(jobs)), COMMIT_SCHEMA))
+    connection.register("images", _image_dataset(store, named[0]))
+    connection.register("commits", _commits(named[1]))
     connection.register("jobs", pa.Table.from_pylist(list(map(_job, jobs)), JOB_SCHEMA))
     connection.register("energy", energy_dataset(store))
     connection.execute(_BATCHES)
@@ -74,7 +80,7 @@ def query(store: ObjectStore, sql: str) -> pa.Table:
 
     Raises UserError, with DuckDB's own words, if the statement is wrong.
     """
-    with connect(store) as connection:
+    with connect(store, sql) as connection:
         return run(connection, sql)
 
 
@@ -110,16 +116,9 @@ def _holds(commit: CommitRecord) -> pads.Expression:
     return (pads.field("job_id") == commit.job_id) & (index >= commit.start) & (index < commit.stop)
 
 
-def _commits(jobs: Iterable[JobSummary]) -> Iterator[dict[str, Any]]:
-    for job in jobs:
-        for commit in job.commits:
-            yield {
-                **commit.model_dump(include=set(COMMIT_SCHEMA.names)),
-                **_energy(commit.energy),
-                "energy_method": commit.energy.method,
-                "keys": [data.key for data in commit.objects],
-                "size_bytes": sum(data.size_bytes for data in commit.objects),
-            }
+def _commits(jobs: Iterable[JobSummary]) -> pa.Table:
+    parts = [commit_rows(table) for job in jobs for table in job.commits.tables()]
+    return pa.concat_tables([COMMIT_SCHEMA.empty_table(), *parts])
 
 
 def _job(job: JobSummary) -> dict[str, Any]:

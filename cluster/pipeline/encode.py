@@ -44,6 +44,12 @@ def encode_batch(batch: NDArray[np.uint8], encoding: ImageEncoding) -> Encoded:
     return Encoded.of(_saved(picture, _SAVE_OPTIONS[encoding]) for picture in batch)
 
 
+def warm_up() -> None:
+    """Compile what encodes PNG, unless a cache has it: 16 s of CPU once a machine, which would else
+    count as a job's first images'."""
+    encode_batch(np.zeros((1, 8, 8, 3), np.uint8), "png")
+
+
 def _ppm(batch: NDArray[np.uint8]) -> Encoded:
     count, height, width, _ = batch.shape
     header = b"P6 %d %d 255\n" % (width, height)

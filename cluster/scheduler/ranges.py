@@ -74,6 +74,11 @@ class Ranges:
         self.remove(first, stop)
         return first, stop
 
+    def overlaps(self, first: int, stop: int) -> bool:
+        """Whether a number of the range is in."""
+        at = bisect_right(self._stops, first)
+        return at < len(self._firsts) and self._firsts[at] < stop
+
     def missing(self, first: int, stop: int) -> list[tuple[int, int]]:
         """The parts of the range that are not in the set."""
         holes: list[tuple[int, int]] = []
@@ -87,3 +92,14 @@ class Ranges:
 
     def _size_of(self, low: int, high: int) -> int:
         return sum(self._stops[low:high]) - sum(self._firsts[low:high])
+
+
+def runs(numbers: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Ascending numbers as ranges (first, stop)."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number:
+            found[-1] = (found[-1][0], number + 1)
+        else:
+            found.append((number, number + 1))
+    return tuple(found)

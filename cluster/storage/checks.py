@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cluster.energy import sum_energy
 from cluster.storage.image_rows import decode_image, row_columns
 from cluster.storage.layout import JobLayout, holds_images
 from cluster.storage.schemas import IMAGE_SCHEMA
@@ -131,20 +130,26 @@ def decode_block(batch: pa.RecordBatch, width: int, height: int) -> tuple[bytes,
     return block.tobytes(), faults
 
 
-def manifest_faults(manifest: Manifest, records: dict[int, CommitRecord]) -> Iterator[str]:
-    """A completed job's manifest against the commit records that could be read."""
+def differing(listed: Iterable[CommitRecord], records: Iterable[CommitRecord]) -> Iterator[int]:
+    """Shards whose commit record is not the one listed, or not listed. Both ascend by shard."""
+    others = iter(listed)
+    other = next(others, None)
+    for record in records:
+        while other is not None and other.shard < record.shard:
+            other = next(others, None)
+        if other != record:
+            yield record.shard
+
+
+def manifest_faults(manifest: Manifest, images: int, energy: Energy) -> Iterator[str]:
+    """A completed job's manifest against the sums of the commits that it names."""
     key = JobLayout(manifest.job_id).manifest
-    listed = {record.shard: record for record in manifest.commits}
-    differ = [shard for shard, record in records.items() if listed.get(shard) != record]
-    if differ:
-        yield f"{key}: it differs from the commit records of shards {ranges(differ)}"
-    if manifest.images != (images := sum(record.rows for record in listed.values())):
+    if manifest.images != images:
         yield f"{key}: it counts {manifest.images} images; its commits have {images}"
-    total = sum_energy(record.energy for record in listed.values())
-    if manifest.energy.energy_mj != total.energy_mj:
+    if manifest.energy.energy_mj != energy.energy_mj:
         yield (
             f"{key}: its energy is {manifest.energy.energy_mj} mJ; its commits have "
-            f"{total.energy_mj} mJ"
+            f"{energy.energy_mj} mJ"
         )
 
 

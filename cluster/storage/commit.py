@@ -8,14 +8,14 @@ that were given up can neither duplicate nor lose a shard.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import chain
 from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
-from cluster.clock import utc_now
-from cluster.energy import ZERO_ENERGY, sum_energy
 from cluster.errors import (
     ClusterError,
     CommitStateUnknown,
@@ -25,14 +25,16 @@ from cluster.errors import (
 )
 from cluster.states import TERMINAL, JobState
 from cluster.storage.backoff import Backoff
-from cluster.storage.layout import JobLayout, shard_of_attempt, shard_of_commit
+from cluster.storage.layout import JobLayout, shard_of_commit
 from cluster.storage.object_store import ObjectStore
-from cluster.types import CommitRecord, Energy, Manifest, Record, SetAside
+from cluster.types import CommitRecord, Manifest, Record
 
 Outcome = Literal["won", "lost"]
 
 _GET_THREADS = 16
 _FEW = 4  # so many records are read one after the other, without threads
+_AT_ONCE = 2_000  # so many are asked for ahead of the reader
+_A_TASK = 10  # so many a thread reads in a row: handing over costs as much as a local file
 R = TypeVar("R", bound=Record)
 
 
@@ -89,85 +91,43 @@ def committed_shards(store: ObjectStore, job_id: str) -> set[int]:
 
 
 def read_commits(store: ObjectStore, job_id: str) -> dict[int, CommitRecord]:
-    """Every commit record of the job by shard, in order. Raises Fatal if one is damaged."""
+    """Every commit record of the job by shard, in order, each read by itself: for small jobs, and
+    to hold checkpoints to. Raises Fatal if one is damaged."""
     shards = sorted(committed_shards(store, job_id))
+    return {record.shard: record for record in read_records(store, job_id, shards)}
 
-    def read(shard: int) -> CommitRecord:
-        return _read_commit(store, job_id, shard)
 
+def read_records(store: ObjectStore, job_id: str, shards: Sequence[int]) -> Iterator[CommitRecord]:
+    """The commit records of these shards, in their order. Raises Fatal if one is damaged."""
     if len(shards) <= _FEW:
-        return {shard: read(shard) for shard in shards}
+        yield from (read_record(store, job_id, shard) for shard in shards)
+        return
+
+    def some(part: Sequence[int]) -> list[CommitRecord]:
+        return [read_record(store, job_id, shard) for shard in part]
+
     with ThreadPoolExecutor(_GET_THREADS) as pool:
-        return dict(zip(shards, pool.map(read, shards), strict=True))
+        for at in range(0, len(shards), _AT_ONCE):
+            ahead = shards[at : at + _AT_ONCE]
+            parts = [ahead[low : low + _A_TASK] for low in range(0, len(ahead), _A_TASK)]
+            yield from chain.from_iterable(pool.map(some, parts))
 
 
 def find_commit(store: ObjectStore, job_id: str, shard: int) -> CommitRecord | None:
     """The shard's commit record; None if it has none. Raises Fatal if it is damaged."""
     try:
-        return _read_commit(store, job_id, shard)
+        return read_record(store, job_id, shard)
     except NotFound:
         return None
 
 
-def _read_commit(store: ObjectStore, job_id: str, shard: int) -> CommitRecord:
+def read_record(store: ObjectStore, job_id: str, shard: int) -> CommitRecord:
+    """A shard's commit record. Raises NotFound if there is none, Fatal if it is damaged."""
     key = JobLayout(job_id).commit(shard)
     record = parse_record(CommitRecord, key, store.get(key))
     if (record.job_id, record.shard) != (job_id, shard):
         raise Fatal(f"{key}: it speaks of job {record.job_id}, shard {record.shard}")
     return record
-
-
-def finalise(
-    store: ObjectStore,
-    job_id: str,
-    state: JobState,
-    *,
-    shards: int | None = None,
-    overhead: Energy = ZERO_ENERGY,
-    set_aside: tuple[SetAside, ...] = (),
-    drained: bool = False,
-    backoff: Backoff | None = None,
-) -> Manifest:
-    """End the job: delete objects that no commit names, write the manifest, then the marker.
-
-    May be repeated and called concurrently: the first manifest stays and is returned to all.
-
-    shards: how many the job has; "completed" with fewer commits is then Fatal.
-    set_aside: the shards that the job ends without.
-    overhead: energy that belongs to no shard, such as loading and warm-up.
-    drained: no attempt of this job is running anywhere. Only then are attempts at shards
-        without a commit deleted too. Otherwise a replica that does not know of the end might
-        still commit one of them, and its record would name objects that are gone.
-
-    An attempt that outlives the end may write further objects after the deletion. They are
-    harmless to readers, who trust commits only, and are deleted by whoever loses or repeats
-    this call.
-    """
-    if state not in TERMINAL:
-        raise Fatal(f"job {job_id} cannot end in state {state!r}")
-    commits = read_commits(store, job_id)
-    if state == JobState.COMPLETED and shards is not None and len(commits) != shards:
-        raise Fatal(
-            f"job {job_id} is not complete: the store has the commits of {len(commits)} of "
-            f"{shards} shards; others were removed; `un0 resume {job_id}` makes what is missing"
-        )
-    _sweep(store, job_id, commits, drained=drained)
-    layout = JobLayout(job_id)
-    manifest = Manifest(
-        job_id=job_id,
-        state=state,
-        images=sum(record.rows for record in commits.values()),
-        shards=len(commits) if shards is None else shards,
-        commits=tuple(commits.values()),
-        energy=sum_energy(record.energy for record in commits.values()),
-        overhead=overhead,
-        set_aside=set_aside,
-        finished_at=utc_now(),
-    )
-    data = create_once(store, layout.manifest, manifest.model_dump_json().encode(), backoff=backoff)
-    stored = parse_record(Manifest, layout.manifest, data)
-    create_once(store, layout.marker(stored.state), b"", backoff=backoff)
-    return stored
 
 
 def reopen(store: ObjectStore, job_id: str) -> Manifest | None:
@@ -218,16 +178,3 @@ def parse_record(kind: type[R], key: str, data: bytes) -> R:
             f"{key}: not a {kind.__name__} this version can read ({where}: {first['msg']}): it is "
             "damaged, or of a newer version of un0"
         ) from error
-
-
-def _sweep(
-    store: ObjectStore, job_id: str, commits: dict[int, CommitRecord], *, drained: bool
-) -> None:
-    vouched = {o.key: o.size_bytes for record in commits.values() for o in record.objects}
-    sizes = {info.key: info.size_bytes for info in store.list(JobLayout(job_id).attempts)}
-    for key, size_bytes in vouched.items():
-        if sizes.get(key) != size_bytes:
-            raise Fatal(f"{key}: committed with {size_bytes} bytes, now {sizes.get(key, 'absent')}")
-    for key in sizes.keys() - vouched.keys():
-        if drained or shard_of_attempt(key) in commits:
-            store.delete(key)

@@ -18,6 +18,7 @@ PROBES = ".probe/"  # short-lived objects by which a store's abilities are tried
 
 _COMMIT = re.compile(r"(?:^|/)commits/shard-(\d+)\.json$")
 _ATTEMPT = re.compile(r"(?:^|/)attempts/(\d+)/")
+_CHECKPOINT = re.compile(r"(?:^|/)checkpoints/(\d+)-(\d+)-([0-9a-f-]+)\.commits$")
 _ENERGY = re.compile(
     r"energy/date=(\d{4}-\d\d-\d\d)/host=([^/]+)/([0-9a-z]+)-(\d+)-(\d+)\.parquet$"
 )
@@ -64,6 +65,17 @@ class JobLayout:
         return f"{self.commits}shard-{shard:0{SHARD_DIGITS}d}.json"
 
     @property
+    def checkpoints(self) -> str:
+        return f"{self.root}checkpoints/"
+
+    def checkpoint(self, first: int, stop: int, seal: str) -> str:
+        """A checkpoint of the commits of shards first to stop - 1; ``seal`` tells of its contents.
+
+        It is Parquet, but not called so: a glob over a job's Parquet files finds its images only.
+        """
+        return f"{self.checkpoints}{first:0{SHARD_DIGITS}d}-{stop:0{SHARD_DIGITS}d}-{seal}.commits"
+
+    @property
     def decisions(self) -> str:
         return f"{self.root}decisions/"
 
@@ -90,6 +102,12 @@ def shard_of_attempt(key: str) -> int | None:
     """The shard index of an object that an attempt wrote, or None for any other key."""
     match = _ATTEMPT.search(key)
     return int(match.group(1)) if match else None
+
+
+def parse_checkpoint(key: str) -> tuple[int, int, str] | None:
+    """(first shard, stop, seal) of a checkpoint's key, or None for any other key."""
+    match = _CHECKPOINT.search(key)
+    return match and (int(match.group(1)), int(match.group(2)), match.group(3))
 
 
 def holds_images(key: str) -> bool:

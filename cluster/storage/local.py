@@ -89,26 +89,30 @@ class LocalStore:
                 raise CommitStateUnknown(f"{path}: written, but not flushed: {error}") from error
             return True
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        top = self._root / check_prefix(prefix).rpartition("/")[0]
-        above = len(os.path.join(self._root, ""))  # noqa: PTH118 (paths as text: there are many)
-        found: list[ObjectInfo] = []
-        with self._translated("list", top):
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        above, slash, start = check_prefix(prefix).rpartition("/")
+        root = os.path.join(self._root, "")  # noqa: PTH118 (paths as text: there are many)
+        above += slash
+        if after and not after.startswith(above):
+            if after > above:
+                return
+            after = ""
+        with self._translated("list", self._root / above):
             self._refuse_gone()
-            for path in _files_under(top):
-                key = path[above:]
-                if key.startswith(prefix) and not key.startswith(f"{_TEMP}/"):
-                    with suppress(FileNotFoundError):  # deleted since
-                        found.append(ObjectInfo(key, os.stat(path).st_size))  # noqa: PTH116
-        # A walk goes by directories: "a-b" would come after "a/b".
-        yield from sorted(found, key=lambda info: info.key)
+            for key in _keys_under(root, above, start, after[len(above) :]):
+                try:
+                    size_bytes = os.stat(root + key).st_size  # noqa: PTH116
+                except (FileNotFoundError, NotADirectoryError):  # deleted since
+                    continue
+                yield ObjectInfo(key, size_bytes)
 
     def list_dirs(self, prefix: str) -> Sequence[str]:
         top = self._root / check_prefix(prefix)
         with self._translated("list", top):
             self._refuse_gone()
             try:
-                found = {path.name for path in top.iterdir() if path.is_dir()}
+                with os.scandir(top) as entries:
+                    found = {entry.name for entry in entries if entry.is_dir()}
             except (FileNotFoundError, NotADirectoryError):
                 return []
         return sorted(found - {_TEMP} if not prefix else found)
@@ -234,14 +238,40 @@ class LocalStore:
         return Fatal(f"{at}: {error}")
 
 
-def _files_under(top: Path) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
-        # A directory that cannot be read must not look like an empty one.
-        if not isinstance(error, FileNotFoundError):
-            raise error
+def _keys_under(root: str, directory: str, prefix: str, after: str) -> Iterator[str]:
+    """Keys of the files below a directory, in order: a directory's name sorts with its '/'. In
+    memory are the names of one directory a level.
 
-    for directory, _, names in os.walk(top, onerror=refuse):
-        yield from (os.path.join(directory, name) for name in names)  # noqa: PTH118
+    directory: ends in '/', or is ''. prefix, after: what the keys, from there on, begin with and
+    follow.
+    """
+    names: list[str] = []
+    try:
+        with os.scandir(root + directory) as entries:
+            for entry in entries:  # a million, maybe
+                name = entry.name
+                if after and name < after and not after.startswith(name):
+                    continue
+                try:
+                    if entry.is_dir():
+                        if entry.is_symlink():
+                            continue
+                        name += "/"
+                except OSError:  # a link in a circle, say
+                    pass
+                if not prefix or name.startswith(prefix) or prefix.startswith(name):
+                    names.append(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return  # any other error is raised: what cannot be read must not look empty
+    names.sort()
+    for name in names:
+        if name[-1] != "/":
+            if name.startswith(prefix) and name > after:
+                yield directory + name
+        elif directory or name != f"{_TEMP}/":
+            rest = after[len(name) :] if after.startswith(name) else ""
+            if rest or name > after:
+                yield from _keys_under(root, directory + name, prefix[len(name) :], rest)
 
 
 def _sync_dir(path: Path) -> None:

@@ -90,8 +90,12 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Objects whose key starts with prefix, ordered by key (by code point)."""
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        """Objects whose key starts with prefix, ordered by key (by code point), as they are found.
+
+        after: only those with greater keys; costs what these cost. For prefixes without a '/' in
+        what follows them: some servers order directories otherwise, and would skip some.
+        """
         ...
 
     def list_dirs(self, prefix: str) -> Sequence[str]:

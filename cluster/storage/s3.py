@@ -138,19 +138,43 @@ class S3Store:
             f"{self._backoff.attempts} tries; the last error: {last}"
         ) from last
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
         name = self._prefix + check_prefix(prefix)
-        found: list[ObjectInfo] = []
+        above = prefix.rpartition("/")[0]
+        first, waiting = "", list[ObjectInfo]()
+        for info in self._listed_after(name, after) if after else self._listed(name):
+            # SeaweedFS lists by directories: "a/b" before "a-b". So what begins alike is sorted,
+            # a few keys at a time.
+            part = info.key[len(above) :].lstrip("/").partition("/")[0]
+            if not part.startswith(first) or not waiting:
+                yield from sorted(waiting, key=lambda info: info.key)
+                first, waiting = part, []
+            waiting.append(info)
+        yield from sorted(waiting, key=lambda info: info.key)
+
+    def _listed_after(self, name: str, after: str) -> Iterator[ObjectInfo]:
+        begun = False
+        try:
+            for info in self._listed(name, self._prefix + after):
+                begun = True
+                if info.key > after:
+                    yield info
+        except Fatal as error:  # JuiceFS answers 501: it lists everything, or nothing
+            reply = error.__cause__
+            if begun or not isinstance(reply, ClientError) or http_status(reply) != 501:
+                raise
+            yield from (info for info in self._listed(name) if info.key > after)
+
+    def _listed(self, name: str, after: str = "") -> Iterator[ObjectInfo]:
+        """In the server's order, page by page."""
         with self._translated("LIST", name):
+            options: dict[str, Any] = {"StartAfter": after} if after else {}
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=name
+                Bucket=self._bucket, Prefix=name, **options
             )
             for page in pages:
                 for item in page.get("Contents", []):
-                    key = item["Key"].removeprefix(self._prefix)
-                    found.append(ObjectInfo(key, item["Size"]))
-        # SeaweedFS lists by directories: "a/b" before "a-b".
-        yield from sorted(found, key=lambda info: info.key)
+                    yield ObjectInfo(item["Key"].removeprefix(self._prefix), item["Size"])
 
     def list_dirs(self, prefix: str) -> Sequence[str]:
         name = self._prefix + check_prefix(prefix)

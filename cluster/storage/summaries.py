@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
-from cluster.energy import sum_energy
 from cluster.errors import Fatal, NotFound, UserError
 from cluster.states import JobState
-from cluster.storage.commit import ended_state, parse_record, read_commits
+from cluster.storage.commit import ended_state, parse_record
+from cluster.storage.commits import Commits, commits_of, open_commits
 from cluster.storage.layout import JOBS, JobLayout
 from cluster.storage.object_store import ObjectStore
-from cluster.types import MISSING_ENERGY, CommitRecord, Energy, JobRecord, Manifest, Workload
+from cluster.types import MISSING_ENERGY, Energy, JobRecord, Manifest, Workload
 from un0.suggest import did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class JobSummary:
 
     record: JobRecord
     state: JobState
-    commits: tuple[CommitRecord, ...]
+    commits: Commits
 
     @property
     def workload(self) -> Workload:
@@ -57,21 +58,49 @@ class JobSummary:
     @property
     def images(self) -> int:
         """Images committed."""
-        return sum(commit.rows for commit in self.commits)
+        return self.commits.images
 
     @property
     def energy(self) -> Energy:
         """Of the committed images together; missing while there are none."""
-        if not self.commits:
-            return MISSING_ENERGY
-        return sum_energy(commit.energy for commit in self.commits)
+        return self.commits.energy if self.commits else MISSING_ENERGY
 
 
 def list_jobs(store: ObjectStore) -> list[JobSummary]:
     """Every job of the store, oldest first. One that cannot be read is logged and left out."""
-    with ThreadPoolExecutor(_JOB_THREADS) as pool:
-        summaries = pool.map(lambda job_id: _summarise_or_warn(store, job_id), job_ids(store))
-        return sorted(filter(None, summaries), key=lambda job: (job.submitted_at, job.job_id))
+    found = _summaries(store, job_ids(store))
+    return sorted(found, key=lambda job: (job.submitted_at, job.job_id))
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some jobs by descending id, and how many the store has before and after these. Ids that this
+    project gives begin with the time of submission, so theirs are the newest first."""
+
+    jobs: tuple[JobSummary, ...]
+    skipped: int
+    left: int
+
+    @property
+    def next(self) -> str | None:
+        """What ``after`` must be for the next page; None where there is none."""
+        return self.jobs[-1].job_id if self.jobs and self.left else None
+
+
+def page_of_jobs(store: ObjectStore, limit: int, after: str | None = None) -> Page:
+    """At most ``limit`` jobs that follow the id ``after`` in descending order. Reads no other job.
+
+    By id, since the time of submission stands in a job's record: to go by it, all would be read.
+    """
+    ids = job_ids(store)[::-1]
+    first = 0 if after is None else sum(job_id >= after for job_id in ids)
+    jobs: list[JobSummary] = []
+    at = first
+    while len(jobs) < limit and at < len(ids):  # what is no job takes no place on the page
+        part = ids[at : at + limit - len(jobs)]
+        jobs += _summaries(store, part)
+        at += len(part)
+    return Page(tuple(jobs), first, len(ids) - at)
 
 
 def summarise(store: ObjectStore, job_id: str) -> JobSummary:
@@ -103,15 +132,24 @@ def _summarise(store: ObjectStore, record: JobRecord) -> JobSummary:
     state = ended_state(store, job_id)
     if state == JobState.COMPLETED:  # its manifest never changes, and spares a request per shard
         key = JobLayout(job_id).manifest
-        return JobSummary(record, state, parse_record(Manifest, key, store.get(key)).commits)
-    commits = tuple(read_commits(store, job_id).values())
+        commits = commits_of(store, parse_record(Manifest, key, store.get(key)))
+        return JobSummary(record, state, commits)
+    commits = open_commits(store, job_id, shards=record.workload.num_shards)
     return JobSummary(record, state or JobState.INCOMPLETE, commits)
+
+
+def _summaries(store: ObjectStore, ids: Sequence[str]) -> list[JobSummary]:
+    with ThreadPoolExecutor(_JOB_THREADS) as pool:
+        found = pool.map(lambda job_id: _summarise_or_warn(store, job_id), ids)
+        return [job for job in found if job is not None]
 
 
 def _summarise_or_warn(store: ObjectStore, job_id: str) -> JobSummary | None:
     key = JobLayout(job_id).spec
     try:
-        return _summarise(store, parse_record(JobRecord, key, store.get(key)))
+        summary = _summarise(store, parse_record(JobRecord, key, store.get(key)))
+        _ = summary.images  # reads the commits that must be read
+        return summary
     except NotFound:
         return None  # another thing under the jobs' prefix, or a job being deleted
     except Fatal as error:

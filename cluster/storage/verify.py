@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,28 +13,38 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.energy import sum_energy
+from cluster.energy import ZERO_ENERGY, sum_energy
 from cluster.errors import Fatal, NotFound
+from cluster.scheduler.ranges import Ranges, runs
 from cluster.storage.checks import (
     decode_block,
     examples,
-    manifest_faults,
     object_faults,
     ranges,
     record_faults,
     row_faults,
 )
-from cluster.storage.commit import ended_state, parse_record
+from cluster.storage.commit import parse_record
 from cluster.storage.layout import JobLayout, holds_images, shard_of_commit
+from cluster.storage.named import Named
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.summaries import load_job
-from cluster.types import MISSING_ENERGY, CommitRecord, Energy, Manifest, Shard, Workload
+from cluster.types import MISSING_ENERGY, CommitRecord, Energy, Shard, Workload
 
 _THREADS = 4
 _FETCH_AHEAD = 1  # shards in memory besides the one being checked
 _DECODE_ROWS = 64
 
 OnShard = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """So many shards of so many, drawn with this seed."""
+
+    shards: int
+    of: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class VerifyReport:
         equal for equal images, whatever the shards, the attempts and the (lossless) encoding.
         None unless every image of the job is there and right.
     energy: of the commit records that could be read.
+    sample: what was checked, if that is not the whole.
     """
 
     job_id: str
@@ -53,37 +65,60 @@ class VerifyReport:
     problems: tuple[str, ...]
     pixel_sha256: str | None
     energy: Energy
+    sample: Sample | None = None
 
     @property
     def ok(self) -> bool:
         return not self.problems
 
 
-def verify(store: ObjectStore, job_id: str, *, on_shard: OnShard | None = None) -> VerifyReport:
+def verify(
+    store: ObjectStore,
+    job_id: str,
+    *,
+    sample: int | None = None,
+    seed: int = 0,
+    on_shard: OnShard | None = None,
+) -> VerifyReport:
     """Read and check all that the job committed, one shard at a time.
 
-    on_shard: called with (shards done, shards of the job). Whatever is wrong with the job becomes a
-    problem in the report. Raises UserError for an unknown job, and what a store raises that
-    cannot be read at all.
+    sample: so many of the committed shards instead, drawn with this seed, beside the set of
+    commits. What is left over in a completed job is not looked for then.
+    on_shard: called with (shards done, shards to be checked). Whatever is wrong with the job
+    becomes a problem in the report. Raises UserError for an unknown job, and what a store raises
+    that cannot be read at all.
     """
     workload = load_job(store, job_id).workload
     committed, problems = _committed(store, workload)
+    total, drawn = workload.num_shards, None
+    if sample is not None:
+        committed = sorted(random.Random(seed).sample(committed, min(sample, len(committed))))
+        total, drawn = len(committed), Sample(len(committed), workload.num_shards, seed)
+    named = Named(store, workload)
     check = _Check(workload, problems)
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="verify") as pool:
-        fetched = _fetch_ahead(pool, store, workload, committed)
-        for done, shard in enumerate(fetched, start=1):
-            check.shard(shard, pool)
-            if on_shard is not None:
-                on_shard(done, workload.num_shards)
-    problems += _end_problems(store, job_id, check.records)
+
+    def records() -> Iterator[CommitRecord]:
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="verify") as pool:
+            fetched = _fetch_ahead(pool, store, workload, committed)
+            for done, shard in enumerate(fetched, start=1):
+                check.shard(shard, pool)
+                if shard.record is not None:
+                    yield shard.record
+                if on_shard is not None:
+                    on_shard(done, total)
+
+    differing = list(named.differing(records(), None if drawn is None else committed))
+    problems += named.problems
+    problems += differing
+    if drawn is None:
+        problems += named.left_over()
     return VerifyReport(
         job_id=job_id,
         images=check.images,
         problems=tuple(problems),
         pixel_sha256=check.hash.hexdigest() if check.images == workload.count else None,
-        energy=sum_energy(record.energy for record in check.records.values())
-        if check.records
-        else MISSING_ENERGY,
+        energy=check.energy if check.records else MISSING_ENERGY,
+        sample=drawn,
     )
 
 
@@ -103,7 +138,8 @@ class _Check:
 
     workload: Workload
     problems: list[str]
-    records: dict[int, CommitRecord] = field(default_factory=dict)
+    records: int = 0
+    energy: Energy = ZERO_ENERGY
     images: int = 0
     hash: hashlib._Hash = field(default_factory=hashlib.sha256)
 
@@ -111,7 +147,8 @@ class _Check:
         self.problems += fetched.problems
         if fetched.record is None:
             return
-        self.records[fetched.shard.index] = fetched.record
+        self.records += 1
+        self.energy = sum_energy([self.energy, fetched.record.energy])
         if fetched.blobs is None:
             return
         place = f"{fetched.record.objects[0].key} (shard {fetched.shard.index})"
@@ -150,10 +187,11 @@ def _committed(store: ObjectStore, workload: Workload) -> tuple[list[int], list[
             problems.append(f"{info.key}: the job has only {workload.num_shards} shards")
         else:
             shards.append(shard)
-    if missing := set(range(workload.num_shards)).difference(shards):
+    if missing := Ranges(runs(shards)).missing(0, workload.num_shards):
+        lacking = [shard for first, stop in missing for shard in range(first, stop)]
         problems.append(
-            f"{prefix}: {len(missing)} of {workload.num_shards} shards are not committed: "
-            f"{ranges(missing)}"
+            f"{prefix}: {len(lacking)} of {workload.num_shards} shards are not committed: "
+            f"{ranges(lacking)}"
         )
     return shards, problems
 
@@ -192,24 +230,3 @@ def _fetch(store: ObjectStore, workload: Workload, shard: Shard) -> _Fetched:
     fetched.problems += faults
     fetched.blobs = None if faults else blobs
     return fetched
-
-
-def _end_problems(
-    store: ObjectStore, job_id: str, records: dict[int, CommitRecord]
-) -> Iterator[str]:
-    """Of a completed job: its manifest against the commits, and what no commit vouches for."""
-    layout = JobLayout(job_id)
-    if ended_state(store, job_id) != "completed":
-        return
-    try:
-        manifest = parse_record(Manifest, layout.manifest, store.get(layout.manifest))
-    except (Fatal, NotFound) as error:
-        yield f"{layout.marker('completed')} without a good manifest: {error}"
-        return
-    if manifest.state != "completed":
-        yield f"{layout.manifest}: its state is {manifest.state}, though the job is completed"
-    yield from manifest_faults(manifest, records)
-    vouched = {data.key for record in manifest.commits for data in record.objects}
-    for info in store.list(layout.attempts):
-        if info.key not in vouched:
-            yield f"{info.key}: left over: the job is completed and no commit vouches for it"

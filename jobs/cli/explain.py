@@ -48,7 +48,9 @@ def explain_command(
     as_json: Json = False,
 ) -> None:
     """Show why a job ran where it did: predictions, alternatives and what was measured."""
-    from cluster.storage.commit import read_commits
+    from cluster.errors import NotFound
+    from cluster.storage.commit import read_record
+    from cluster.storage.commits import open_commits
     from cluster.storage.decisions import read_decisions
     from cluster.storage.open import open_store
     from cluster.storage.summaries import load_job
@@ -61,12 +63,16 @@ def explain_command(
             f"--shard {shard}: job {job_id} has shards 0 to {record.workload.num_shards - 1}"
         )
     decisions = read_decisions(opened, job_id)
-    commits = read_commits(opened, job_id)
     if shard is None:
-        job = explain_job(record, decisions, list(commits.values()))
+        commits = open_commits(opened, job_id, shards=record.workload.num_shards)
+        job = explain_job(record, decisions, commits)
         show_json(job.model_dump(mode="json")) if as_json else _show_job(job)
         return
-    facts = explain_shard(record, decisions, commits.get(shard), shard)
+    try:
+        commit = read_record(opened, job_id, shard)
+    except NotFound:
+        commit = None
+    facts = explain_shard(record, decisions, commit, shard)
     show_json(facts.model_dump(mode="json")) if as_json else _show_shard(facts)
 
 

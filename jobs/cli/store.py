@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,30 +28,60 @@ from jobs.defaults import DEFAULT_STORE
 from jobs.format import energy_per_image
 
 if TYPE_CHECKING:
-    from cluster.storage.summaries import JobSummary
+    from cluster.storage.summaries import JobSummary, Page
+
+_A_PAGE = 50  # jobs
 
 
 def jobs_command(
-    store: Store = DEFAULT_STORE, endpoint_url: EndpointUrl = None, as_json: Json = False
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole(1, 1_000_000),
+            metavar="N",
+            help="At most so many, by id from the last. Default: 50 on a terminal, else all.",
+        ),
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="JOB_ID", help="Go on after this one, the last shown.")
+    ] = None,
+    store: Store = DEFAULT_STORE,
+    endpoint_url: EndpointUrl = None,
+    as_json: Json = False,
 ) -> None:
     """List the jobs of a store: state, progress, joules."""
+    from cluster.storage.open import open_store
+    from cluster.storage.summaries import Page, list_jobs, page_of_jobs
+
+    opened = open_store(store, endpoint_url=endpoint_url, probe=False)
+    if limit is None and (after is not None or (_on_terminal() and not as_json)):
+        limit = _A_PAGE
+    if limit is None:
+        page = Page(tuple(list_jobs(opened)), 0, 0)
+    else:
+        page = page_of_jobs(opened, limit, after)
+    if as_json:
+        show_json([_job_row(job) for job in page.jobs])
+    elif page.jobs:
+        _show_jobs(page)
+    elif after is not None:
+        print(f"no jobs after {after} in {store}")
+    else:
+        print(f"no jobs in {store}; `un0 generate --count 1000` makes one")
+
+
+def _on_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def _show_jobs(page: Page) -> None:
     from rich.text import Text
 
-    from cluster.storage.open import open_store
-    from cluster.storage.summaries import list_jobs
-
-    jobs = list_jobs(open_store(store, endpoint_url=endpoint_url, probe=False))
-    if as_json:
-        show_json([_job_row(job) for job in jobs])
-        return
-    if not jobs:
-        print(f"no jobs in {store}; `un0 generate --count 1000` makes one")
-        return
     table = plain_table(
         "job", "state", "images", "model", "J/image", "owner", "submitted (UTC)",
         typed=("job", "model"), right=("images",), indent=2,
     )  # fmt: skip
-    for job in jobs:
+    for job in page.jobs:
         table.add_row(
             job.job_id,
             job.state,
@@ -59,6 +92,8 @@ def jobs_command(
             f"{job.submitted_at:%Y-%m-%d %H:%M:%S}",
         )
     show_table(table, give_way=("submitted (UTC)", "owner", "J/image", "images", "model", "state"))
+    if page.next is not None:
+        print(f"  {page.left:,} more: un0 jobs --after {page.next}")
 
 
 def _job_row(job: JobSummary) -> dict[str, object]:
@@ -76,6 +111,17 @@ def _job_row(job: JobSummary) -> dict[str, object]:
 
 def verify_command(
     job_id: JobArgument,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole(1, 1_000_000_000),
+            metavar="N",
+            help="Open only so many shards, drawn at random. The set of commits is checked whole.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Draw the sample of this number again.")
+    ] = None,
     store: Store = DEFAULT_STORE,
     endpoint_url: EndpointUrl = None,
     as_json: Json = False,
@@ -84,9 +130,12 @@ def verify_command(
     from cluster.storage.open import open_store
     from cluster.storage.verify import verify
 
+    if seed is not None and sample is None:
+        raise UserError(f"--seed {seed} is of a sample; add --sample N, or leave it out")
+    seed = secrets.randbelow(2**32) if seed is None else seed
     opened = open_store(store, endpoint_url=endpoint_url, probe=False)
     with progress("verifying", quiet=as_json) as on_shard:
-        report = verify(opened, job_id, on_shard=on_shard)
+        report = verify(opened, job_id, sample=sample, seed=seed, on_shard=on_shard)
     if as_json:
         show_json(
             {
@@ -96,11 +145,18 @@ def verify_command(
                 "problems": list(report.problems),
                 "pixel_sha256": report.pixel_sha256,
                 "energy": report.energy.model_dump(),
+                "sample": None if report.sample is None else asdict(report.sample),
             }
         )
     else:
         verdict = "ok" if report.ok else f"{len(report.problems)} problems"
         print(f"{report.job_id}: {verdict}, {report.images:,} images are right")
+        if report.sample:
+            drawn = report.sample
+            print(
+                f"  sample    {drawn.shards:,} of {drawn.of:,} shards were opened (--seed "
+                f"{drawn.seed}); of the others no more than whether they are committed"
+            )
         if report.pixel_sha256:
             print(f"  pixels    sha256 {report.pixel_sha256}")
         for problem in report.problems:

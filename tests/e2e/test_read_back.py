@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cluster.errors import Fatal, NotFound, UserError
-from cluster.storage.commit import finalise
+from cluster.storage.finish import finalise
 from cluster.storage.grid import grid
 from cluster.storage.layout import JobLayout
 from cluster.storage.local import LocalStore

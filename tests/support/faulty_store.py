@@ -80,9 +80,9 @@ class FaultyStore:
             return self._inner.put_if_absent(key, data)
         return written
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
         self._begin("list", prefix)
-        yield from self._inner.list(prefix)
+        yield from self._inner.list(prefix, after=after)
 
     def list_dirs(self, prefix: str) -> Sequence[str]:
         self._begin("list_dirs", prefix)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from cluster.pipeline.encode import encode_batch
 from cluster.pipeline.parquet import shard_parquet
-from cluster.storage.commit import commit, finalise
+from cluster.storage.commit import commit
+from cluster.storage.finish import finalise
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.types import CommitRecord, DataObject, Energy, JobRecord, Shard, Workload

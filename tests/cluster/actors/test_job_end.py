@@ -18,7 +18,8 @@ from cluster.actors.slots import Slots
 from cluster.progress import Snapshot
 from cluster.scheduler.commands import FinishJob
 from cluster.states import JobState, ReplicaState
-from cluster.storage.commit import finalise, find_manifest
+from cluster.storage.commit import find_manifest
+from cluster.storage.finish import finalise
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store

@@ -17,7 +17,8 @@ import jobs
 from cluster.actors.connect import LOCAL, connected
 from cluster.actors.options import RunOptions
 from cluster.errors import UserError
-from cluster.storage.commit import ended_state, finalise
+from cluster.storage.commit import ended_state
+from cluster.storage.finish import finalise
 from cluster.storage.open import open_store
 from tests.support import jobfactory
 from tests.support.netns import private_ray, why_not

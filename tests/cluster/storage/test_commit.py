@@ -13,10 +13,10 @@ from cluster.storage.commit import (
     committed_shards,
     create_once,
     ended_state,
-    finalise,
     read_commits,
     reopen,
 )
+from cluster.storage.finish import finalise
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store

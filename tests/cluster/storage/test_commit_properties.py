@@ -26,10 +26,10 @@ from cluster.storage.commit import (
     commit,
     committed_shards,
     ended_state,
-    finalise,
     read_commits,
     reopen,
 )
+from cluster.storage.finish import finalise
 from cluster.storage.layout import JobLayout
 from cluster.storage.local import LocalStore
 from cluster.storage.object_store import ObjectStore, StoreConfig

@@ -21,8 +21,8 @@ from cluster.scheduler.plan import Rival
 from cluster.scheduler.profiles import Profile
 from cluster.scheduler.request import JobRequest, OperatingPoint, Performance, StandbyCost
 from cluster.storage.arrivals import load_habits, save_habits
-from cluster.storage.commit import finalise
 from cluster.storage.decisions import DecisionLog, read_decisions
+from cluster.storage.finish import finalise
 from cluster.storage.layout import PROFILES, JobLayout, arrivals_key, profile_key
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store

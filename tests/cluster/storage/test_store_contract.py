@@ -137,6 +137,21 @@ def test_list_is_in_key_order_with_sizes(store: ObjectStore) -> None:
     assert set(names) <= set(keys(store))
 
 
+def test_list_goes_on_after_a_key(store: ObjectStore) -> None:
+    names = [f"commits/shard-{number:03d}.json" for number in range(12)]
+    for name in [*names, "commits2/x", "comm/shard-001.json"]:
+        store.put(name, b"1")
+
+    def after(key: str, prefix: str = "commits/") -> list[str]:
+        return [info.key for info in store.list(prefix, after=key)]
+
+    assert after(names[3]) == names[4:]
+    assert after(names[9], "commits/shard-0") == names[10:]
+    assert after("commits/shard-0035") == names[4:]
+    assert after(names[-1]) == after("commits/zzz") == []
+    assert after("") == after("a") == names
+
+
 def test_list_dirs_names_one_level(store: ObjectStore) -> None:
     for name in ("d/b/1", "d/b/x/2", "d/a-1/3", "d/a/4", "d/é/5", "d/file", "e/6"):
         store.put(name, b"")

@@ -16,9 +16,10 @@ from cluster.states import JobState
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
-from cluster.storage.verify import verify
+from cluster.storage.verify import Sample, verify
 from cluster.types import MISSING_ENERGY, CommitRecord, Manifest, Workload
 from tests.support import jobfactory
+from tests.support.counting_store import CountingStore
 from tests.support.jobfactory import replace_parquet
 
 LAYOUT = JobLayout("job")
@@ -283,6 +284,24 @@ def test_a_manifest_that_disagrees_is_named(
         store.put(LAYOUT.manifest, changed.model_dump_json().encode())
     problems = verify(store, "job").problems
     assert any(complaint in problem for problem in problems), problems
+
+
+def test_a_sample_opens_a_few_shards_and_counts_all_commits(store: ObjectStore) -> None:
+    job = jobfactory.workload(count=40, shard_images=2)
+    records = jobfactory.write_job(store, job)
+    counting = CountingStore(store)
+    report = verify(counting, "job", sample=3, seed=1)
+    assert report.ok
+    assert report.sample == Sample(3, 20, 1)
+    assert (report.images, report.pixel_sha256, report.energy.energy_mj) == (6, None, 9000)
+    assert counting.calls["get"] == 2 + 2 * 3  # spec, manifest; a record and a file each
+    assert verify(store, "job", sample=99, seed=1).images == 40
+    for record in records:
+        store.put(record.objects[0].key, b"")
+    store.delete(LAYOUT.commit(5))
+    report = verify(store, "job", sample=3, seed=1)
+    assert len(report.problems) == 4
+    assert "1 of 20 shards are not committed: 5" in report.problems[0]
 
 
 def test_memory_holds_a_few_shards_not_the_job(store: ObjectStore) -> None:
