@@ -103,7 +103,6 @@ class Generate:
         self._view.begin(attempt_id, self._work)
         class_ids = index % 10
         images = self._sampler.generate(0, int(index[0]), class_ids)
-        encoded = encode_batch(images, "png")
         files = encode_batch(images, "png")
         encoded = np.array([files.file(i) for i in range(len(files))], dtype=object)
         self._view.end(attempt_id, len(index))
