@@ -39,7 +39,7 @@ def encode_png(batch: Bytes) -> Encoded:
     """
     count, height, width, _ = batch.shape
     size = height * (1 + 3 * width)
-    if not (width and 0 < size < _MOST_BYTES):
+    if height == 0 or width == 0 or size > _MOST_BYTES:
         raise ValueError(f"images are {width} x {height}; PNG takes 1 x 1 to 2 GiB of pixels")
     shape = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     head = bytes(LENGTH_BYTES) + b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", shape)
