@@ -2,7 +2,7 @@
 
 Makes a store with a job as it stands when its run is killed before the last shard: commit records
 of the usual size with made-up digests, an image file of one byte for each, and the checkpoints that
-a run leaves behind, the last 999 commits without one. In a directory the image files are links to
+a run leaves behind, the last 499 commits without one. In a directory the image files are links to
 a few, and nothing is flushed. Then measures, each in a fresh process once its modules are imported:
 
     resume  until the scheduler's first assignment (claim, commits, the scheduler's backlog)

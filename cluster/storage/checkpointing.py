@@ -18,10 +18,10 @@ from cluster.types import CheckpointRef, CommitRecord
 
 logger = logging.getLogger(__name__)
 
-FRESH = 1_000
+FRESH = 500
 """So many commits beside a range's checkpoint have it written anew: what a resume, or who asks how
-far the job is, has to read one by one. A range is written ten times as it fills: ten puts, 6 MB in
-all, for its 10,000 commits."""
+far the job is, has to read one by one. A range is written twenty times as it fills: 10 MB in all
+and 0.1 ms of CPU a shard, against as many requests of 1 ms and more for each who asks."""
 
 
 def catch_up(
