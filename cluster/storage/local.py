@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -248,10 +248,8 @@ def _keys_under(root: str, directory: str, prefix: str, after: str) -> Iterator[
     names: list[str] = []
     try:
         with os.scandir(root + directory) as entries:
-            for entry in entries:  # a million, maybe
+            for entry in _from(entries, after.partition("/")[0]):
                 name = entry.name
-                if after and name < after and not after.startswith(name):
-                    continue
                 try:
                     if entry.is_dir():
                         if entry.is_symlink():
@@ -272,6 +270,14 @@ def _keys_under(root: str, directory: str, prefix: str, after: str) -> Iterator[
             rest = after[len(name) :] if after.startswith(name) else ""
             if rest or name > after:
                 yield from _keys_under(root, directory + name, prefix[len(name) :], rest)
+
+
+def _from(entries: Iterable[os.DirEntry[str]], name: str) -> Iterable[os.DirEntry[str]]:
+    """Those from a name on, and maybe some before it. In one step each: there may be a million."""
+    if not name:
+        return entries
+    size = len(name)  # "a" as a directory sorts after the name "a-b"
+    return [entry for entry in entries if entry.name >= name or len(entry.name) < size]
 
 
 def _sync_dir(path: Path) -> None:
