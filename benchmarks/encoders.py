@@ -16,78 +16,27 @@ import io
 import json
 import os
 import statistics
-import struct
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, get_args
 
-import numpy as np
-from numpy.typing import NDArray
+import before
+from pictures import Images, bundled, natural
 from PIL import Image
-from simplejpeg import encode_jpeg
 
 from cluster.pipeline.encode import encode_batch
 from cluster.types import ImageEncoding
-from un0 import DEFAULT_MODEL, Sampler, load_model
 
-Images = NDArray[np.uint8]
 Files = Sequence[bytes]
 TILE = 128  # images a thread encodes at once
 THREADS = (1, 2)
 
 
-def natural(count: int, side: int) -> Images:
-    """Images whose amplitude falls with frequency, as in photographs."""
-    rng = np.random.default_rng(0)
-    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij"))
-    amplitude = 1 / np.maximum(frequency, 1 / side)
-    phase = rng.uniform(0, 2 * np.pi, (count, 3, *amplitude.shape))
-    waves = np.fft.irfft2(amplitude * np.exp(1j * phase), s=(side, side))
-    waves = waves / waves.std() * 50 + 128 + rng.normal(0, 2, waves.shape)
-    return np.clip(waves, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1).copy()
-
-
 # --- what stood before, and peers ---
-
-
-def filtered_by_sub(batch: Images) -> Images:
-    count, height, width, _ = batch.shape
-    pixels = batch.reshape(count, height, 3 * width)
-    rows = np.empty((count, height, 1 + 3 * width), dtype=np.uint8)
-    rows[:, :, 0] = 1
-    rows[:, :, 1:4] = pixels[:, :, :3]
-    np.subtract(pixels[:, :, 3:], pixels[:, :, :-3], out=rows[:, :, 4:])
-    return rows
-
-
-def png_with(compress: Callable[[Any], bytes]) -> Callable[[Images], Files]:
-    """PNG with the filter Sub and a zlib stream by someone else."""
-
-    def encode(batch: Images) -> Files:
-        _, height, width, _ = batch.shape
-        shape = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-        head, end = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", shape), chunk(b"IEND", b"")
-        return [head + chunk(b"IDAT", compress(rows)) + end for rows in filtered_by_sub(batch)]
-
-    return encode
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    named = kind + data
-    return struct.pack(">I", len(data)) + named + struct.pack(">I", zlib.crc32(named))
-
-
-def raw_before(batch: Images) -> Files:
-    header = b"P6 %d %d 255\n" % (batch.shape[2], batch.shape[1])
-    return [header + picture.tobytes() for picture in batch]
-
-
-def jpeg_before(batch: Images) -> Files:
-    return [encode_jpeg(picture, quality=95, colorsubsampling="444") for picture in batch]
 
 
 def saved(batch: Images, **options: Any) -> Files:
@@ -112,17 +61,18 @@ def encoders() -> dict[tuple[str, str], Callable[[Images], Files]]:
     found: dict[tuple[str, str], Callable[[Images], Files]] = {
         (encoding, "un0"): ours(encoding) for encoding in get_args(ImageEncoding)
     }
-    found["raw", "before"] = raw_before
-    found["jpeg", "before"] = jpeg_before
-    found["webp", "before"] = lambda b: saved(b, format="WEBP", lossless=True, method=0)
+    for encoding in ("raw", "jpeg", "webp"):
+        found[encoding, "before"] = partial(before.encode, encoding=encoding)
     found["png", "Pillow 1"] = lambda b: saved(b, format="PNG", compress_level=1)
     if find_spec("deflate"):
         deflate = import_module("deflate")
-        found["png", "before"] = png_with(lambda rows: deflate.zlib_compress(rows, 3))
-        found["png", "libdeflate 1"] = png_with(lambda rows: deflate.zlib_compress(rows, 1))
+        found["png", "before"] = partial(before.encode, encoding="png")
+        one = partial(deflate.zlib_compress, compresslevel=1)
+        found["png", "libdeflate 1"] = partial(before.encode_png, compress=one)
     if find_spec("isal"):
         isal = import_module("isal.isal_zlib")
-        found["png", "ISA-L 1"] = png_with(lambda rows: isal.compress(rows, 1))
+        one_of_isal = partial(isal.compress, level=1)
+        found["png", "ISA-L 1"] = partial(before.encode_png, compress=one_of_isal)
     if find_spec("fpng"):
         fpng = import_module("fpng")
         found["png", "fpng"] = lambda b: [fpng.from_ndarray(x) for x in b]
@@ -178,9 +128,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    sampler = Sampler(load_model(DEFAULT_MODEL), device="cpu")
-    classes = np.arange(options.count) % sampler.config.num_classes
-    rows = measure("bundled", sampler.generate(0, 0, classes), options.rounds)
+    rows = measure("bundled", bundled(options.count), options.rounds)
     rows += measure("natural", natural(options.count, 32), options.rounds)
     rows += measure("natural", natural(max(1, options.count // 4), 64), options.rounds)
     if options.json:

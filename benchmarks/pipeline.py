@@ -1,7 +1,7 @@
 """From pixels to committed Parquet behind a device as fast as memory: what the host can do.
 
 First table: every encoding, 32 and 64 px, one and two encoder threads, a store in memory; beside
-the path as it stood before (``pipeline_before.py``) and beside the limit: what encoding,
+the path as it stood before (``before.py``) and beside the limit: what encoding,
 compressing and one digest of the same images take by themselves. Each row runs in a process of its
 own, rounds interleaved, medians. ``peak_mb`` is what the process grew by, ``held_mb`` what it
 counted against its budget; one row has a store that takes 2 s for each put.
@@ -26,9 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import before
 import numpy as np
-import pipeline_before as before
 from numpy.typing import NDArray
+from pictures import Images, bundled, natural
 
 from cluster.ledger.usage import Work
 from cluster.pipeline.encode import encode_batch
@@ -40,9 +41,8 @@ from cluster.storage.dev_s3 import DevS3
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
 from cluster.types import Energy, ImageEncoding, Shard, Workload
-from un0 import DEFAULT_MODEL, Sampler, load_model
+from un0 import DEFAULT_MODEL
 
-Images = NDArray[np.uint8]
 TILE_PIXELS = 2**20
 KINDS: list[tuple[ImageEncoding, str | None]] = [
     ("png", None), ("jpeg", None), ("webp", None),
@@ -121,20 +121,10 @@ class Case:
 
 
 def images_of(pictures: str) -> Images:
-    """A tile of the bundled model's images, or of natural (1/f) statistics with some noise."""
+    """A tile of images such as ``natural-32``."""
     kind, _, side = pictures.partition("-")
-    px = int(side)
-    count = TILE_PIXELS // px**2
-    if kind == "bundled":
-        sampler = Sampler(load_model(DEFAULT_MODEL), device="cpu")
-        return sampler.generate(0, 0, np.arange(count) % 10)
-    rng = np.random.default_rng(0)
-    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(px), np.fft.rfftfreq(px), indexing="ij"))
-    amplitude = 1 / np.maximum(frequency, 1 / px)
-    phase = rng.uniform(0, 2 * np.pi, (count, 3, *amplitude.shape))
-    waves = np.fft.irfft2(amplitude * np.exp(1j * phase), s=(px, px))
-    waves = waves / waves.std() * 50 + 128 + rng.normal(0, 2, waves.shape)
-    return np.clip(waves, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1).copy()
+    count = TILE_PIXELS // int(side) ** 2
+    return bundled(count) if kind == "bundled" else natural(count, int(side))
 
 
 def run_case(case: Case, images: Images, seconds: float) -> dict[str, float]:

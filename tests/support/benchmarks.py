@@ -11,7 +11,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def benchmark(name: str) -> ModuleType:
-    """``benchmarks/NAME.py``."""
+    """``benchmarks/NAME.py``, which may import its neighbours."""
+    if (folder := str(ROOT / "benchmarks")) not in sys.path:
+        sys.path.append(folder)
     spec = importlib.util.spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
     assert spec is not None
     assert spec.loader is not None

@@ -26,7 +26,7 @@ from tests.support import jobfactory
 from tests.support.benchmarks import benchmark
 from tests.support.effort import examples
 
-PEER = benchmark("parquet_file")
+PEER = benchmark("before")
 PAGE, GROUP = 600, 2000  # bytes, so that small shards have several of each
 SIDE = 6
 MEASURED = Energy(energy_mj=7, quality="measured_counter", method="test")
