@@ -35,7 +35,7 @@ from cluster.types import (
 from cluster.types import SetAside as SetAsideRecord
 
 logger = logging.getLogger(__name__)
-UNDER_WAY_AT_MOST = 8  # shards of a replica that may be committed out of order
+UNDER_WAY_AT_MOST = 32  # shards of one replica that are encoded or uploaded, as a rule
 
 
 class JobRun:

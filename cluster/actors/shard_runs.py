@@ -31,6 +31,7 @@ from cluster.types import CommitRecord
 logger = logging.getLogger(__name__)
 SILENCE_S = 60.0  # a replica that says nothing for this long is given up: Ray does not see SIGSTOP
 HEARTBEAT_S = 0.5  # between a replica's reports, unless somebody waits for one
+LONGEST_S = 10.0  # between them in a large fleet: many fit into the silence
 REPORTS_PER_S = 100.0  # of all replicas, but for urgent ones: a millisecond of CPU each
 READ_BACK_S = 10.0  # for a lost replica's last commits
 NOTHING = Progress(0, "")
@@ -86,7 +87,7 @@ class ShardRuns:
         self._listening += 1
         try:
             while slot.is_at(incarnation):
-                within_s = max(HEARTBEAT_S, self._listening / REPORTS_PER_S)
+                within_s = min(max(HEARTBEAT_S, self._listening / REPORTS_PER_S), LONGEST_S)
                 async with asyncio.timeout(SILENCE_S):  # cheaper than wait_for: no task
                     report = await actor.report.remote(within_s)
                 self._take(slot, incarnation, report)
