@@ -13,8 +13,8 @@ from cluster.progress import Snapshot
 from cluster.scheduler.request import JobRequest, Objective
 from cluster.states import JobState
 from cluster.stopping import Stopped
+from cluster.storage.commits import open_commits
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.summaries import summarise
 from cluster.types import MISSING_ENERGY, JobRecord
 from jobs.listening import stop_requests
 from jobs.result import JobResult, result_of
@@ -61,18 +61,19 @@ def run(
 
 
 def _not_begun(record: JobRecord, store: ObjectStore) -> Snapshot:
-    """The result of a run that was stopped before it began."""
-    job = summarise(store, record.workload.job_id)
+    """The result of a run that was stopped before it began: its job may not be in the store."""
+    workload = record.workload
+    commits = open_commits(store, workload.job_id, shards=workload.num_shards)
     return Snapshot(
-        job_id=record.workload.job_id,
+        job_id=workload.job_id,
         state=JobState.STOPPED,
-        total_images=record.workload.count,
-        committed_images=job.images,
+        total_images=workload.count,
+        committed_images=commits.images,
         run_images=0,
         open_images=0,
         startup_s=0.0,
         run_s=0.0,
-        energy=job.energy,
+        energy=commits.energy if commits.images else MISSING_ENERGY,
         overhead=MISSING_ENERGY,
         replicas=(),
         reason="stopped on request",
