@@ -58,7 +58,6 @@ class JobRun:
         self._committed_images = self._committed_shards = 0
         self._run_images = 0
         self._stages = StageTimes()
-        self._attempted: set[int] = set()  # shards of which an attempt failed or was lost
         self.retries = 0
         self.note = ""
         self._state = JobState.STARTING

@@ -136,16 +136,17 @@ class ShardRunner:
         """The device's part; its tiles are handed to the encoders as they come."""
         self._given_up.check(attempt_id, math.inf)
         class_ids = self._workload.classes_of(shard.start, shard.stop)
-        made = 0
+        made = good = 0  # images; parts that are known to be encoded
         began_s = monotonic_s()
 
         def look() -> None:
             """Whether to go on: as long as it is wanted, and the encoders work."""
+            nonlocal good
             left = (shard.rows - made) / made
             self._given_up.check(attempt_id, left * (monotonic_s() - began_s))
-            for part in encoding:
-                if part.done():
-                    part.result()
+            while good < len(encoding) and encoding[good].done():
+                encoding[good].result()
+                good += 1
 
         self._meter.begin(attempt_id, self._work(shard))
         try:

@@ -6,13 +6,13 @@ import logging
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from cluster.errors import ClusterError, Fatal, NotFound
 from cluster.storage.backoff import Backoff
 from cluster.storage.commit import read_records
-from cluster.storage.commits import CHECKPOINT_SHARDS, Commits
+from cluster.storage.commits import CHECKPOINT_SHARDS, Commits, has_checkpoints
 from cluster.storage.object_store import ObjectStore
 from cluster.types import CheckpointRef, CommitRecord
 
@@ -81,12 +81,11 @@ class Checkpointer:
         self._ranges: dict[int, _Open] = {}
         self._refs: tuple[CheckpointRef, ...] = ()
         self._pool: ThreadPoolExecutor | None = None
-        self._writing: list[Future[None]] = []
 
     def begin(self, commits: Commits) -> Commits:
         """Take up a job with these commits, many of which may lack a checkpoint; the commits with
         those written. Blocks on the store."""
-        if self._total <= self._every:
+        if not has_checkpoints(self._total, self._every):
             return commits
         commits = catch_up(commits, every=self._every, least=self._fresh, backoff=self._backoff)
         self._refs = commits.checkpoints
@@ -96,7 +95,7 @@ class Checkpointer:
 
     def add(self, record: CommitRecord) -> None:
         """A shard was committed. Does not block."""
-        if self._total <= self._every:
+        if not has_checkpoints(self._total, self._every):
             return
         first, stop = range_of(self._refs, record.shard, self._every, self._total)
         part = self._ranges.get(first)
@@ -110,8 +109,7 @@ class Checkpointer:
             records, part.waiting = part.waiting, []
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
-            self._writing = [future for future in self._writing if not future.done()]
-            self._writing.append(self._pool.submit(self._write, part, records))
+            self._pool.submit(self._write, part, records)
         if whole:
             del self._ranges[first]
 

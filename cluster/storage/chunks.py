@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, BinaryIO, cast
+
+from cluster.storage.position import RawReader
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -62,28 +63,12 @@ class Chunks:
         return cast(BinaryIO, _Reader(self))
 
 
-class _Reader(io.RawIOBase):
+class _Reader(RawReader):
     """Reads across the buffers; a read is short only at the end."""
 
     def __init__(self, chunks: Chunks) -> None:
+        super().__init__(chunks.size_bytes)
         self._chunks = chunks
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        ends = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._chunks.size_bytes}
-        if (at := ends[whence] + offset) < 0:
-            raise ValueError(f"position {at} is before the start; seek to 0 or later")
-        self._at = at
-        return at
 
     def readinto(self, target: Buffer, /) -> int:
         room = memoryview(target).cast("B")

@@ -33,9 +33,12 @@ CHECKPOINT_SHARDS = 10_000
 listing of what one range lacks is ten requests at most. A job of no more shards has none."""
 
 
-def has_checkpoints(shards: int) -> bool:
-    """Whether a job of so many shards is so large that its commits are kept in checkpoints too."""
-    return shards > CHECKPOINT_SHARDS
+def has_checkpoints(shards: int, every: int = CHECKPOINT_SHARDS) -> bool:
+    """Whether a job of so many shards is so large that its commits are kept in checkpoints too.
+
+    every: shards of a checkpoint's range.
+    """
+    return shards > every
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,7 @@ class Commits:
     """A job's commits at one moment; iterates over the records by shard.
 
     beside: the shards whose commits no checkpoint holds, ascending. total: the shards of the job,
-    where they are known. faults: a line for each
-    checkpoint that is not good, and stands aside.
+    where they are known. faults: a line for each checkpoint that is not good, and stands aside.
     """
 
     store: ObjectStore
@@ -184,7 +186,7 @@ def open_commits(
     checkpoints: tuple[CheckpointRef, ...] = ()
     faults: list[str] = []
     # Checkpoints first: the commits of one that is replaced meanwhile are then listed.
-    if shards is None or shards > every:
+    if shards is None or has_checkpoints(shards, every):
         keys = [info.key for info in store.list(JobLayout(job_id).checkpoints)]
         if keys:
             checkpoints, faults = read_headers(store, job_id, keys)

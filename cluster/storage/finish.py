@@ -13,7 +13,7 @@ from cluster.states import TERMINAL, JobState
 from cluster.storage.backoff import Backoff
 from cluster.storage.checkpointing import catch_up
 from cluster.storage.commit import create_once, parse_record
-from cluster.storage.commits import CHECKPOINT_SHARDS, Commits, open_commits
+from cluster.storage.commits import CHECKPOINT_SHARDS, Commits, has_checkpoints, open_commits
 from cluster.storage.layout import JobLayout, shard_of_attempt
 from cluster.storage.object_store import ObjectStore
 from cluster.types import Energy, Manifest, SetAside
@@ -57,7 +57,7 @@ def finalise(
             f"job {job_id} is not complete: the store has the commits of {len(commits)} of "
             f"{shards} shards; others were removed; `un0 resume {job_id}` makes what is missing"
         )
-    if commits.checkpoints or len(commits) > every:
+    if commits.checkpoints or has_checkpoints(len(commits), every):
         commits = catch_up(commits, every=every, backoff=backoff)
     _sweep(commits, drained=drained)
     layout = JobLayout(job_id)

@@ -29,6 +29,7 @@ from cluster.storage.object_store import (
     check_key,
     check_prefix,
 )
+from cluster.storage.position import RawReader
 from cluster.storage.s3_client import connect
 from cluster.storage.s3_errors import (
     Request,
@@ -282,31 +283,15 @@ class S3Store:
         self._answered = True
 
 
-class _Ranges(io.RawIOBase):
+class _Ranges(RawReader):
     """An object as a seekable raw stream: one ranged GET a read."""
 
     def __init__(self, store: S3Store, key: str, size_bytes: int) -> None:
-        self._store, self._key, self._size = store, key, size_bytes
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        if origin + offset < 0:
-            raise ValueError(f"seek to {origin + offset}: before the start of {self._key}")
-        self._at = origin + offset
-        return self._at
+        super().__init__(size_bytes)
+        self._store, self._key = store, key
 
     def readinto(self, buffer: Any, /) -> int:
-        stop = min(self._at + len(buffer), self._size)
+        stop = min(self._at + len(buffer), self._size_bytes)
         data = self._store.read_range(self._key, self._at, stop)
         buffer[: len(data)] = data
         self._at += len(data)

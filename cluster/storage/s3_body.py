@@ -6,12 +6,12 @@ http and (with a checksum of our own in the headers) over TLS. urllib3 reads a f
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth
 
 from cluster.storage.chunks import Chunks
+from cluster.storage.position import Position
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -20,24 +20,16 @@ BLOCK_BYTES = 1 << 20  # of one send; few enough calls, and a digest's or a sock
 _SIGNER = "un0-s3v4"
 
 
-class Body:
+class Body(Position):
     """Chunks as a request's body. Reads may be longer than asked for, and are views, not copies:
     what sends them takes any buffer, and would otherwise ask for 16 KB at a time."""
 
     def __init__(self, chunks: Chunks) -> None:
+        super().__init__(chunks.size_bytes)
         self.chunks = chunks
-        self._at = 0
 
     def __len__(self) -> int:
         return self.chunks.size_bytes
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: len(self)}[whence]
-        self._at = origin + offset
-        return self._at
 
     def read(self, size: int = -1) -> memoryview | bytes:  # noqa: ARG002 (see above)
         """The next bytes, of one buffer; empty at the end."""
