@@ -12,6 +12,8 @@ class JobState(StrEnum):
 
     #: In the store without a recorded end: a run has it, or its last run stopped.
     INCOMPLETE = "incomplete"
+    #: Submitted to the service; no server runs it yet, or the server that did is gone.
+    QUEUED = "queued"
     #: A run has claimed it; no replica is ready yet.
     STARTING = "starting"
     #: A replica of the run has been ready.
@@ -20,8 +22,13 @@ class JobState(StrEnum):
     STOPPING = "stopping"
     #: The run ended on request. The job can be resumed; the store calls it ``incomplete``.
     STOPPED = "stopped"
-    #: The run ended because of a limit, such as the energy budget. Resumable, ``incomplete``.
+    #: The user asked the service to pause it; what is generated is committed.
+    PAUSING = "pausing"
+    #: The run ended because of a limit, such as the energy budget, or on the user's request to the
+    #: service. Resumable; ``incomplete`` where no service runs it.
     PAUSED = "paused"
+    #: The user asked the service to end it for good.
+    CANCELLING = "cancelling"
     #: Every shard is committed.
     COMPLETED = "completed"
     #: Every shard is committed or was set aside after repeated failures.
@@ -30,6 +37,8 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
     #: It could not go on; the reason is kept.
     FAILED = "failed"
+    #: Its deadline passed, and it was submitted to end then; what is committed stays.
+    EXPIRED = "expired"
 
     @property
     def is_terminal(self) -> bool:
@@ -45,6 +54,7 @@ JobEnd = Literal[
     JobState.CANCELLED,
     JobState.PAUSED,
     JobState.FAILED,
+    JobState.EXPIRED,
 ]
 
 TERMINAL = (
@@ -52,10 +62,12 @@ TERMINAL = (
     JobState.COMPLETED_WITH_ERRORS,
     JobState.CANCELLED,
     JobState.FAILED,
+    JobState.EXPIRED,
 )
 _ENDS = frozenset({*TERMINAL, JobState.STOPPED, JobState.PAUSED})
 
-#: Which states may follow each. A terminal job but a completed one is reopened by ``un0 resume``.
+#: Which states may follow each while a command runs the job, and as the coordinator's runs go
+#: through them. A terminal job but a completed one is reopened by ``un0 resume``.
 NEXT_JOB_STATES: Mapping[JobState, frozenset[JobState]] = {
     JobState.INCOMPLETE: frozenset({JobState.STARTING}),
     JobState.STARTING: _ENDS | {JobState.RUNNING, JobState.STOPPING},
@@ -67,6 +79,23 @@ NEXT_JOB_STATES: Mapping[JobState, frozenset[JobState]] = {
     JobState.COMPLETED_WITH_ERRORS: frozenset({JobState.INCOMPLETE}),
     JobState.CANCELLED: frozenset({JobState.INCOMPLETE}),
     JobState.FAILED: frozenset({JobState.INCOMPLETE}),
+    JobState.EXPIRED: frozenset({JobState.INCOMPLETE}),
+}
+
+_LOST = frozenset({JobState.QUEUED})  # its server is gone, or its Ray: it waits to be run on
+_DONE = frozenset(TERMINAL)
+
+#: Which states may follow each of a job that the service has. The end is the end there.
+NEXT_SERVICE_STATES: Mapping[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: _DONE | {JobState.STARTING, JobState.PAUSED, JobState.CANCELLING},
+    JobState.STARTING: _DONE
+    | _LOST
+    | {JobState.RUNNING, JobState.PAUSING, JobState.PAUSED, JobState.CANCELLING},
+    JobState.RUNNING: _DONE | _LOST | {JobState.PAUSING, JobState.PAUSED, JobState.CANCELLING},
+    JobState.PAUSING: _DONE | _LOST | {JobState.PAUSED, JobState.CANCELLING},
+    JobState.PAUSED: _DONE | {JobState.QUEUED, JobState.CANCELLING},
+    JobState.CANCELLING: _DONE,
+    **{state: frozenset() for state in TERMINAL},
 }
 
 

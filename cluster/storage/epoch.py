@@ -1,4 +1,7 @@
-"""Which run owns a job: the newest claim. An older run may still commit, but not end the job."""
+"""Which run owns a job: the newest claim. An older run may still commit, but not end the job.
+
+A claim of the service names the server that holds the run.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,19 @@ def claim(store: ObjectStore, job_id: str) -> int:
         epoch += 1
         if create_once(store, JobLayout(job_id).epoch(epoch), token) == token:
             return epoch
+
+
+def claim_next(store: ObjectStore, job_id: str, after: int, holder: str) -> int | None:
+    """Claim the job's run after this one for a server; None if another has claimed it before."""
+    data = f"{uuid.uuid4().hex} {holder}".encode()
+    epoch = after + 1
+    return epoch if create_once(store, JobLayout(job_id).epoch(epoch), data) == data else None
+
+
+def holder_of(store: ObjectStore, job_id: str, epoch: int) -> str | None:
+    """The server that holds the run; None where no server but a command has claimed it."""
+    words = store.get(JobLayout(job_id).epoch(epoch)).decode(errors="replace").split()
+    return words[1] if len(words) > 1 else None
 
 
 def newest(store: ObjectStore, job_id: str) -> int:

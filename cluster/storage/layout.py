@@ -14,6 +14,8 @@ JOBS = "jobs/"
 ENERGY = "energy/"
 PROFILES = "fleet/profiles/"
 ARRIVALS = "fleet/arrivals/"
+ACTIVE = "service/active/"  # an empty object a job that the service has and that has not ended
+SERVERS = "service/servers/"
 PROBES = ".probe/"  # short-lived objects by which a store's abilities are tried
 
 _COMMIT = re.compile(r"(?:^|/)commits/shard-(\d+)\.json$")
@@ -46,6 +48,39 @@ class JobLayout:
     def epoch(self, number: int) -> str:
         """The claim of the job's run of this number."""
         return f"{self.epochs}{number:06d}.txt"
+
+    @property
+    def intents(self) -> str:
+        return f"{self.root}intents/"
+
+    def intent(self, number: int) -> str:
+        """What the user wants of the job since the change of this number."""
+        return f"{self.intents}{number:06d}.json"
+
+    @property
+    def events(self) -> str:
+        return f"{self.root}events/"
+
+    def event(self, number: int) -> str:
+        """An entry of the job's history, from 1."""
+        return f"{self.events}{number:08d}.json"
+
+    @property
+    def runs(self) -> str:
+        return f"{self.root}runs/"
+
+    def run(self, epoch: int) -> str:
+        """How the service's run of this epoch stands, as its server last wrote it."""
+        return f"{self.runs}{epoch:06d}.json"
+
+    @property
+    def quote(self) -> str:
+        """What the job was expected to take when it was submitted."""
+        return f"{self.root}quote.json"
+
+    @property
+    def active(self) -> str:
+        return f"{ACTIVE}{self.job_id}"
 
     @property
     def attempts(self) -> str:
@@ -118,6 +153,11 @@ def holds_images(key: str) -> bool:
 def profile_key(hardware: str, model: str) -> str:
     """The profile of a hardware class with a model."""
     return f"{PROFILES}{quote(hardware, safe='')}/{quote(model, safe='')}.json"
+
+
+def server_key(server_id: str) -> str:
+    """The sign of life of a server."""
+    return f"{SERVERS}{quote(server_id, safe='')}.json"
 
 
 def arrivals_key(cluster_id: str) -> str:

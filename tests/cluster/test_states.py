@@ -13,6 +13,7 @@ from cluster.simulation.energy import BUCKETS
 from cluster.states import (
     ENERGY_BUCKETS,
     NEXT_JOB_STATES,
+    NEXT_SERVICE_STATES,
     TERMINAL,
     EnergyBucket,
     JobEnd,
@@ -55,7 +56,7 @@ TestJobLife = JobLife.TestCase
 
 
 def test_every_state_says_what_may_follow() -> None:
-    assert set(NEXT_JOB_STATES) == set(JobState)
+    assert set(NEXT_JOB_STATES) | set(NEXT_SERVICE_STATES) == set(JobState)
 
 
 def test_only_a_run_ends_a_job() -> None:
@@ -64,6 +65,12 @@ def test_only_a_run_ends_a_job() -> None:
     for state, following in NEXT_JOB_STATES.items():
         ends = following & set(get_args(JobEnd))
         assert ends == (set(get_args(JobEnd)) if state in running else set())
+
+
+def test_the_service_never_leaves_an_end_and_can_always_reach_each() -> None:
+    for state, following in NEXT_SERVICE_STATES.items():
+        assert following >= set(TERMINAL) if not state.is_terminal else not following
+        assert following <= set(NEXT_SERVICE_STATES)
 
 
 @given(st.sampled_from(sorted(JobState)))
