@@ -49,7 +49,7 @@ from cluster.storage.open import open_store
 from cluster.storage.profiles import load_profiles
 from jobs import JobSpec
 from jobs.follow import run
-from jobs.service import prepare, submit
+from jobs.service.prepare import prepare, submit
 from un0 import DEFAULT_MODEL, Sampler, load_model
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the raylets with labels

@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobs.result import JobResult
-    from jobs.service import generate, resume
+    from jobs.service.foreground import generate, resume
     from jobs.spec import JobSpec
 
 __all__ = ["JobResult", "JobSpec", "generate", "resume"]
 
-_HOME = {"JobResult": "result", "JobSpec": "spec", "generate": "service", "resume": "service"}
+_HOME = {
+    "JobResult": "result",
+    "JobSpec": "spec",
+    "generate": "service.foreground",
+    "resume": "service.foreground",
+}
 
 
 def __getattr__(name: str) -> Any:

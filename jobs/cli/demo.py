@@ -24,7 +24,7 @@ def demo_command(store: Store = DEFAULT_STORE) -> None:
     from cluster.storage.open import open_store
     from cluster.storage.verify import verify
     from jobs.cli.run import run_and_report
-    from jobs.service import generate
+    from jobs.service.foreground import generate
     from jobs.spec import JobSpec
 
     result = run_and_report(

@@ -81,7 +81,7 @@ def generate_command(
 ) -> None:
     """Generate images and commit them, with their joules, to a store."""
     from jobs.cli.run import run_and_report
-    from jobs.service import generate
+    from jobs.service.foreground import generate
     from jobs.spec import load_spec, parse_spec
 
     flags = {
@@ -130,7 +130,7 @@ def resume_command(
 ) -> None:
     """Go on with a job that was stopped, killed or failed: only what is not committed runs."""
     from jobs.cli.run import run_and_report
-    from jobs.service import resume
+    from jobs.service.foreground import resume
 
     where = _where(
         store, endpoint_url, single_writer, sse, sse_kms_key, replicas, address, stop_within

@@ -12,7 +12,7 @@ import pytest
 from cluster.clock import utc_now
 from cluster.errors import UserError
 from cluster.storage.open import open_store
-from jobs.service import prepare
+from jobs.service.prepare import prepare
 from jobs.spec import JobSpec, load_spec, parse_spec
 from un0.quantities import parse_count, parse_deadline, parse_duration_s, parse_energy_j
 

@@ -1,120 +1,27 @@
-"""Submit, run and resume jobs. All state of a job is in its store."""
+"""Make a job of a spec: every choice made, the model read, the record written."""
 
 from __future__ import annotations
 
 import getpass
 import logging
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from cluster.actors.options import ModelWork, RunOptions
+from cluster.actors.options import ModelWork
 from cluster.clock import utc_now
 from cluster.errors import NotFound, UserError
 from cluster.hardware.identify import MOST_THREADS
-from cluster.stopping import STOP_S
-from cluster.storage.commit import find_manifest
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.open import open_store
 from cluster.storage.profiles import rates_of
-from cluster.storage.summaries import load_job
 from cluster.types import JobRecord, SubmittedSpec, model_key
-from jobs.defaults import DEFAULT_STORE
-from jobs.follow import OnSnapshot, run
 from jobs.resolve import ModelFacts, plan
-from jobs.result import JobResult, result_of_earlier
 from jobs.shard_grid import ShardGrid, choose_grid
 from jobs.spec import JobSpec
 from un0.catalog import DEFAULT_MODEL, list_models
 
-OnJob = Callable[[JobRecord], None]
 logger = logging.getLogger(__name__)
-
-
-def generate(
-    spec: JobSpec,
-    store: str = DEFAULT_STORE,
-    *,
-    endpoint_url: str | None = None,
-    single_writer: bool = False,
-    sse: str | None = None,
-    sse_kms_key: str | None = None,
-    replicas: int | None = None,
-    address: str | None = None,
-    stop_within_s: float = STOP_S,
-    on_job: OnJob | None = None,
-    on_snapshot: OnSnapshot | None = None,
-) -> JobResult:
-    """Submit a job and run it to its end.
-
-    single_writer: accept an S3 server without conditional writes. The caller must ensure that only
-        one process runs a job at a time.
-    sse, sse_kms_key: server-side encryption on S3 (see ``open_store``).
-    stop_within_s: how long SIGINT, SIGTERM or SIGHUP may take to stop it (``jobs.follow.run``).
-    on_job: called once the job is in the store; on_snapshot: called with its progress.
-    Raises UserError, or un0's InputError or ModelFormatError, for errors that the caller can fix.
-    """
-    opened = open_store(
-        store,
-        endpoint_url=endpoint_url,
-        single_writer=single_writer,
-        sse=sse,
-        sse_kms_key=sse_kms_key,
-    )
-    record, work = prepare(spec, opened)
-
-    def begin() -> None:
-        submit(record, opened)
-        if on_job is not None:
-            on_job(record)
-
-    return run(
-        record, opened, RunOptions(replicas, address, stop_within_s), work, begin, on_snapshot
-    )
-
-
-def resume(
-    job_id: str,
-    store: str = DEFAULT_STORE,
-    *,
-    model: str | None = None,
-    endpoint_url: str | None = None,
-    single_writer: bool = False,
-    sse: str | None = None,
-    sse_kms_key: str | None = None,
-    replicas: int | None = None,
-    address: str | None = None,
-    stop_within_s: float = STOP_S,
-    on_job: OnJob | None = None,
-    on_snapshot: OnSnapshot | None = None,
-) -> JobResult:
-    """Run the shards that a job still lacks. Returns at once if it is complete.
-
-    model: where the job's model is now, if it has moved; it must be the same file.
-    """
-    opened = open_store(
-        store,
-        endpoint_url=endpoint_url,
-        single_writer=single_writer,
-        sse=sse,
-        sse_kms_key=sse_kms_key,
-    )
-    record = load_job(opened, job_id)
-    if on_job is not None:
-        on_job(record)
-    manifest = find_manifest(opened, job_id)
-    if manifest is not None and manifest.state == "completed":
-        return result_of_earlier(manifest, opened.config.uri, record)
-    record, work = _with_model(record, model or record.workload.model)
-
-    def begin() -> None:
-        """Nothing is written: the coordinator reopens the job when it takes it on."""
-
-    return run(
-        record, opened, RunOptions(replicas, address, stop_within_s), work, begin, on_snapshot
-    )
 
 
 def prepare(spec: JobSpec, store: ObjectStore) -> tuple[JobRecord, ModelWork]:
@@ -127,7 +34,7 @@ def prepare(spec: JobSpec, store: ObjectStore) -> tuple[JobRecord, ModelWork]:
     record = JobRecord(
         workload=workload,
         spec=SubmittedSpec.model_validate(spec.model_dump(mode="json", exclude_none=True)),
-        owner=spec.owner or _user(),
+        owner=spec.owner or user_here(),
         submitted_at=submitted_at,
         shard_reason=grid.reason,
     )
@@ -187,7 +94,7 @@ def model_facts(name: str) -> tuple[ModelFacts, ModelWork]:
     return facts, ModelWork(images_flops(config).plain / 1e9, cpu_tile, gpu_tile, replica_bytes)
 
 
-def _with_model(record: JobRecord, name: str) -> tuple[JobRecord, ModelWork]:
+def with_model(record: JobRecord, name: str) -> tuple[JobRecord, ModelWork]:
     """The record with its model found under that name, if it is what it was submitted with."""
     facts, work = model_facts(name)
     if facts.rev != record.workload.model_rev:
@@ -199,7 +106,8 @@ def _with_model(record: JobRecord, name: str) -> tuple[JobRecord, ModelWork]:
     return record.model_copy(update={"workload": workload}), work
 
 
-def _user() -> str:
+def user_here() -> str:
+    """Whose process this is, for the owner of a job that names none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
