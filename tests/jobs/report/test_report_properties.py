@@ -45,7 +45,7 @@ def reports(rows: list[dict[str, Any]], *dimensions: str) -> list[Report]:
         return [build_report(store, by=by) for by in dimensions]
 
 
-@settings(max_examples=examples(20, fast=8))
+@settings(max_examples=examples(20, fast=4))
 @given(st.lists(a_row(), min_size=1, max_size=12))
 def test_sums_by_every_key_are_those_of_the_rows(rows: list[dict[str, Any]]) -> None:
     known = [row for row in rows if row["energy_mj"] is not None]
@@ -65,7 +65,7 @@ def test_sums_by_every_key_are_those_of_the_rows(rows: list[dict[str, Any]]) -> 
         assert any(nulls) == (len(known) < len(rows))
 
 
-@settings(max_examples=examples(20))
+@settings(max_examples=examples(20, fast=5))
 @given(st.lists(a_row(), min_size=1, max_size=6))
 def test_splitting_rows_changes_nothing(rows: list[dict[str, Any]]) -> None:
     halves = []
