@@ -6,20 +6,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic import PlainSerializer
 
 from cluster.scheduler.explain import Kind
 from cluster.storage.decisions import RivalRecord
 from cluster.types import EnergyQuality
+from jobs.view import View
 
 #: In JSON ``2026-05-01 00:00:03+00:00``, as this command has always written it.
 Moment = Annotated[datetime, PlainSerializer(str, when_used="json")]
-
-
-class View(BaseModel):
-    """Base of what is shown and never stored."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Predicted(View):

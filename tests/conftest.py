@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ os.environ |= {
     "NO_PROXY": "127.0.0.1,localhost",
     "no_proxy": "127.0.0.1,localhost",
 }
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, by children as well
 
 
 def pytest_configure(config: pytest.Config) -> None:

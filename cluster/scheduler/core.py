@@ -123,6 +123,10 @@ class Core:
         self._timer_count += 1
         heapq.heappush(self._timers, (at_s, self._timer_count, kind, name))
 
+    def timers(self, kind: TimerKind) -> int:
+        """How many timers of that kind are set."""
+        return sum(timer[2] == kind for timer in self._timers)
+
     def plan_by(self, at_s: float) -> None:
         """Make the next plan at ``at_s`` at the latest."""
         if at_s < self.plan_at_s:

@@ -124,6 +124,11 @@ class SchedulerState:
         """Power that the fleet may draw under the decisions made so far, W."""
         return self._core.fleet.power_mw / 1000
 
+    @property
+    def core(self) -> Core:
+        """All that the scheduler knows. To look at, not to change."""
+        return self._core
+
     def validate(self) -> None:
         """Raise AssertionError if an invariant is broken. For tests and debugging."""
         core = self._core

@@ -44,7 +44,7 @@ def write_report(report: Report, format: str, out: Path | None) -> None:
 
 def _rendered(report: Report, format: str) -> bytes:
     if format == "json":
-        return (json.dumps(report.as_dict(), indent=2) + "\n").encode()
+        return (json.dumps(report.view().model_dump(mode="json"), indent=2) + "\n").encode()
     if format == "csv":
         return as_csv(report)
     if format == "parquet":

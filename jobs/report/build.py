@@ -21,10 +21,11 @@ from cluster.storage.commit import parse_record
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.types import JobRecord
-from jobs.report.figures import Rates, figures
+from jobs.report.figures import Figures, Rates, Row, figures, row_of
 from jobs.report.panels import Panels, panel_keys, panels_of
-from jobs.report.rows import Period, Rows, log_files, open_rows
+from jobs.report.rows import Period, Rows, Source, log_files, open_rows
 from jobs.report.sums import Part, Parts, merged, sums_by, total
+from jobs.view import View
 from un0.suggest import choose
 
 # What --by can name, and the SQL of it; owners, labels and models are those of the jobs
@@ -44,16 +45,51 @@ _TRIES = 5
 _THREADS = 16
 
 
+class IntensityView(View):
+    """Of the grid. g_per_kwh: None where it changes by the hour."""
+
+    g_per_kwh: float | None
+    source: str
+    year: int | None
+
+
+class _Origin(View):
+    """Of what a report is."""
+
+    store: str
+    source: Source
+    boundary: str
+    since: str | None
+    until: str | None
+    first_day: str | None
+    last_day: str | None
+    log_files: int
+    log_bytes: int
+
+
+class ReportView(Figures, _Origin):
+    """What ``un0 report --json`` prints: the totals, what they rest on, and the rows of ``by``."""
+
+    closure_error_mj: int | None
+    pue: float | None
+    carbon_intensity: IntensityView | None
+    embodied_g: float | None
+    price_per_kwh: float | None
+    currency: str | None
+    notes: list[str]
+    by: str | None
+    rows: list[Row]
+
+
 @dataclass(frozen=True)
 class Report:
     """What ``un0 report`` prints.
 
-    totals, rows: see ``figures``; a row has its ``key`` besides, None for what belongs to no job.
     boundary: what the figures that name none include. closure_error_mj: rows against meters.
     """
 
     store: str
-    source: str
+    source: Source
     boundary: str
     period: Period
     days: tuple[str | None, str | None]
@@ -61,42 +97,43 @@ class Report:
     size_bytes: int
     by: str | None
     rates: Rates
-    totals: dict[str, Any]
+    totals: Figures
     closure_error_mj: int | None
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     notes: list[str]
     made_at: datetime
     panels: Panels | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """The report as a JSON object."""
+    def view(self) -> ReportView:
+        """The report as ``--json`` gives it."""
         intensity = self.rates.intensity
-        return {
-            "store": self.store,
-            "source": self.source,
-            "boundary": self.boundary,
-            "since": _iso(self.period.since),
-            "until": _iso(self.period.until),
-            "first_day": self.days[0],
-            "last_day": self.days[1],
-            "log_files": self.files,
-            "log_bytes": self.size_bytes,
-            **self.totals,
-            "closure_error_mj": self.closure_error_mj,
-            "pue": self.rates.pue,
-            "carbon_intensity": intensity
-            and {
-                "g_per_kwh": intensity.constant_g_per_kwh,
-                "source": intensity.source,
-                "year": intensity.year,
-            },
-            "embodied_g": self.rates.embodied_g,
-            "price_per_kwh": self.rates.price_per_kwh,
-            "currency": self.rates.currency,
-            "notes": self.notes,
-            "by": self.by,
-            "rows": self.rows,
-        }
+        return ReportView(
+            store=self.store,
+            source=self.source,
+            boundary=self.boundary,
+            since=_iso(self.period.since),
+            until=_iso(self.period.until),
+            first_day=self.days[0],
+            last_day=self.days[1],
+            log_files=self.files,
+            log_bytes=self.size_bytes,
+            **dict(self.totals),
+            closure_error_mj=self.closure_error_mj,
+            pue=self.rates.pue,
+            carbon_intensity=None
+            if intensity is None
+            else IntensityView(
+                g_per_kwh=intensity.constant_g_per_kwh,
+                source=intensity.source,
+                year=intensity.year,
+            ),
+            embodied_g=self.rates.embodied_g,
+            price_per_kwh=self.rates.price_per_kwh,
+            currency=self.rates.currency,
+            notes=self.notes,
+            by=self.by,
+            rows=self.rows,
+        )
 
 
 def build_report(
@@ -165,16 +202,14 @@ def _report(
 
 def rows_of(
     groups: Mapping[str | None, Parts], rates: Rates, boundary: str, *, by_key: bool = False
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Figures by key, the most energy first or in order of keys; rows without a key last."""
 
     def order(key: str | None) -> tuple[bool, float, str]:
         known_mj = 0 if by_key else total(groups[key].values()).known_mj
         return key is None, -known_mj, key or ""
 
-    return [
-        {"key": key, **figures(groups[key], rates, boundary)} for key in sorted(groups, key=order)
-    ]
+    return [row_of(key, groups[key], rates, boundary) for key in sorted(groups, key=order)]
 
 
 def _closure_error_mj(rows: Rows, metered_mj: int | None, parts: Parts) -> int | None:

@@ -6,15 +6,14 @@ the page can be checked against ``--format json``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from cluster.states import EnergyBucket
 from jobs.format import UNKNOWN
-from jobs.report.text import watt_hours
-
-Show = Callable[[Any], str]
-Figures = Mapping[str, Any]
+from jobs.report.figures import Bounded, Figure, Figures
+from jobs.report.text import Show, watt_hours
 
 
 def figure(path: str, value: Any, show: Show) -> str:
@@ -23,24 +22,25 @@ def figure(path: str, value: Any, show: Show) -> str:
     return f'<data{known} data-figure="{escape(path)}">{escape(show(value))}</data>'
 
 
-def bounded(figures: Figures, name: str, show: Show, at: str = "") -> str:
+def bounded(figures: Bounded, name: str, show: Show, at: str = "") -> str:
     """A figure such as ``energy{}_j``, below it its bounds if an estimate is in it.
 
     One that is unknown because part of it is missing shows its lower bound.
     """
-    names = [name.format(bound) for bound in ("", "_low", "_high")]
-    return _bounded([(at + name, figures[name]) for name in names], show)
+    names = [at + name.format(bound) for bound in ("", "_low", "_high")]
+    return _bounded(names, figures.figure(name), show)
 
 
-def bucket_energy(figures: Figures, bucket: str, at: str = "") -> str:
+def bucket_energy(figures: Figures, bucket: EnergyBucket, at: str = "") -> str:
     """The energy of one bucket, like ``bounded``."""
-    names = ("buckets", "buckets_low", "buckets_high")
-    return _bounded([(f"{at}{name}.{bucket}", figures[name][bucket]) for name in names], watt_hours)
+    names = [f"{at}{name}.{bucket}" for name in ("buckets", "buckets_low", "buckets_high")]
+    return _bounded(names, figures.bucket(bucket), watt_hours)
 
 
-def _bounded(named: Sequence[tuple[str, Any]], show: Show) -> str:
-    value, low, high = (figure(path, value, show) for path, value in named)
-    known = [value is not None for _, value in named]
+def _bounded(paths: Sequence[str], found: Figure, show: Show) -> str:
+    values = (found.value, found.low, found.high)
+    value, low, high = (figure(path, v, show) for path, v in zip(paths, values, strict=True))
+    known = [v is not None for v in values]
     if not known[0] and known[1]:
         return f"≥&nbsp;{low}"
     return f'{value}<span class="bounds">{low} to {high}</span>' if all(known) else value

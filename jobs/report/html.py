@@ -9,11 +9,10 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from cluster.states import ENERGY_BUCKETS
+from cluster.states import ENERGY_BUCKETS, EnergyBucket
 from jobs.format import joules
 from jobs.report.build import Report
 from jobs.report.cells import (
-    Figures,
     bounded,
     bucket_energy,
     count,
@@ -22,6 +21,7 @@ from jobs.report.cells import (
     table,
     tile,
 )
+from jobs.report.figures import Figures
 from jobs.report.panels import Panels
 from jobs.report.sections import (
     by_hardware,
@@ -111,10 +111,12 @@ def _tiles(report: Report) -> str:
             "hero",
         ),
         tile("Energy", bounded(totals, "energy{}_j", watt_hours), _facility(report)),
-        tile("Images", figure("images", totals["images"], count), "kept"),
+        tile("Images", figure("images", totals.images, count), "kept"),
     ]
-    for name, words in (("idle", "nobody used the device"), ("wasted", "in lost attempts")):
-        share = totals[f"{name}_share"]
+    for name, share, words in (
+        ("idle", totals.idle_share, "nobody used the device"),
+        ("wasted", totals.wasted_share, "in lost attempts"),
+    ):
         if share is not None:
             tiles.append(tile(name.capitalize(), figure(f"{name}_share", share, percent), words))
     if rates.intensity is not None:
@@ -128,7 +130,7 @@ def _tiles(report: Report) -> str:
 
 
 def _missing_time(totals: Figures) -> str:
-    share = totals["share"]["missing"]
+    share = totals.share.missing
     return f"; {figure('share.missing', share, percent)} of the time is missing" if share else ""
 
 
@@ -140,10 +142,10 @@ def _facility(report: Report) -> str:
 
 
 def _where(report: Report) -> str:
-    known_j: dict[str, Any] = {b: report.totals["buckets_known"][b] for b in ENERGY_BUCKETS}
+    known_j = report.totals.buckets_known
     whole_j = sum(value or 0.0 for value in known_j.values())
 
-    def share(bucket: str) -> str:
+    def share(bucket: EnergyBucket) -> str:
         value = known_j[bucket]
         return percent(None if value is None else value / whole_j if whole_j else 0.0)
 
@@ -173,11 +175,11 @@ def _where(report: Report) -> str:
 def _three_ways(report: Report) -> str:
     rows = []
     for name, (title, words) in _BOUNDARY_WORDS.items():
-        own, at = report.totals["boundaries"][name], f"boundaries.{name}."
+        own, at = report.totals.boundaries[name], f"boundaries.{name}."
         cells = [
             f"{title}<small>{words}</small>",
             bounded(own, "energy{}_j", watt_hours, at),
-            figure(f"{at}energy_active_j", own["energy_active_j"], watt_hours),
+            figure(f"{at}energy_active_j", own.energy_active_j, watt_hours),
             bounded(own, "j_per_image{}", joules, at),
             bounded(own, "wh_per_1000_images{}", small_wh, at),
         ]
@@ -189,10 +191,10 @@ def _three_ways(report: Report) -> str:
 
 
 def _how_known(report: Report) -> str:
-    share = {name: value or 0.0 for name, value in report.totals["share"].items()}
+    share = {name: value or 0.0 for name, value in report.totals.share}
     legend = "".join(
         f'<li><i class="dot {name}"></i>{name} {figure(f"share.{name}", value, percent)}</li>'
-        for name, value in report.totals["share"].items()
+        for name, value in report.totals.share
     )
     facts = list(report.notes)
     if report.rates.intensity is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from cluster.ledger.window import MIN_WINDOW_NS
-from jobs.report.figures import Rates, figures
+from cluster.states import EnergyBucket
+from jobs.report.figures import Figures, Rates, Row, figures, row_of
 from jobs.report.rows import Rows
 from jobs.report.sums import Parts, total
 
@@ -43,14 +43,14 @@ from ranked group by all
 
 @dataclass(frozen=True)
 class Moment:
-    """A step of time. row: its figures."""
+    """A step of time, and its figures."""
 
     start: datetime
-    row: Mapping[str, Any]
+    figures: Figures
 
-    def known_j(self, bucket: str) -> float:
+    def known_j(self, bucket: EnergyBucket) -> float:
         """The known energy of the bucket, for the chart."""
-        return self.row["buckets_known"][bucket] or 0.0
+        return self.figures.known_j(bucket)
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ class Panels:
 
     step: str
     timeline: list[Moment]
-    hardware: list[dict[str, Any]]
+    hardware: list[Row]
     spreads: dict[str, Spread]
-    jobs: list[dict[str, Any]]
-    nodes: list[dict[str, Any]]
+    jobs: list[Row]
+    nodes: list[Row]
 
 
 def panel_keys(rows: Rows) -> dict[str, str]:
@@ -95,10 +95,10 @@ def panels_of(
 ) -> Panels:
     """What the page shows, from the sums by ``panel_keys``."""
 
-    def table(dimension: str, weight: Any) -> list[dict[str, Any]]:
+    def table(dimension: str, weight: Callable[[Parts], int]) -> list[Row]:
         groups = {key: parts for key, parts in sums[dimension].items() if key is not None}
         order = sorted(groups, key=lambda key: (-weight(groups[key]), key))
-        return [{"key": key, **figures(groups[key], rates, boundary)} for key in order[:TOP]]
+        return [row_of(key, groups[key], rates, boundary) for key in order[:TOP]]
 
     rows.gather("parts", _EACH)
     spreads = rows.connection.execute(_SPREAD).fetchall()

@@ -7,7 +7,8 @@ from html import escape
 from cluster.states import ENERGY_BUCKETS
 from jobs.format import joules
 from jobs.report.build import Report
-from jobs.report.cells import Figures, bounded, bucket_energy, count, figure, section, table
+from jobs.report.cells import bounded, bucket_energy, count, figure, section, table
+from jobs.report.figures import Figures, Row
 from jobs.report.panels import Panels
 from jobs.report.svg import spread_strip, stacked_bar, timeline
 from jobs.report.text import bucket_text, grams, percent, watt_hours
@@ -24,7 +25,7 @@ def over_time(panels: Panels) -> str:
                 moment.start.isoformat(),
                 [
                     f"{moment.start:%Y-%m-%d %H:%M}",
-                    *(bucket_energy(moment.row, bucket) for bucket in used),
+                    *(bucket_energy(moment.figures, bucket) for bucket in used),
                 ],
             )
             for moment in panels.timeline
@@ -39,18 +40,18 @@ def over_time(panels: Panels) -> str:
 
 
 def by_hardware(panels: Panels) -> str:
-    uppers = (row["boundaries"]["job"]["j_per_image_high"] or 0.0 for row in panels.hardware)
+    uppers = (row.boundaries["job"].j_per_image_high or 0.0 for row in panels.hardware)
     largest = max(*(spread.highest for spread in panels.spreads.values()), *uppers, 0.0, 0.0)
 
-    def cells(row: Figures) -> list[str]:
-        own, spread = row["boundaries"]["job"], panels.spreads.get(row["key"])
+    def cells(row: Row) -> list[str]:
+        own, spread = row.boundaries["job"], panels.spreads.get(row.key or "")
         strip = ""
-        if spread is not None and own["j_per_image"] is not None and largest:
-            low, high = own["j_per_image_low"], own["j_per_image_high"]
+        if spread is not None and own.j_per_image is not None and largest:
+            low, high = own.j_per_image_low, own.j_per_image_high
             bounds = None if low is None or high is None else (low, high)
-            strip = spread_strip(spread, own["j_per_image"], bounds, largest)
-        each = bounded(own, "j_per_image{}", joules, "boundaries.job.") if row["images"] else "-"
-        name = f"{escape(row['key'])}<small>{count(row['images'])} images</small>"
+            strip = spread_strip(spread, own.j_per_image, bounds, largest)
+        each = bounded(own, "j_per_image{}", joules, "boundaries.job.") if row.images else "-"
+        name = f"{escape(row.key or '')}<small>{count(row.images)} images</small>"
         return [name, strip, each]
 
     return section(
@@ -61,7 +62,7 @@ def by_hardware(panels: Panels) -> str:
         table(
             "hardware",
             [("Hardware", "key"), ("", "strip"), ("J per image", "n")],
-            [(row["key"], cells(row)) for row in panels.hardware],
+            [(row.key, cells(row)) for row in panels.hardware],
         ),
     )
 
@@ -82,13 +83,13 @@ def heaviest_jobs(panels: Panels) -> str:
             ],
             [
                 (
-                    row["key"],
+                    row.key,
                     [
-                        escape(row["key"]),
+                        escape(row.key or ""),
                         _buckets_bar(row, largest_j),
                         bounded(row, "energy{}_j", watt_hours),
-                        figure("images", row["images"], count),
-                        bounded(row, "j_per_image{}", joules) if row["images"] else "-",
+                        figure("images", row.images, count),
+                        bounded(row, "j_per_image{}", joules) if row.images else "-",
                     ],
                 )
                 for row in panels.jobs
@@ -107,13 +108,13 @@ def most_wasteful_nodes(panels: Panels) -> str:
             [("Node", "key"), ("", "bar wide"), ("Energy", "n"), ("Idle", "n"), ("Wasted", "n")],
             [
                 (
-                    row["key"],
+                    row.key,
                     [
-                        escape(row["key"]),
+                        escape(row.key or ""),
                         _buckets_bar(row, largest_j),
                         bounded(row, "energy{}_j", watt_hours),
-                        figure("idle_share", row["idle_share"], percent),
-                        figure("wasted_share", row["wasted_share"], percent),
+                        figure("idle_share", row.idle_share, percent),
+                        figure("wasted_share", row.wasted_share, percent),
                     ],
                 )
                 for row in panels.nodes
@@ -132,28 +133,26 @@ def by_rows(report: Report, by: str) -> str:
     if report.rates.intensity is not None:
         columns.append(("CO2e", "n"))
 
-    def cells(row: Figures) -> list[str]:
-        own = row["boundaries"]["job"]
+    def cells(row: Row) -> list[str]:
+        own = row.boundaries["job"]
         found = [
-            "no job" if row["key"] is None else escape(row["key"]),
-            figure("images", row["images"], count),
+            "no job" if row.key is None else escape(row.key or ""),
+            figure("images", row.images, count),
             bounded(row, "energy{}_j", watt_hours),
-            bounded(own, "j_per_image{}", joules, "boundaries.job.") if row["images"] else "-",
+            bounded(own, "j_per_image{}", joules, "boundaries.job.") if row.images else "-",
         ]
         return [*found, bounded(row, "carbon{}_g", grams)][: len(columns)]
 
-    rows = [(row["key"], cells(row)) for row in report.rows]
+    rows = [(row.key, cells(row)) for row in report.rows]
     return section(f"By {by}", "J per image: job bucket.", table("by", columns, rows))
 
 
 def _buckets_bar(row: Figures, largest_j: float) -> str:
-    parts: dict[str, float] = {
-        bucket: row["buckets_known"][bucket] or 0.0 for bucket in ENERGY_BUCKETS
-    }
+    parts = {str(bucket): row.known_j(bucket) for bucket in ENERGY_BUCKETS}
     width = 100 * _known_j(row) / largest_j if largest_j else 0.0
-    label = ", ".join(f"{b} {bucket_text(row, b)}" for b, known_j in parts.items() if known_j)
+    label = ", ".join(f"{b} {bucket_text(row, b)}" for b in ENERGY_BUCKETS if row.known_j(b))
     return f'<div style="width:{max(width, 0.5):.1f}%">{stacked_bar(parts, label)}</div>'
 
 
 def _known_j(row: Figures) -> float:
-    return sum(value or 0.0 for value in row["buckets_known"].values())
+    return sum(map(row.known_j, ENERGY_BUCKETS))

@@ -109,7 +109,9 @@ def _columns(moments: Sequence[Moment], step: str, scale: float) -> Iterator[str
             if height > 0:
                 y -= height
                 rects.append(_rect((i + 0.09) * slot, y, 0.82 * slot, height, bucket))
-        held = [f"{b} {bucket_text(moment.row, b)}" for b in ENERGY_BUCKETS if moment.known_j(b)]
+        held = [
+            f"{b} {bucket_text(moment.figures, b)}" for b in ENERGY_BUCKETS if moment.known_j(b)
+        ]
         when = moment.start.strftime("%Y-%m-%d %H:%M" if step == "hour" else "%Y-%m-%d")
         tip = f"<title>{when}: {', '.join(held) or 'nothing known'}</title>"
         yield f"<g>{tip}{''.join(rects)}</g>"

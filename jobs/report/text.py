@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -11,17 +11,18 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from cluster.states import ENERGY_BUCKETS
+from cluster.states import EnergyBucket
 from jobs import format
 from jobs.format import UNKNOWN, joules
 from jobs.report.build import DIMENSIONS, Report
-from jobs.report.figures import J_PER_KWH
+from jobs.report.figures import J_PER_KWH, Bounded, Figures, Row
 
 _BOUNDARY_NAMES = {
     "job": "job alone",
     "marginal": "with overhead and wasted",
     "whole_node": "whole node",
 }
+Show = Callable[[Any], str]
 _WHOLE = {"images", "closure_error_mj"}
 
 
@@ -70,17 +71,16 @@ def percent(share: float | None) -> str:
     return "<0.1 %" if 0 < share < 0.001 else f"{share:.1%}".replace("%", " %")
 
 
-def bounded(figures: Mapping[str, Any], name: str, show: Any) -> str:
+def bounded(figures: Bounded, name: str, show: Show) -> str:
     """A figure such as ``energy{}_j`` with its bounds, if it has them."""
-    value, low, high = (figures[name.format(bound)] for bound in ("", "_low", "_high"))
-    return format.bounded(value, low, high, show=show)
+    found = figures.figure(name)
+    return format.bounded(found.value, found.low, found.high, show=show)
 
 
-def bucket_text(figures: Mapping[str, Any], bucket: str) -> str:
+def bucket_text(figures: Figures, bucket: EnergyBucket) -> str:
     """The energy of one of the buckets, likewise."""
-    names = {"{}": "buckets", "{}_low": "buckets_low", "{}_high": "buckets_high"}
-    own = {name.format("energy"): figures[source][bucket] for name, source in names.items()}
-    return bounded(own, "energy{}", watt_hours)
+    found = figures.bucket(bucket)
+    return format.bounded(found.value, found.low, found.high, show=watt_hours)
 
 
 def totals_text(report: Report) -> str:
@@ -94,18 +94,17 @@ def totals_text(report: Report) -> str:
 def _lines(report: Report) -> Iterator[tuple[str, str]]:
     totals = report.totals
     yield "period", period_text(report)
-    yield "images", f"{totals['images']:,}"
+    yield "images", f"{totals.images:,}"
     yield "energy", f"{bounded(totals, 'energy{}_j', watt_hours)}, {basis(report)}"
     name = "per image"
-    for boundary, figures in totals["boundaries"].items():
-        if figures["j_per_image"] is not None or figures["j_per_image_low"] is not None:
+    for boundary, figures in totals.boundaries.items():
+        if figures.j_per_image is not None or figures.j_per_image_low is not None:
             each = bounded(figures, "j_per_image{}", joules)
             per_1000 = bounded(figures, "wh_per_1000_images{}", small_wh)
             yield name, f"{each}, {_BOUNDARY_NAMES[boundary]}; {per_1000} per 1,000 images"
             name = ""
     yield "spent on", ", ".join(_bucket_texts(totals))
-    share = totals["share"]
-    yield "known", ", ".join(f"{name} {percent(value)}" for name, value in share.items())
+    yield "known", ", ".join(f"{name} {percent(value)}" for name, value in totals.share)
     if report.rates.pue is not None:
         facility = bounded(totals, "facility{}_kwh", kilowatt_hours)
         yield "facility", f"{facility} at a PUE of {report.rates.pue:g}"
@@ -120,8 +119,8 @@ def _lines(report: Report) -> Iterator[tuple[str, str]]:
         yield "closure", f"rows and meters differ by {report.closure_error_mj:,} mJ"
 
 
-def _bucket_texts(totals: Mapping[str, Any]) -> Iterator[str]:
-    known = {b: totals["buckets_known"][b] for b in ENERGY_BUCKETS}
+def _bucket_texts(totals: Figures) -> Iterator[str]:
+    known = totals.buckets_known
     whole = sum(value or 0.0 for value in known.values())
     for bucket, value in known.items():
         if value:
@@ -177,15 +176,15 @@ def _absent_columns(report: Report) -> set[str]:
     return absent | ({"idle", "wasted"} if report.source == "commits" else set())
 
 
-def _cells(report: Report, row: Mapping[str, Any]) -> Iterator[str]:
+def _cells(report: Report, row: Row) -> Iterator[str]:
     absent = _absent_columns(report)
-    yield "(no job)" if row["key"] is None else row["key"]
-    yield f"{row['images']:,}"
+    yield "(no job)" if row.key is None else row.key
+    yield f"{row.images:,}"
     yield bounded(row, "energy{}_j", watt_hours)
-    yield bounded(row["boundaries"]["job"], "j_per_image{}", joules) if row["images"] else "-"
-    for column in ("idle", "wasted"):
+    yield bounded(row.boundaries["job"], "j_per_image{}", joules) if row.images else "-"
+    for column, share in (("idle", row.idle_share), ("wasted", row.wasted_share)):
         if column not in absent:
-            yield percent(row[f"{column}_share"])
+            yield percent(share)
     if "carbon" not in absent:
         yield bounded(row, "carbon{}_g", grams)
     if "cost" not in absent:
@@ -198,8 +197,9 @@ def flat_table(report: Report) -> pa.Table:
     Names of nested figures are joined by '_': ``buckets_idle``, ``boundaries_marginal_energy_j``.
     """
     rows = report.rows if report.by else [report.totals]
-    flat = [dict(_flattened(row)) for row in rows]
-    names = list(dict(_flattened({"key": None, **report.totals} if report.by else report.totals)))
+    flat = [dict(_flattened(row.model_dump())) for row in rows]
+    totals = report.totals.model_dump()
+    names = list(dict(_flattened({"key": None, **totals} if report.by else totals)))
     schema = pa.schema([(name, _type(name)) for name in names])
     table = pa.Table.from_pylist(flat, schema)
     return table.rename_columns([report.by if n == "key" else n for n in names])

@@ -27,6 +27,7 @@ def run(name: str, *arguments: str) -> Any:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.slow
 def test_without_a_gpu_the_gpu_benchmark_skips() -> None:
     assert run("engine_gpu.py") == []
 

@@ -116,6 +116,7 @@ def test_from_pretrained_reads_the_hub_cache(hub_cache: Path) -> None:
     assert model.labels == catalog.CIFAR10_LABELS  # the released file names none
 
 
+@pytest.mark.slow
 def test_load_model_finds_the_cache_of_the_environment(hub_cache: Path) -> None:
     """In a fresh process, as users have it: HF_HUB_CACHE is read when the library starts."""
     code = "import un0; print(un0.load_model('cifar10/n1024').rev)"

@@ -147,6 +147,7 @@ def test_views_and_shared_memory_are_only_numbers(tmp_path: Path, model: Un0Mode
 # --- pickles, archives ---
 
 
+@pytest.mark.slow
 def test_classes_in_a_pickle_are_named_and_the_command_given_works(
     tmp_path: Path, model: Un0Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ def test_a_fractional_index_is_refused() -> None:
         initial_phases(0, [0.5], 8)  # type: ignore[list-item]
 
 
+@pytest.mark.slow
 def test_it_works_where_no_compile_cache_can_be_written(tmp_path: Path) -> None:
     """A read-only installation with no home, as in many containers."""
     package = tmp_path / "un0"

@@ -111,6 +111,7 @@ def test_a_cache_that_is_only_read_may_be_read_only(
     assert "HF_HOME" not in os.environ
 
 
+@pytest.mark.slow
 def test_compiled_code_is_kept_without_a_home_beside_a_read_only_source(tmp_path: Path) -> None:
     """And no folder named "~" is left in the working directory."""
     (tmp_path / "code").mkdir()

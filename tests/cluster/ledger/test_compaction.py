@@ -58,11 +58,11 @@ def keys(store: ObjectStore) -> list[str]:
 
 def test_the_same_rows_in_one_file_a_day_and_the_same_report(store: ObjectStore) -> None:
     logged(store)
-    before, report = rows(store), build_report(store, by="node").as_dict()
+    before, report = rows(store), build_report(store, by="node").view().model_dump(mode="json")
     made = compacted(store)
     assert [len(one.sources) for one in made] == [3, 3]
     assert rows(store) == before
-    after = build_report(store, by="node").as_dict()
+    after = build_report(store, by="node").view().model_dump(mode="json")
     assert after["log_files"] == 2
     different = ("made_at", "log_files", "log_bytes")
     assert {k: v for k, v in after.items() if k not in different} == {

@@ -218,6 +218,7 @@ def choices(stub: NvmlStub) -> None:
     meters.close()
 
 
+@pytest.mark.slow
 def test_a_counter_that_stands_still_is_refused_and_so_is_power_of_nothing(
     on_fleet: Scene,
 ) -> None:

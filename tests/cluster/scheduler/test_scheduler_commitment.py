@@ -45,8 +45,7 @@ def test_idleness_keeps_one_timer_however_often_it_begins() -> None:
         world.submit(f"j{number}", shards=1)
         world.play(world.now_s + 3)
     assert len(world.ended) == 200
-    late = [timer for timer in world.state._core._timers if timer[2] == "idle"]
-    assert len(late) <= 2
+    assert world.state.core.timers("idle") <= 2
 
 
 def test_of_replicas_that_join_together_a_dear_one_is_not_woken_in_passing() -> None:

@@ -65,9 +65,9 @@ def test_another_job_does_not_cost_an_owner_what_is_owed_to_it() -> None:
     world.submit("busy", shards=10_000, owner="a", priority=1)
     world.submit("waits", shards=10_000, owner="b")
     world.play(500)
-    owed = world.state._core.served_j["a"] - world.state._core.served_j["b"]
+    owed = world.state.core.served_j["a"] - world.state.core.served_j["b"]
     world.submit("waits-too", shards=10, owner="b")
-    assert world.state._core.served_j["a"] - world.state._core.served_j["b"] >= owed > 0
+    assert world.state.core.served_j["a"] - world.state.core.served_j["b"] >= owed > 0
 
 
 def test_a_job_without_a_deadline_has_its_turn_however_many_with_one_come() -> None:

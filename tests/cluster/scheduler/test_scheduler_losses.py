@@ -158,7 +158,7 @@ def test_hardware_that_fails_what_others_do_well_is_barred_before_it_costs_a_sha
     for _ in range(20):
         if world.assignments["r0"]:
             world.fail("r0", "broken driver")
-    assert ("gpu", "m") in world.state._core.blocklisted
+    assert ("gpu", "m") in world.state.core.blocklisted
     assert not world.state.jobs["j"].set_aside
     world.run()
     assert world.ended["j"].state == "completed"

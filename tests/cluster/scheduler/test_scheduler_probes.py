@@ -33,7 +33,7 @@ def test_hardware_that_may_be_cheaper_is_probed_once_enough_was_spent() -> None:
     assert not probes(world)  # 2% of what was spent does not pay for a probe yet
     world.play(2000)
     assert len(probes(world)) == 1
-    assert world.state._core.book.profile("hopeful", "m").curve[0].samples == 1
+    assert world.state.core.book.profile("hopeful", "m").curve[0].samples == 1
 
 
 def test_probes_stay_within_their_share() -> None:
@@ -45,18 +45,18 @@ def test_probes_stay_within_their_share() -> None:
     world.submit(shards=10_000)
     for until_s in range(50, 5000, 50):
         world.play(until_s)
-        core = world.state._core
+        core = world.state.core
         assert core.probed_j <= policy.probe_share * core.spent_j
     assert len(probes(world)) == 5
     predicted_j = sum(d.predicted_j or 0 for d in world.state.take_decisions() if d.kind == "probe")
-    assert predicted_j <= world.state._core.probed_j
+    assert predicted_j <= world.state.core.probed_j
 
 
 def test_a_shard_that_is_too_big_for_a_probe_is_not_used_for_one() -> None:
     """One shard takes 100 s on it: far more than a probe's five seconds."""
     world = probing(shards=100, shard_images=10_000)
     world.play(1500)
-    assert world.state._core.probed_j <= 0.02 * world.state._core.spent_j
+    assert world.state.core.probed_j <= 0.02 * world.state.core.spent_j
 
 
 def test_work_near_its_deadline_is_not_used_to_probe() -> None:
@@ -121,8 +121,8 @@ def test_a_probe_of_a_warm_replica_keeps_to_its_share() -> None:
     world = warm_world(None, Policy())
     for until_s in range(10, 2000, 10):
         world.play(until_s)
-        assert world.state._core.probed_j <= 0.02 * world.state._core.spent_j
-        assert bool(probes(world)) == (world.state._core.probed_j > 0)
+        assert world.state.core.probed_j <= 0.02 * world.state.core.spent_j
+        assert bool(probes(world)) == (world.state.core.probed_j > 0)
     assert probes(world)
 
 

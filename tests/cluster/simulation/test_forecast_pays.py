@@ -54,6 +54,7 @@ def test_knowing_the_day_keeps_the_dearest_hardware_asleep() -> None:
     assert warm.energy_j < cold.energy_j
 
 
+@pytest.mark.slow
 def test_a_rush_that_does_not_come_costs_next_to_nothing() -> None:
     """The same work is done, only sooner."""
     rush = [(a.at_s, replace(a.job, images=2 * a.job.images)) for a in day(-DAY_S)]

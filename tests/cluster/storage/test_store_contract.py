@@ -23,7 +23,8 @@ from cluster.storage.open import open_store
 from cluster.storage.probe import Probe
 from tests.support.faulty_store import FaultRates, FaultyStore
 
-STORES = ["local", "seaweedfs", "faultless", "juicefs"]
+JUICEFS = pytest.param("juicefs", marks=pytest.mark.slow)
+STORES = ["local", "seaweedfs", "faultless", JUICEFS]
 
 
 @pytest.fixture(params=STORES)
@@ -76,7 +77,7 @@ def test_a_large_object_comes_back_and_can_be_read_in_pieces(store: ObjectStore)
         assert reader.read(1) == b""
 
 
-@pytest.mark.parametrize("store", ["seaweedfs", "juicefs"], indirect=True)
+@pytest.mark.parametrize("store", ["seaweedfs", JUICEFS], indirect=True)
 def test_objects_beyond_the_limit_are_sent_in_parts(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -221,6 +221,7 @@ def test_a_killed_server_keeps_what_it_confirmed_and_clients_carry_on(own_s3: De
     assert store.get("kept") == store.get("later") == b"1"
 
 
+@pytest.mark.slow
 def test_a_server_comes_back_on_its_directory_with_its_data_and_credentials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

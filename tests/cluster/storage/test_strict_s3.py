@@ -17,6 +17,7 @@ from cluster.storage import s3, s3_writes
 from cluster.storage.dev_s3 import DevS3
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
+from tests.support.effort import costly
 from tests.support.strict_s3 import CHECKSUM, CONDITION, StrictS3
 
 BOUND = 40  # requests, retries included, after which a refusal must have come
@@ -67,14 +68,15 @@ def write_on(store: ObjectStore) -> None:
 
 @pytest.mark.parametrize(
     ("quirk", "checksum"),
-    [
+    costly(
         ("none", "crc32"),
         ("objectlock", "crc32"),
         ("checksum", "md5"),
         ("nochecksum", None),
         ("inm409", "crc32"),
         ("nolist_key", "crc32"),
-    ],
+        fast=3,
+    ),
 )
 def test_what_a_server_takes_is_found_once_and_kept(
     quirk: str, checksum: str | None, behind: Behind
@@ -127,7 +129,7 @@ def test_the_environment_may_ask_for_encryption(
 
 @pytest.mark.parametrize(
     ("quirk", "said"),
-    [
+    costly(
         ("noput", ["grant s3:PutObject", "not authorized to perform: s3:PutObject"]),
         ("noget", ["grant s3:GetObject", "not authorized to perform: s3:GetObject"]),
         ("nolist", ["grant s3:ListBucket", "not authorized to perform: s3:ListBucket"]),
@@ -141,7 +143,8 @@ def test_the_environment_may_ask_for_encryption(
         ("skew", ["clock is wrong", "behind the server's", "NTP"]),
         ("html", ["web page", "log in"]),
         ("html403", ["web page", "403"]),
-    ],
+        fast=6,
+    ),
 )
 def test_a_refusal_names_the_fix_within_a_few_requests(
     quirk: str, said: list[str], behind: Behind

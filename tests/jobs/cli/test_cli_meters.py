@@ -47,6 +47,7 @@ def test_scripts_get_every_device_and_why_nothing_better() -> None:
 
 
 @pytest.mark.usefixtures("stub")
+@pytest.mark.slow
 def test_people_get_a_table_and_reasons() -> None:
     shown = un0("meters")
     assert shown.returncode == 0, shown.stderr

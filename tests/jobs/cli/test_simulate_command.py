@@ -89,6 +89,7 @@ def bench() -> ModuleType:
     return benchmark("scheduler")
 
 
+@pytest.mark.slow
 def test_benchmark_rows_have_their_names(bench: ModuleType) -> None:
     cell = bench.Cell(load=0.02, slack_s=900, profile_error=0.3, failure_rate=30.0)
     row = bench.measure(cell, "energy-lateness", bench.days_of(cell, [1, 2]))

@@ -11,7 +11,7 @@ import pytest
 from cluster.errors import UserError
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
-from jobs.report.build import NO_JOB_FILE, UNLABELLED, Report, build_report
+from jobs.report.build import NO_JOB_FILE, UNLABELLED, Report, ReportView, build_report
 from jobs.report.carbon import constant, parse_carbon
 from jobs.report.figures import Rates
 from jobs.report.rows import Period
@@ -43,11 +43,11 @@ def report_of(store: ObjectStore, rows: list[Any], **options: Any) -> Report:
 
 
 def by_key(report: Report) -> dict[str | None, dict[str, Any]]:
-    return {row["key"]: row for row in report.rows}
+    return {row.key: row.model_dump() for row in report.rows}
 
 
 def test_totals_are_what_the_log_adds_up_to(store: ObjectStore) -> None:
-    totals = report_of(store, NODE_1).as_dict()
+    totals = report_of(store, NODE_1).view().model_dump(mode="json")
     assert totals["source"] == "ledger"
     assert totals["images"] == 4, "those of a lost attempt are not kept"
     assert totals["energy_j"] == totals["energy_known_j"] == 12
@@ -66,7 +66,7 @@ def test_totals_are_what_the_log_adds_up_to(store: ObjectStore) -> None:
 
 
 def test_boundaries_take_in_more_and_more(store: ObjectStore) -> None:
-    boundaries = report_of(store, NODE_1).totals["boundaries"]
+    boundaries = report_of(store, NODE_1).totals.model_dump()["boundaries"]
     each = {name: (b["energy_j"], b["j_per_image"]) for name, b in boundaries.items()}
     assert each == {"job": (6, 1.5), "marginal": (9, 2.25), "whole_node": (12, 3)}
     active = {name: b["energy_active_j"] for name, b in boundaries.items()}
@@ -75,13 +75,13 @@ def test_boundaries_take_in_more_and_more(store: ObjectStore) -> None:
 
 def test_joules_per_image_are_a_ratio_of_sums(store: ObjectStore) -> None:
     rows = [row("job", 10_000, images=10), row("job", 10_000, images=1, minutes=1)]
-    assert report_of(store, rows).totals["j_per_image"] == pytest.approx(20 / 11)
+    assert report_of(store, rows).totals.j_per_image == pytest.approx(20 / 11)
 
 
 def test_an_estimate_bounds_every_figure_it_is_in(store: ObjectStore) -> None:
     rates = Rates(constant(500), pue=1.5, price_per_kwh=0.2)
     report = report_of(store, [*NODE_1, ESTIMATE], by="hardware", rates=rates)
-    totals = report.totals
+    totals = report.totals.model_dump()
     assert [totals[f"energy{b}_j"] for b in ("", "_low", "_high")] == [22, 17, 32]
     assert [totals[f"j_per_image{b}"] for b in ("", "_low", "_high")] == pytest.approx(
         [22 / 14, 17 / 14, 32 / 14]
@@ -106,7 +106,7 @@ def test_an_estimate_bounds_every_figure_it_is_in(store: ObjectStore) -> None:
 
 
 def test_an_estimate_without_bounds_leaves_the_sum_without(store: ObjectStore) -> None:
-    totals = report_of(store, [*NODE_1, ESTIMATE | {"energy_high_mj": None}]).totals
+    totals = report_of(store, [*NODE_1, ESTIMATE | {"energy_high_mj": None}]).totals.model_dump()
     assert totals["energy_j"] == 22
     assert totals["energy_low_j"] is totals["energy_high_j"] is None
 
@@ -115,7 +115,7 @@ def test_what_is_missing_makes_its_sums_unknown_and_no_others(store: ObjectStore
     gap = row("gap", None, host_name="node-3", hw_id="GPU-3", duration_ns=80 * 10**9)
     rates = Rates(constant(500), price_per_kwh=1.0)
     report = report_of(store, [*NODE_1, gap], by="node", rates=rates)
-    totals = report.totals
+    totals = report.totals.model_dump()
     for name in ("energy_j", "j_per_image", "wh_per_1000_images", "carbon_g", "cost", "it_kwh"):
         assert totals[name] is None, name
     assert totals["energy_known_j"] == 12
@@ -135,9 +135,9 @@ def test_what_is_missing_makes_its_sums_unknown_and_no_others(store: ObjectStore
 
 def test_unknown_active_energy_is_not_taken_for_none(store: ObjectStore) -> None:
     rows = [*NODE_1, row("idle", 500, minutes=4)]
-    boundaries = report_of(store, rows).totals["boundaries"]
-    assert boundaries["marginal"]["energy_active_j"] == 6
-    assert boundaries["whole_node"]["energy_active_j"] is None
+    boundaries = report_of(store, rows).totals.boundaries
+    assert boundaries["marginal"].energy_active_j == 6
+    assert boundaries["whole_node"].energy_active_j is None
 
 
 def test_rows_that_do_not_add_up_to_the_meters_show(store: ObjectStore) -> None:
@@ -164,11 +164,11 @@ def test_rows_by_anything(by: str, expected: dict[str | None, float], store: Obj
     write_spec(store, "two", owner="ann", model="m/b", team="x", kind="test")
     other = row("job", 4_000, job_id="lost", ts_start=START + timedelta(days=1), **CPU)
     report = report_of(store, [*NODE_1, ESTIMATE, other], by=by)
-    assert {row["key"]: row["energy_j"] for row in report.rows} == expected
+    assert {row.key: row.energy_j for row in report.rows} == expected
     if by == "day":
-        assert [row["key"] for row in report.rows] == sorted(expected)  # type: ignore[type-var]
+        assert [row.key for row in report.rows] == sorted(expected)  # type: ignore[type-var]
     else:
-        energies = [row["energy_j"] for row in report.rows if row["key"] is not None]
+        energies = [row.energy_j for row in report.rows if row.key is not None]
         assert energies == sorted(energies, reverse=True), "the most first"
 
 
@@ -181,12 +181,12 @@ def test_a_period_takes_the_rows_that_begin_in_it(store: ObjectStore) -> None:
     write_log(store, NODE_1)
     since, until = START + timedelta(minutes=1), START + timedelta(minutes=3)
     report = build_report(store, period=Period(since, until))
-    assert report.totals["energy_j"] == 3
-    assert report.totals["buckets"]["idle"] == 0
+    assert report.totals.energy_j == 3
+    assert report.totals.buckets["idle"] == 0
     assert report.closure_error_mj == 0
     nothing = build_report(store, period=Period(START + timedelta(days=1)))
-    assert nothing.totals["images"] == 0
-    assert nothing.totals["energy_j"] is None, "nobody looked: unknown, not 0"
+    assert nothing.totals.images == 0
+    assert nothing.totals.energy_j is None, "nobody looked: unknown, not 0"
     assert "Nothing was recorded" in nothing.notes[0]
 
 
@@ -201,8 +201,8 @@ def test_carbon_follows_the_hour(store: ObjectStore, tmp_path: Path) -> None:
     ]
     rates = Rates(parse_carbon(str(path)), pue=2.0, embodied_g=50.0)
     report = report_of(store, rows, by="job", rates=rates)
-    assert report.totals["carbon_g"] == pytest.approx(2 * (100 + 2 * 300 + 0))
-    assert report.totals["sci_g_per_1000_images"] == pytest.approx((1400 + 50) * 1000)
+    assert report.totals.carbon_g == pytest.approx(2 * (100 + 2 * 300 + 0))
+    assert report.totals.sci_g_per_1000_images == pytest.approx((1400 + 50) * 1000)
     assert by_key(report)["one"]["carbon_g"] == pytest.approx(200)
 
 
@@ -211,15 +211,15 @@ def test_carbon_of_a_time_without_intensity_is_unknown(store: ObjectStore, tmp_p
     path.write_text("t,g\n2026-01-01T00:00Z,360\n")
     rows = [row("job", 10_000_000, images=1), row("idle", 5, minutes=61)]
     report = report_of(store, rows, rates=Rates(parse_carbon(str(path))))
-    assert report.totals["carbon_g"] is None
-    assert report.totals["carbon_low_g"] == pytest.approx(1), "what is covered"
+    assert report.totals.carbon_g is None
+    assert report.totals.carbon_low_g == pytest.approx(1), "what is covered"
     assert any("does not cover" in note for note in report.notes)
 
 
 def test_a_store_without_a_log_is_reported_from_its_commits(store: ObjectStore) -> None:
     jobfactory.write_job(store, jobfactory.workload("job"))  # 20 images, four estimates of 3 J
     report = build_report(store, by="owner", rates=Rates(constant(100), pue=1.2))
-    totals = report.as_dict()
+    totals = report.view().model_dump(mode="json")
     assert totals["source"] == "commits"
     assert totals["boundary"] == "job"
     assert "From commits: no idle, overhead or wasted figures" in totals["notes"][0]
@@ -231,16 +231,20 @@ def test_a_store_without_a_log_is_reported_from_its_commits(store: ObjectStore) 
     assert totals["idle_share"] is totals["wasted_share"] is totals["closure_error_mj"] is None
     assert totals["boundaries"]["marginal"]["j_per_image"] is None
     assert totals["carbon_g"] == pytest.approx(12 / 3.6e6 * 1.2 * 100)
-    assert [(row["key"], row["images"]) for row in report.rows] == [("tester", 20)]
+    assert [(row.key, row.images) for row in report.rows] == [("tester", 20)]
     none = build_report(store, period=Period(datetime(2030, 1, 1, tzinfo=UTC)))
-    assert (none.totals["images"], none.totals["energy_j"]) == (0, None)
+    assert (none.totals.images, none.totals.energy_j) == (0, None)
 
 
 def test_an_empty_store_has_nothing_to_report(store: ObjectStore) -> None:
     report = build_report(store, by="job", panels=True)
     assert report.rows == []
-    assert report.totals["energy_j"] is None
-    assert report.totals["share"] == {"measured": None, "estimated": None, "missing": None}
+    assert report.totals.energy_j is None
+    assert report.totals.share.model_dump() == {
+        "measured": None,
+        "estimated": None,
+        "missing": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -262,3 +266,8 @@ def test_an_unknown_dimension_is_refused(store: ObjectStore) -> None:
         build_report(store, by="hardwear")
     with pytest.raises(UserError, match="choose one of job, owner, label, node, hardware"):
         build_report(store, by="zzz")
+
+
+def test_the_json_reads_back_as_the_report(store: ObjectStore) -> None:
+    view = report_of(store, [*NODE_1, ESTIMATE], by="node").view()
+    assert ReportView.model_validate_json(view.model_dump_json()) == view

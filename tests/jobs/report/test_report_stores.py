@@ -29,9 +29,9 @@ def test_every_dimension_adds_up_to_the_total(store: ObjectStore) -> None:
     for by in DIMENSIONS:
         report = build_report(store, by=by)
         assert report.closure_error_mj == 0
-        assert report.totals["images"] == sum(row["images"] for row in report.rows) == images
-        assert report.totals["energy_known_j"] == known_mj / 1000
-        parts = [row["energy_known_j"] for row in report.rows]
+        assert report.totals.images == sum(row.images for row in report.rows) == images
+        assert report.totals.energy_known_j == known_mj / 1000
+        parts = [row.energy_known_j for row in report.rows]
         assert sum(parts) == pytest.approx(known_mj / 1000)
 
 
@@ -43,7 +43,7 @@ def test_the_latest_version_of_a_file_counts(store: ObjectStore) -> None:
     write_log(store, [row("job", 1_000, images=1)])
     assert newer != old
     report = build_report(store)
-    assert (report.totals["energy_j"], report.totals["images"], report.files) == (3, 2, 1)
+    assert (report.totals.energy_j, report.totals.images, report.files) == (3, 2, 1)
 
 
 def test_a_day_opens_only_that_days_files(store: ObjectStore) -> None:
@@ -54,7 +54,7 @@ def test_a_day_opens_only_that_days_files(store: ObjectStore) -> None:
             store.put(key, b"whoever reads this fails")
     report = build_report(store, period=SECOND_DAY, by="node")
     energy_mj = [r["energy_mj"] for r in rows if r["ts_start"].date() == SECOND_DAY.since.date()]
-    assert report.totals["energy_known_j"] == sum(filter(None, energy_mj)) / 1000
+    assert report.totals.energy_known_j == sum(filter(None, energy_mj)) / 1000
     assert report.files == 4, "one of each node"
     assert report.days == ("2026-01-02", "2026-01-02")
     assert report.closure_error_mj == 0
@@ -89,5 +89,5 @@ def test_a_file_replaced_meanwhile_is_looked_for_again(
         return listings.pop() if listings else log_files(*args)
 
     monkeypatch.setattr(report_module, "log_files", outdated)
-    assert build_report(store).totals["energy_j"] == 1
+    assert build_report(store).totals.energy_j == 1
     assert not listings
