@@ -22,8 +22,8 @@ from cluster.errors import UserError
 from cluster.storage.image_rows import decode_image
 from cluster.storage.open import open_store
 from jobs.service.api import JobService
-from jobs.service.connect import over_store
 from jobs.service.files import JobFiles, StoreFiles
+from jobs.service.over_store import over_store
 from jobs.service.prepare import user_here
 from jobs.service.remote import HttpService
 from jobs.service.views import (

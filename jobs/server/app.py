@@ -16,7 +16,7 @@ from cluster.storage.object_store import ObjectStore
 from jobs.server import problems
 from jobs.server.context import Auth, Context
 from jobs.server.gate import Gate
-from jobs.server.options import ServerOptions
+from jobs.server.options import HttpOptions
 from jobs.server.problems import MEDIA_TYPE, Problem, Scrubber
 from jobs.server.routes import events, health, jobs, models, results
 from jobs.service.api import JobService
@@ -47,14 +47,14 @@ def create_app(
     service: JobService,
     store: ObjectStore,
     auth: Auth,
-    options: ServerOptions | None = None,
+    options: HttpOptions | None = None,
 ) -> Any:
     """The app.
 
     store: where the service keeps its jobs, for the bytes of results. auth: whose requests are
     carried out (``Auth``). With ``Auth(None)`` it must be reached from this machine only.
     """
-    options = options or ServerOptions()
+    options = options or HttpOptions()
     clean = Scrubber(store.config.uri, store.config.endpoint_url)
     context = Context(service, StoreFiles(store), auth, options, clean)
     app = FastAPI(title=_TITLE, version=_VERSION, docs_url=None, redoc_url=None, lifespan=_lifespan)

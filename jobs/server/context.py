@@ -13,7 +13,7 @@ from cluster.clock import utc_now
 from jobs.server.audit import Audit, Entry
 from jobs.server.limiter import Limiter
 from jobs.server.metrics import Metrics
-from jobs.server.options import ServerOptions
+from jobs.server.options import HttpOptions
 from jobs.server.pool import Pool, Shared
 from jobs.server.problems import Scrubber
 from jobs.server.tokens import Principal, TokenRecord, Tokens
@@ -42,7 +42,7 @@ class Context:
         service: JobService,
         files: StoreFiles,
         auth: Auth,
-        options: ServerOptions,
+        options: HttpOptions,
         clean: Scrubber,
     ) -> None:
         self.service, self.files, self.auth = service, files, auth

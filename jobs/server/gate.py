@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.clock import monotonic_s
 from jobs.server.metrics import Metrics
-from jobs.server.options import ServerOptions
+from jobs.server.options import HttpOptions
 from jobs.server.problems import Refusal
 
 _SAFE = {
@@ -28,7 +28,7 @@ class Gate:
     refused: a foreign ``Origin``, and a ``Host`` that is not this machine (DNS rebinding)."""
 
     def __init__(
-        self, app: ASGIApp, options: ServerOptions, metrics: Metrics, *, open_to_all: bool
+        self, app: ASGIApp, options: HttpOptions, metrics: Metrics, *, open_to_all: bool
     ) -> None:
         self._app, self._options, self._metrics = app, options, metrics
         self._open_to_all = open_to_all

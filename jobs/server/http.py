@@ -22,10 +22,10 @@ from jobs.listening import stop_requests
 from jobs.server.app import create_app
 from jobs.server.audit import Audit
 from jobs.server.context import Auth
-from jobs.server.options import ServerOptions
+from jobs.server.options import HttpOptions
 from jobs.server.protocol import bounded_protocol
 from jobs.server.tokens import Tokens
-from jobs.service.connect import over_store
+from jobs.service.over_store import over_store
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +50,14 @@ def run_http(
     stop: Callable[[], bool],
     *,
     on_ready: Callable[[str], None] = lambda _: None,
-    options: ServerOptions | None = None,
+    options: HttpOptions | None = None,
 ) -> None:
     """Serve until ``stop()``, which is asked ten times a second; returns within seconds of it.
 
     port: 0: any that is free. on_ready: called with the address once it is served.
     Raises UserError where the address cannot be used, or not without tokens.
     """
-    options = options or ServerOptions()
+    options = options or HttpOptions()
     with _listening(host, port, auth) as listener:
         who = Auth(None if auth.no_auth else Tokens(store), Audit(store))
         app = create_app(over_store(store), store, who, options)
@@ -87,7 +87,7 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def _config(app: Any, auth: AuthOptions, options: ServerOptions) -> uvicorn.Config:
+def _config(app: Any, auth: AuthOptions, options: HttpOptions) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=bounded_protocol(options.head_s),

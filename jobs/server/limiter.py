@@ -9,14 +9,14 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from cluster.clock import utc_now
-from jobs.server.options import ServerOptions
+from jobs.server.options import HttpOptions
 from jobs.server.problems import Refusal
 
 
 class Limiter:
     """Counts in this process: with several servers each has its own."""
 
-    def __init__(self, options: ServerOptions) -> None:
+    def __init__(self, options: HttpOptions) -> None:
         self._limits = {
             "reads": RateLimitItemPerMinute(options.reads),
             "writes": RateLimitItemPerMinute(options.writes),

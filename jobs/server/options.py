@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class ServerOptions:
+class HttpOptions:
     """Limits and intervals of one HTTP process.
 
     threads: calls of the store at once; waiting: calls that may wait for one of these before

@@ -19,12 +19,12 @@ from jobs.server.app import create_app
 from jobs.server.audit import Audit
 from jobs.server.context import Auth
 from jobs.server.http import AuthOptions, run_http
-from jobs.server.options import ServerOptions
+from jobs.server.options import HttpOptions
 from jobs.server.tokens import Tokens
 from jobs.service.api import JobService
 from tests.support.memory_service import MemoryService
 
-QUICK = ServerOptions(status_s=0.01, token_s=0.0, poll_s=0.01, failures=100_000, reads=100_000)
+QUICK = HttpOptions(status_s=0.01, token_s=0.0, poll_s=0.01, failures=100_000, reads=100_000)
 ALL = ("jobs:read", "jobs:write", "results:read")
 HOST = "http://127.0.0.1"
 
@@ -58,7 +58,7 @@ def world(
     service: JobService | None = None,
     *,
     no_auth: bool = False,
-    options: ServerOptions = QUICK,
+    options: HttpOptions = QUICK,
 ) -> Iterator[World]:
     """A fresh app over the store, whose jobs are in memory unless a service is given."""
     service = service or MemoryService(store.config.uri)
@@ -76,7 +76,7 @@ def served(
     monkeypatch: pytest.MonkeyPatch,
     *,
     no_auth: bool = True,
-    options: ServerOptions = QUICK,
+    options: HttpOptions = QUICK,
 ) -> Iterator[str]:
     """The API on a port of this machine, run by ``run_http``; its address."""
     monkeypatch.setattr(http, "over_store", lambda _: service)

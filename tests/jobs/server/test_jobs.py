@@ -13,7 +13,7 @@ from cluster.clock import utc_now
 from cluster.errors import Retryable
 from cluster.states import JobState
 from cluster.storage.object_store import ObjectStore
-from jobs.server.options import ServerOptions
+from jobs.server.options import HttpOptions
 from jobs.server.tokens import TOKEN_ID
 from tests.support.httpapp import QUICK, World, world
 from tests.support.jobfactory import workload, write_job
@@ -170,7 +170,7 @@ def test_an_etag_says_whether_a_job_has_changed(api: World) -> None:
 
 
 def test_many_looks_at_a_job_are_one_read(local: ObjectStore) -> None:
-    with world(local, options=ServerOptions(status_s=60)) as api:
+    with world(local, options=HttpOptions(status_s=60)) as api:
         ada = api.headers()
         path = f"/v1/jobs/{made(api, ada)['job_id']}"
         reads = api.service.calls["status"]

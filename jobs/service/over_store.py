@@ -1,4 +1,4 @@
-"""The one place where a face of the service gets it."""
+"""The service over a store, imported when it is asked for: it reads models, which takes seconds."""
 
 from __future__ import annotations
 
