@@ -54,7 +54,7 @@ class Gate:
         if refused is not None:
             await refused.response()(scope, receive, counted)
             return
-        await self._app(scope, self._bounded(receive, began_s), counted)
+        await self._app(scope, self._bounded(receive), counted)
 
     def _refusal(self, headers: Headers) -> Refusal | None:
         length = headers.get("content-length", "0")
@@ -76,17 +76,17 @@ class Gate:
         most = self._options.body_bytes
         return Refusal(413, "too_large", f"the body has more than {most} bytes; send less")
 
-    def _bounded(self, receive: Receive, began_s: float) -> Receive:
-        """The same body, unless it is too large or too slow."""
-        so_far, whole = 0, False
+    def _bounded(self, receive: Receive) -> Receive:
+        """The same body, unless it is too large or, from when it is first asked for, too slow."""
+        so_far, whole, until_s = 0, False, 0.0
 
         async def bounded() -> Message:
-            nonlocal so_far, whole
+            nonlocal so_far, whole, until_s
             if whole:
                 return await receive()  # waits for the client to go away
-            left_s = began_s + self._options.body_s - monotonic_s()
+            until_s = until_s or monotonic_s() + self._options.body_s
             try:
-                message = await asyncio.wait_for(receive(), max(0.001, left_s))
+                message = await asyncio.wait_for(receive(), max(0.001, until_s - monotonic_s()))
             except TimeoutError:
                 raise HTTPException(
                     408, f"the body took more than {self._options.body_s:g} s; send it faster",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from jobs.server.problems import FieldError, Refusal
-from jobs.service.views import JobPage, JobView, Results
+from jobs.server.problems import FieldError, Refusal, Scrubber
+from jobs.service.views import EventView, JobPage, JobView, Results
 from jobs.spec import JobSpec
 from un0.catalog import list_models
 from un0.suggest import did_you_mean
@@ -13,13 +13,21 @@ from un0.suggest import did_you_mean
 MOST_LABELS, MOST_LABEL, MOST_NAME, MOST_CLASSES = 64, 256, 128, 10_000
 
 
-def public_job(view: JobView) -> JobView:
+def public_job(view: JobView, clean: Scrubber) -> JobView:
     """The job without paths of the server."""
-    changes = {"model": _model(view.model), "results": public_results(view.results, view.job_id)}
-    spec = view.spec
+    spec, reason = view.spec, view.reason
     if isinstance(spec.get("model"), str):
         spec = spec | {"model": _model(spec["model"])}
-    return view.model_copy(update=changes | {"spec": spec})
+    if reason is not None:
+        reason = reason.model_copy(update={"message": clean(reason.message)})
+    results = public_results(view.results, view.job_id)
+    changes = {"model": _model(view.model), "spec": spec, "reason": reason, "results": results}
+    return view.model_copy(update=changes)
+
+
+def public_event(event: EventView, clean: Scrubber) -> EventView:
+    """The event without paths of the server."""
+    return event.model_copy(update={"message": clean(event.message)})
 
 
 def public_page(page: JobPage) -> JobPage:

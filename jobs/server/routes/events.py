@@ -13,6 +13,7 @@ from cluster.clock import monotonic_s
 from jobs.server.auth import ReadsJobs
 from jobs.server.context import Context, InContext
 from jobs.server.problems import Refusal
+from jobs.server.public import public_event, public_job
 from jobs.server.routes.jobs import JobId
 from jobs.service.views import JobView, Progress
 
@@ -74,10 +75,13 @@ async def frames(
                 context.histories.drop((job_id, sent))
             for event in await context.histories.get((job_id, sent)):
                 yield ServerSentEvent(
-                    event="history", id=str(event.id), data=event, retry=_RETRY_MS
+                    event="history",
+                    id=str(event.id),
+                    data=public_event(event, context.clean),
+                    retry=_RETRY_MS,
                 )
                 sent = event.id
-        progress = _progress(view)
+        progress = _progress(public_job(view, context.clean))
         if progress != shown:
             shown = progress
             yield ServerSentEvent(event="progress", data=progress)

@@ -59,7 +59,7 @@ async def submit(
     context.statuses.put(view.job_id, view)
     context.log(request, "jobs.submit", who, 201, job_id=view.job_id)
     response.headers["Location"] = f"/v1/jobs/{view.job_id}"
-    return public_job(view)
+    return public_job(view, context.clean)
 
 
 def owned(spec: JobSpec, who: Principal) -> JobSpec:
@@ -123,7 +123,7 @@ async def job(
     request: Request, response: Response, context: InContext, who: ReadsJobs, job_id: JobId
 ) -> Response:
     """The job now. With `If-None-Match` the answer is 304 while nothing has changed."""
-    view = public_job(await context.job(job_id, who))
+    view = public_job(await context.job(job_id, who), context.clean)
     body = view.model_dump_json().encode()
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {**response.headers, "ETag": tag, "Cache-Control": "private, no-cache"}
@@ -178,4 +178,4 @@ async def _change(
         raise Refusal(409, "conflict", context.clean(str(error)), state=now.state) from None
     context.statuses.put(job_id, view)
     context.log(request, name, who, 200, job_id=job_id, detail=reason)
-    return public_job(view)
+    return public_job(view, context.clean)

@@ -15,6 +15,7 @@ from cluster.states import JobState
 from cluster.storage.object_store import ObjectStore
 from jobs.server.options import HttpOptions
 from jobs.server.tokens import TOKEN_ID
+from jobs.service.views import Reason
 from tests.support.httpapp import QUICK, World, world
 from tests.support.jobfactory import workload, write_job
 
@@ -334,12 +335,19 @@ def test_models_quotes_health_and_metrics(api: World) -> None:
 def test_paths_of_the_server_are_not_shown(local: ObjectStore) -> None:
     with world(local) as api:
         api.service.submit(_spec("here"), by="ada")
+        where = f"run `un0 serve --store {local.config.uri}`, or --store s3://un0-secret/prefix"
         api.service.move(
-            "here", JobState.QUEUED, model="/srv/secret/model.pt", spec={"model": "/srv/x/m.pt"}
+            "here",
+            JobState.CANCELLED,
+            where,
+            model="/srv/secret/model.pt",
+            spec={"model": "/srv/x/m.pt"},
+            reason=Reason(code="waiting_for_server", message=where),
         )
         ada = api.headers()
-        for path in ("/v1/jobs", "/v1/jobs/here"):
+        for path in ("/v1/jobs", "/v1/jobs/here", "/v1/jobs/here/events"):
             text = api.client.get(path, headers=ada).text
             assert "/srv" not in text
+            assert "un0-secret" not in text
             assert local.config.uri not in text
         assert api.client.get("/v1/jobs/here", headers=ada).json()["model"] == "model.pt"
