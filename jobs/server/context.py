@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, ParamSpec, TypeVar
@@ -10,6 +11,7 @@ from typing import Annotated, ParamSpec, TypeVar
 from fastapi import Depends, Request
 
 from cluster.clock import utc_now
+from cluster.errors import ClusterError
 from jobs.server.audit import Audit, Entry
 from jobs.server.limiter import Limiter
 from jobs.server.metrics import Metrics
@@ -70,12 +72,13 @@ class Context:
         return view
 
     async def note_use(self, token_id: str) -> None:
-        """The token is used today: written down once a day."""
+        """The token is used today: written down once a day, if the store lets it."""
         today = utc_now().date()
         if self.auth.tokens is None or self._used.get(token_id) == today:
             return
         self._used[token_id] = today
-        await self.call(self.auth.tokens.note_use, token_id, today)
+        with suppress(ClusterError):
+            await self.call(self.auth.tokens.note_use, token_id, today)
 
     def log(
         self,
