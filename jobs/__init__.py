@@ -9,13 +9,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jobs.async_client import AsyncClient
+    from jobs.client import Client, ImageBatch
     from jobs.result import JobResult
     from jobs.service.foreground import generate, resume
     from jobs.spec import JobSpec
 
-__all__ = ["JobResult", "JobSpec", "generate", "resume"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ImageBatch",
+    "JobResult",
+    "JobSpec",
+    "generate",
+    "resume",
+]
 
 _HOME = {
+    "AsyncClient": "async_client",
+    "Client": "client",
+    "ImageBatch": "client",
     "JobResult": "result",
     "JobSpec": "spec",
     "generate": "service.foreground",

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -55,7 +56,7 @@ def parse(model: type[Model], data: dict[str, Any], source: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_problem(problem, list(model.model_fields)) for problem in error.errors()]
+        lines = [_line(fault(problem, list(model.model_fields))) for problem in error.errors()]
         raise InputError("\n".join([f"{source} is not usable:", *dict.fromkeys(lines)])) from None
 
 
@@ -150,19 +151,28 @@ def _check_size(data: Any, source: str) -> None:
         raise InputError(f"{source} stands for over {MAX_VALUES:,} values; write fewer aliases")
 
 
-def _problem(problem: Any, fields: list[str]) -> str:
-    """One line for one of pydantic's errors: field, value, what to do."""
+class Fault(NamedTuple):
+    """One of pydantic's errors, in words. shown: the value, cut off where it is long; None where
+    there is none. message: what is wrong; what to do about it, after a semicolon."""
+
+    name: str
+    shown: str | None
+    message: str
+
+
+def fault(problem: Mapping[str, Any], fields: Collection[str]) -> Fault:
+    """What one of ``ValidationError.errors()`` says. fields: those that the model has."""
     name = ".".join(map(str, problem["loc"])) or "the whole"
     kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         if len(problem["loc"]) > 1:
-            return f"  {name}: unknown field; take it out, or correct its name"
+            return Fault(name, None, "unknown field; take it out, or correct its name")
         fix = did_you_mean(name, fields, then=f"known fields are {', '.join(fields)}")
-        return f"  {name}: unknown field; {fix}"
+        return Fault(name, None, f"unknown field; {fix}")
     if kind == "missing":
-        return f"  {name}: is missing; give it a value"
+        return Fault(name, None, "is missing; give it a value")
     if value is None:
-        return f"  {name}: has no value; give it one, or take the line out"
+        return Fault(name, None, "has no value; give it one, or take the line out")
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if kind == "string_type" and isinstance(value, bool | int | float):
@@ -172,5 +182,8 @@ def _problem(problem: Any, fields: list[str]) -> str:
         names = re.findall("'(.*?)'", problem["ctx"]["expected"])
         message = did_you_mean(value, names, then=message)
     shown = repr(value)
-    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]} ..."
-    return f"  {name}: {shown}: {message}"
+    return Fault(name, shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]} ...", message)
+
+
+def _line(found: Fault) -> str:
+    return "  " + ": ".join(filter(None, (found.name, found.shown, found.message)))

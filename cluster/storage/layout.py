@@ -16,6 +16,8 @@ PROFILES = "fleet/profiles/"
 ARRIVALS = "fleet/arrivals/"
 ACTIVE = "service/active/"  # an empty object a job that the service has and that has not ended
 SERVERS = "service/servers/"
+TOKENS = "service/tokens/"
+TOKEN_KEY = "service/token-key"  # with which secrets are hashed; made once
 PROBES = ".probe/"  # short-lived objects by which a store's abilities are tried
 
 _COMMIT = re.compile(r"(?:^|/)commits/shard-(\d+)\.json$")
@@ -158,6 +160,21 @@ def profile_key(hardware: str, model: str) -> str:
 def server_key(server_id: str) -> str:
     """The sign of life of a server."""
     return f"{SERVERS}{quote(server_id, safe='')}.json"
+
+
+def token_key(token_id: str) -> str:
+    """The record of a token of the HTTP API."""
+    return f"{TOKENS}{token_id}.json"
+
+
+def token_use_key(token_id: str) -> str:
+    """The day on which a token was last used."""
+    return f"service/token-use/{token_id}.txt"
+
+
+def audit_key(day: date, writer: str, number: int) -> str:
+    """A file of the audit log: a JSON object a line."""
+    return f"service/audit/date={day.isoformat()}/{writer}-{number:06d}.jsonl"
 
 
 def arrivals_key(cluster_id: str) -> str:

@@ -16,7 +16,7 @@ from jobs.output import with_output
 from un0.errors import Un0Error
 
 RUN, READ, ENERGY = "Run jobs", "Read a store", "Energy and the fleet"
-MODELS, HELP = "Models", "Help and trying out"
+MODELS, SERVICE, HELP = "Models", "Servers", "Help and trying out"
 
 #: Every command. Its help is that of its function, by which a test holds it: to list commands must
 #: not import them, since that takes seconds.
@@ -108,6 +108,10 @@ COMMANDS = (
         "evaluate", "jobs.cli.train:evaluate_command",
         "Evaluate a model. Each score is shown beside that of real images. No FID is computed.",
         MODELS,
+    ),
+    Command(
+        "token", "jobs.cli.token:token",
+        "Make, list and revoke tokens of the HTTP API.", SERVICE,
     ),
     Command(
         "doctor", "jobs.cli.doctor:doctor_command",

@@ -183,3 +183,30 @@ class EventView(View):
     state: JobState | None
     message: str
     by: str
+
+
+class Progress(View):
+    """How a job stands, for those who watch it: fields of its JobView."""
+
+    job_id: str
+    state: JobState
+    reason: Reason | None
+    queue_position: int | None
+    counts: Counts
+    rate_images_per_s: float | None
+    eta_s: float | None
+    energy: JobEnergy
+
+
+class ModelView(View):
+    """A model that jobs may name. fid: comparable between models of one fid_evaluator only."""
+
+    name: str
+    default: bool
+    image_size: int
+    num_classes: int
+    labels: tuple[str, ...]
+    params: int
+    fid: float | None
+    fid_evaluator: str | None
+    licence: str | None

@@ -34,6 +34,7 @@ RUN_BY = {
     "un0 calibrate": "tests/cluster/test_calibration.py",
     "un0 fleet": "tests/jobs/cli/test_fleet_command.py",
     "un0 explain": "tests/jobs/test_explain.py",
+    "un0 token": "tests/jobs/cli/test_token_command.py",
     "un0 train": "tests/e2e/test_own_images.py",
     "un0 evaluate": "tests/e2e/test_own_images.py",
     "un0 simulate": "tests/jobs/cli/test_simulate_command.py",

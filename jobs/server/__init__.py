@@ -1,0 +1,1 @@
+"""Processes that run beside a store: here its HTTP API."""
