@@ -16,6 +16,9 @@ PROFILES = "fleet/profiles/"
 ARRIVALS = "fleet/arrivals/"
 ACTIVE = "service/active/"  # an empty object a job that the service has and that has not ended
 SERVERS = "service/servers/"
+IDEMPOTENCY = "service/idempotency/"
+USAGE = "service/usage/"
+LIMITS = "service/limits.json"  # what owners may ask for in a day
 PROBES = ".probe/"  # short-lived objects by which a store's abilities are tried
 
 _COMMIT = re.compile(r"(?:^|/)commits/shard-(\d+)\.json$")
@@ -158,6 +161,16 @@ def profile_key(hardware: str, model: str) -> str:
 def server_key(server_id: str) -> str:
     """The sign of life of a server."""
     return f"{SERVERS}{quote(server_id, safe='')}.json"
+
+
+def idempotency_key(digest: str) -> str:
+    """The request that an idempotency key belongs to, by a digest of owner and key."""
+    return f"{IDEMPOTENCY}{digest}.json"
+
+
+def usage_of(day: date, owner: str) -> str:
+    """The prefix of what an owner has asked for on one UTC day, an object a job."""
+    return f"{USAGE}date={day.isoformat()}/{quote(owner, safe='')}/"
 
 
 def arrivals_key(cluster_id: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster.actors.options import RunOptions
+from cluster.errors import UserError
 from cluster.stopping import STOP_S
 from cluster.storage.commit import find_manifest
 from cluster.storage.open import open_store
@@ -42,6 +43,11 @@ def generate(
     on_job: called once the job is in the store; on_snapshot: called with its progress.
     Raises UserError, or un0's InputError or ModelFormatError, for errors that the caller can fix.
     """
+    if spec.on_deadline == "stop":
+        raise UserError(
+            "on_deadline: stop is for jobs of the service: submit it with `un0 submit`, or leave it "
+            "out"
+        )
     opened = open_store(
         store,
         endpoint_url=endpoint_url,

@@ -159,10 +159,14 @@ class JobLine(View):
 
 
 class JobPage(View):
-    """A page of a list, the newest first. next_page_token: empty on the last page."""
+    """A page of a list, the newest first. next_page_token: empty on the last page.
+
+    left: how many jobs follow; None where a filter would have to read them to know.
+    """
 
     jobs: tuple[JobLine, ...]
     next_page_token: str = ""
+    left: int | None = None
 
 
 class JobFilter(View):
