@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
-from cluster.clock import utc_now
+from cluster.clock import monotonic_s, utc_now
 from cluster.states import JobState
 from cluster.storage.commit import ended_state
 from cluster.storage.epoch import claim_next, holder_of, newest
@@ -49,13 +49,20 @@ _VERBS: dict[Wanted, str] = {"run": "resumed", "pause": "paused", "cancel": "can
 class StoreService:
     """``JobService`` on a store. Thread-safe; any number of processes may have one.
 
-    patience_s: of ``Presence``: for a process that asks once, and does not live on.
+    patience_s: of ``Presence``: for a process that asks once, and does not live on. now_s: a
+    monotonic clock.
     """
 
-    def __init__(self, store: ObjectStore, *, patience_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        patience_s: float = 0.0,
+        now_s: Callable[[], float] = monotonic_s,
+    ) -> None:
         self._store = store
-        self._presence = Presence(store, patience_s=patience_s)
-        self._queued = Queued(store, self._presence)
+        self._presence = Presence(store, patience_s=patience_s, now_s=now_s)
+        self._queued = Queued(store, self._presence, now_s)
 
     def submit(self, spec: JobSpec, *, by: str, idempotency_key: str | None = None) -> JobView:
         from jobs.service.submission import submit  # it reads models

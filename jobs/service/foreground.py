@@ -45,8 +45,8 @@ def generate(
     """
     if spec.on_deadline == "stop":
         raise UserError(
-            "on_deadline: stop is for jobs of the service: submit it with `un0 submit`, or leave it "
-            "out"
+            "on_deadline: stop is for jobs of the service: submit it with `un0 submit`, or leave "
+            "it out"
         )
     opened = open_store(
         store,

@@ -92,8 +92,10 @@ class Waiting:
 class Queued:
     """The active jobs in the order of their turns, read again every few seconds. Thread-safe."""
 
-    def __init__(self, store: ObjectStore, presence: Presence) -> None:
-        self._store, self._presence = store, presence
+    def __init__(
+        self, store: ObjectStore, presence: Presence, now_s: Callable[[], float] = monotonic_s
+    ) -> None:
+        self._store, self._presence, self._now_s = store, presence, now_s
         self._lock = threading.Lock()
         self._read_s: float | None = None
         self._jobs: list[Waiting] | None = []
@@ -119,9 +121,9 @@ class Queued:
 
     def _now(self) -> list[Waiting] | None:
         with self._lock:
-            if self._read_s is None or monotonic_s() - self._read_s >= _KEPT_S:
+            if self._read_s is None or self._now_s() - self._read_s >= _KEPT_S:
                 self._jobs = self._read()
-                self._read_s = monotonic_s()
+                self._read_s = self._now_s()
             return self._jobs
 
     def _read(self) -> list[Waiting] | None:
