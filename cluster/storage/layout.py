@@ -27,6 +27,7 @@ _CHECKPOINT = re.compile(r"(?:^|/)checkpoints/(\d+)-(\d+)-([0-9a-f-]+)\.commits$
 _ENERGY = re.compile(
     r"energy/date=(\d{4}-\d\d-\d\d)/host=([^/]+)/([0-9a-z]+)-(\d+)-(\d+)\.parquet$"
 )
+_USAGE = re.compile(r"service/usage/date=(\d{4}-\d\d-\d\d)/")
 _COMPACTED = re.compile(r"energy/date=[^/]+/compacted/(\d+)(\.json|-[0-9a-z]+\.parquet)$")
 
 
@@ -171,6 +172,12 @@ def idempotency_key(digest: str) -> str:
 def usage_of(day: date, owner: str) -> str:
     """The prefix of what an owner has asked for on one UTC day, an object a job."""
     return f"{USAGE}date={day.isoformat()}/{quote(owner, safe='')}/"
+
+
+def parse_usage_day(key: str) -> date | None:
+    """The UTC day of an object below ``usage_of``, or None for any other key."""
+    match = _USAGE.match(key)
+    return match and parse_day(match.group(1))
 
 
 def arrivals_key(cluster_id: str) -> str:

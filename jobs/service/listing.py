@@ -51,7 +51,8 @@ def page_of(
     Without a filter no other job is read; one for a state of jobs that have not ended reads those
     alone. A page may have fewer jobs than there are, or none, where few of very many are wanted.
     """
-    ids = active_ids(store) if wanted.state in _ACTIVE_STATES else job_ids(store)
+    open_only = wanted.active or wanted.state in _ACTIVE_STATES
+    ids = active_ids(store) if open_only else job_ids(store)
     ids = [i for i in ids if JOB_ID.fullmatch(i) and (after is None or i < after)]
     ids.sort(reverse=True)
     filtered = wanted != JobFilter()
@@ -153,7 +154,8 @@ def _lines(
     return [
         line_of(standing)
         for standing in standings
-        if wanted.state is None or standing.state == wanted.state
+        if (wanted.state is None or standing.state == wanted.state)
+        and (not wanted.active or standing.state in _ACTIVE_STATES)
     ]
 
 

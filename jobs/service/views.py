@@ -170,9 +170,11 @@ class JobPage(View):
 
 
 class JobFilter(View):
-    """Which jobs a list has. label: all of these. since: submitted then or later."""
+    """Which jobs a list has. active: of the service, and not ended. label: all of these. since:
+    submitted then or later."""
 
     state: JobState | None = None
+    active: bool = False
     owner: str | None = None
     label: dict[str, str] = Field(default_factory=dict)
     since: datetime | None = None
