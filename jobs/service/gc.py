@@ -60,9 +60,6 @@ def find_garbage(
     for at, job_id in enumerate(ids):
         on_job(at, len(ids))
         yield from _of_job(store, job_id, now, active=job_id in active)
-    for job_id in sorted(active - set(ids)):
-        why = "says that a job is active which does not exist"
-        yield Garbage(JobLayout(job_id).active, 0, why, job_id)
     yield from _old_requests(store, now)
     yield from _lost_servers(store)
     for info in store.list(USAGE):

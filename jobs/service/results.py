@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from typing import Literal, get_args
 from urllib.parse import unquote, urlsplit
@@ -33,9 +34,10 @@ def snippet(
 def _of_files(library: Library, results: Results, uris: Sequence[str]) -> str:
     where = _path(results.uri)
     if results.complete:
-        files = f"files = {f'{where}/{_FILES}'!r}"
+        files = f"files = {f'{glob.escape(where)}/{_FILES}'!r}"
     else:
-        files = _listed([_path(uri) for uri in uris])
+        paths = map(_path, uris)  # `datasets` takes each for a pattern
+        files = _listed([glob.escape(p) if library == "datasets" else p for p in paths])
     if library == "duckdb":
         return "\n".join(
             (
