@@ -122,8 +122,7 @@ class SubmittedSpec(BaseModel):
 
     All others are kept as they are, and nothing is added when it is written again: specs of older
     and newer versions read and write alike. deadline: seconds from submission. objective: one of
-    the scheduler's, unless a newer version wrote it. energy_budget: joules. on_deadline: what
-    servers do when it passes.
+    the scheduler's, unless a newer version wrote it. energy_budget: joules.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -132,7 +131,6 @@ class SubmittedSpec(BaseModel):
     priority: int = 0
     objective: str = "energy"
     energy_budget: float | None = None
-    on_deadline: Literal["continue", "stop"] = "continue"
     labels: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("labels", mode="before")

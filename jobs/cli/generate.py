@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cluster.errors import UserError
 from cluster.stopping import STOP_S
 from jobs.cli.asking import StoreArguments, asked, is_submitted, service_of
 from jobs.cli.job_options import (
@@ -120,6 +121,11 @@ def resume_command(
     """
     where_kept = StoreArguments(store, endpoint_url, single_writer, sse, sse_kms_key)
     if is_submitted(where_kept, job_id):
+        if model is not None or replicas is not None or address is not None:
+            raise UserError(
+                f"job {job_id} was submitted, and its servers run it where they are: leave out "
+                "--model, --replicas and --address"
+            )
         asked("resume", service_of(where_kept, writes=True), job_id, "", as_json=as_json)
         return
     from jobs.cli.run import run_and_report

@@ -51,7 +51,7 @@ def prepare(
     )
     with suppress(NotFound):
         store.get(JobLayout(workload.job_id).spec)
-        raise _taken(workload.job_id, store)
+        raise taken(workload.job_id, store)
     return record, work
 
 
@@ -60,10 +60,11 @@ def submit(record: JobRecord, store: ObjectStore) -> None:
     job_id = record.workload.job_id
     spec = record.model_dump_json(indent=2).encode()
     if create_once(store, JobLayout(job_id).spec, spec) != spec:
-        raise _taken(job_id, store)
+        raise taken(job_id, store)
 
 
-def _taken(job_id: str, store: ObjectStore) -> Taken:
+def taken(job_id: str, store: ObjectStore) -> Taken:
+    """What is raised of an id that the store has."""
     return Taken(
         f"job {job_id!r} is already in {store.config.uri}; continue it with "
         f"`un0 resume {job_id}` on that store, or choose another --job-id"

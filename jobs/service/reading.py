@@ -116,7 +116,7 @@ def stand(store: ObjectStore, record: JobRecord, presence: Presence) -> Standing
     """How the job stands. While a server reports its run no commit is listed or read."""
     seen = look(store, record.workload.job_id, presence)
     run, manifest = seen.run, seen.manifest
-    if seen.observed.live and run is not None and run.energy is not None:
+    if seen.observed.live and run is not None and run.energy is not None and _has_read(run):
         # Every shard but the last has as many images, so that those say how many shards they are.
         images, overhead, set_aside = run.committed_images, run.overhead, run.set_aside
         shards = -(-images // record.workload.shard_images)
@@ -201,6 +201,11 @@ def line_of(standing: Standing) -> JobLine:
         counts=counts_of(standing),
         energy=energy_of(standing),
     )
+
+
+def _has_read(run: RunStatus) -> bool:
+    """Whether the run knows by now what those before it committed."""
+    return run.committed_images > 0 or run.state not in (JobState.QUEUED, JobState.STARTING)
 
 
 def _commits(store: ObjectStore, record: JobRecord, manifest: Manifest | None) -> Commits:

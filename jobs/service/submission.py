@@ -20,7 +20,7 @@ from jobs.resolve import new_job_id
 from jobs.service.idempotency import check_key, find_request, keep_request
 from jobs.service.limits import Asked, admit, limits_of, retract
 from jobs.service.listing import Queued
-from jobs.service.prepare import Taken, prepare
+from jobs.service.prepare import Taken, prepare, taken
 from jobs.service.prepare import submit as put_record
 from jobs.service.quote import Work, keep_quote, known_profiles, make_quote
 from jobs.service.reading import find_record
@@ -42,7 +42,9 @@ def submit(
     while True:  # twice at most, if another makes a request of this key at the same time
         request = find_request(store, owner, check_key(key), spec)
         made = None if request is None else find_record(store, request.job_id)
-        if made is not None:
+        if made is not None and request is not None:
+            if made.submitted_at != request.at:
+                raise taken(request.job_id, store)  # by another, before this could be made
             return made
         at = utc_now() if request is None else request.at
         job_id = (spec.job_id or new_job_id()) if request is None else request.job_id
@@ -58,9 +60,9 @@ def submit(
                 if request.job_id != job_id:
                     retract(store, owner, job_id, utc_now())
                 continue
-        with suppress(Taken):  # by another with this key; it is the same job
+        with suppress(Taken):  # by another with this key, it may be: it is then found above
             _write(store, record, quote, by)
-        return find_record(store, job_id) or record
+            return record
 
 
 def quote_of(store: ObjectStore, queued: Queued, record: JobRecord) -> Quote:

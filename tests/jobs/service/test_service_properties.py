@@ -179,6 +179,6 @@ class ServiceLife(RuleBasedStateMachine):
 
 
 ServiceLife.TestCase.settings = settings(
-    max_examples=examples(300, 8), stateful_step_count=20, deadline=None
+    max_examples=examples(300, 4), stateful_step_count=20, deadline=None
 )
 TestServiceLife = ServiceLife.TestCase
