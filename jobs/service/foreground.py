@@ -98,8 +98,8 @@ def resume(
     record = load_job(opened, job_id)
     if newest_intent(opened, job_id) is not None:
         raise UserError(
-            f"job {job_id} was submitted, and its servers run it; `un0 resume {job_id}` asks them to "
-            "go on with it"
+            f"job {job_id} was submitted, and its servers run it; `un0 resume {job_id}` asks them "
+            "to go on with it"
         )
     if on_job is not None:
         on_job(record)

@@ -14,6 +14,7 @@ from cluster.storage.object_store import ObjectStore
 from cluster.storage.summaries import job_ids
 from jobs.service.api import Conflict, KeyReused, NoSuchJob
 from jobs.service.core import StoreService
+from jobs.service.foreground import resume
 from jobs.service.listing import active_ids
 from jobs.service.views import JobFilter
 from jobs.spec import JobSpec
@@ -133,6 +134,26 @@ def test_a_half_made_job_is_finished_by_the_repetition(
     assert service.submit(spec(), by="ann", idempotency_key="k").job_id == job.job_id
     assert local.get(JobLayout(job.job_id).spec) == before
     assert len(service.events(job.job_id)) == 1
+
+
+def test_an_id_belongs_to_its_first_job(service: StoreService, local: ObjectStore) -> None:
+    service.submit(spec(job_id="mine"), by="ann", idempotency_key="k")
+    assert service.submit(spec(job_id="mine"), by="ann", idempotency_key="k").job_id == "mine"
+    for key in (None, "another"):
+        with pytest.raises(UserError, match="already in"):
+            service.submit(spec(job_id="mine"), by="ann", idempotency_key=key)
+    local.delete(JobLayout("mine").spec)
+    jobfactory.submit(local, jobfactory.workload("mine"))  # before the repetition comes
+    with pytest.raises(UserError, match="already in"):
+        service.submit(spec(job_id="mine"), by="ann", idempotency_key="k")
+
+
+def test_what_was_submitted_is_not_run_in_the_foreground(
+    service: StoreService, local: ObjectStore
+) -> None:
+    job_id = service.submit(spec(), by="ann").job_id
+    with pytest.raises(UserError, match="was submitted"):
+        resume(job_id, local.config.uri)
 
 
 def test_pause_and_resume_are_repeatable(service: StoreService, local: ObjectStore) -> None:
