@@ -18,8 +18,10 @@ from cluster.storage.finish import finalise
 from cluster.storage.layout import JobLayout, shard_of_attempt
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
-from cluster.storage.summaries import list_jobs, load_job, page_of_jobs, summarise
+from cluster.storage.summaries import list_jobs, load_job, summarise
 from cluster.types import CommitRecord, Manifest
+from jobs.service.core import StoreService
+from jobs.service.views import JobFilter
 
 
 def resume(store: ObjectStore, job_id: str) -> None:
@@ -62,8 +64,8 @@ def finish(store: ObjectStore, job_id: str) -> None:
 
 
 def page(store: ObjectStore, _: str) -> None:
-    found = page_of_jobs(store, 50)
-    if len(found.jobs) != 50 or not all(job.images for job in found.jobs):
+    found = StoreService(store).jobs(JobFilter(), 50)
+    if len(found.jobs) != 50 or not all(job.counts.committed for job in found.jobs):
         raise AssertionError("jobs are missing")
 
 

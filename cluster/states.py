@@ -92,7 +92,10 @@ NEXT_SERVICE_STATES: Mapping[JobState, frozenset[JobState]] = {
     | _LOST
     | {JobState.RUNNING, JobState.PAUSING, JobState.PAUSED, JobState.CANCELLING},
     JobState.RUNNING: _DONE | _LOST | {JobState.PAUSING, JobState.PAUSED, JobState.CANCELLING},
-    JobState.PAUSING: _DONE | _LOST | {JobState.PAUSED, JobState.CANCELLING},
+    # Back to where it was: the pause was taken back before its server acted upon it.
+    JobState.PAUSING: _DONE
+    | _LOST
+    | {JobState.STARTING, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLING},
     JobState.PAUSED: _DONE | {JobState.QUEUED, JobState.CANCELLING},
     JobState.CANCELLING: _DONE,
     **{state: frozenset() for state in TERMINAL},

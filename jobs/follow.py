@@ -95,13 +95,14 @@ def request_of(record: JobRecord, facts: ModelWork) -> RunRequest:
         owner=record.owner,
         priority=spec.priority,
         deadline_s=deadline_s,
-        objective=_objective(spec.objective),
+        objective=objective_of(spec.objective),
         energy_budget_j=spec.energy_budget,
     )
     return RunRequest(workload, request, facts)
 
 
-def _objective(name: str) -> Objective:
+def objective_of(name: str) -> Objective:
+    """The scheduler's name of it. Raises UserError for one that this version does not know."""
     known: tuple[Objective, ...] = get_args(Objective)
     for objective in known:
         if objective == name:

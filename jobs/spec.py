@@ -71,6 +71,8 @@ class JobSpec(BaseModel):
     deadline: seconds, or for example ``2h30m``, from submission, or a time with its zone such as
         ``2026-12-01T00:00Z``. The scheduler plans for it with the fewest joules, and a miss is
         reported.
+    on_deadline: whether a job of the service goes on when its deadline passes, or stops: then it is
+        ``expired``, with what is committed.
     priority: -100..100; higher goes first. objective: what the scheduler minimises: joules, the
         risk of lateness, time, money or grams of CO2e; it never changes an image.
     energy_budget: joules, or for example ``2 kJ``; the job pauses before it exceeds it.
@@ -92,6 +94,7 @@ class JobSpec(BaseModel):
     compression: Compression | None = None
     shard_images: Annotated[Whole, Field(ge=1, le=MAX_COUNT)] | None = None
     deadline: Deadline | None = None
+    on_deadline: Literal["continue", "stop"] = "continue"
     priority: Whole = Field(default=0, ge=-100, le=100)
     objective: Objective = "energy"
     energy_budget: Joules | None = None
@@ -107,6 +110,13 @@ class JobSpec(BaseModel):
             raise ValueError(
                 f"{encoding} images are compressed already; leave it out, or set encoding: raw"
             )
+        return value
+
+    @field_validator("on_deadline")
+    @classmethod
+    def _stop_needs_a_deadline(cls, value: str, info: ValidationInfo) -> str:
+        if value == "stop" and info.data.get("deadline", 0) is None:
+            raise ValueError("there is no deadline to stop at; give a deadline, or leave it out")
         return value
 
     @field_validator("job_id")

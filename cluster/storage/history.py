@@ -64,10 +64,26 @@ def append_event(
             at=at,
             token=uuid.uuid4().hex,
         )
-        key = JobLayout(job_id).event(number)
-        stored = create_once(store, key, event.model_dump_json().encode())
-        if parse_record(JobEvent, key, stored).token == event.token:
+        if _create(store, event).token == event.token:
             return event
+
+
+def begin_history(
+    store: ObjectStore, job_id: str, message: str, at: datetime, *, by: str
+) -> JobEvent:
+    """The first event of the job, that it is submitted: written once, however often this is called
+    and by however many."""
+    event = JobEvent(
+        job_id=job_id,
+        number=1,
+        kind="submitted",
+        state=JobState.QUEUED,
+        message=message,
+        by=by,
+        at=at,
+        token=uuid.uuid4().hex,
+    )
+    return _create(store, event)
 
 
 def read_events(store: ObjectStore, job_id: str, after: int = 0) -> Iterator[JobEvent]:
@@ -84,3 +100,9 @@ def last_event(store: ObjectStore, job_id: str) -> int:
     prefix = JobLayout(job_id).events
     names = (info.key.removeprefix(prefix).partition(".")[0] for info in store.list(prefix))
     return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def _create(store: ObjectStore, event: JobEvent) -> JobEvent:
+    """The event that has this one's number, which is this one unless another came first."""
+    key = JobLayout(event.job_id).event(event.number)
+    return parse_record(JobEvent, key, create_once(store, key, event.model_dump_json().encode()))

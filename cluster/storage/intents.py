@@ -48,18 +48,28 @@ def newest_intent(store: ObjectStore, job_id: str) -> Intent | None:
 
 
 def want(
-    store: ObjectStore, job_id: str, wanted: Wanted, at: datetime, *, by: str, reason: str = ""
+    store: ObjectStore,
+    job_id: str,
+    wanted: Wanted,
+    at: datetime,
+    *,
+    by: str,
+    reason: str = "",
+    beyond: int = 0,
 ) -> tuple[Intent, bool]:
     """Want this of the job from now on: (the newest intent, whether this call has changed it).
 
-    Asking for what is wanted already changes nothing. Raises TooLate for anything but ``cancel`` of
-    a job that is cancelled.
+    beyond: asking for what is wanted already changes nothing, unless that is the intent of this
+        number: a job that paused by itself, while it was wanted to run, is resumed so. Raises
+        TooLate for anything but ``cancel`` of a job that is cancelled.
     """
     while True:
         now = newest_intent(store, job_id)
-        if now is not None and now.wanted == wanted:
+        if now is not None and now.wanted == wanted and now.number > beyond:
             return now, False
         if now is not None and now.wanted == "cancel":
+            if wanted == "cancel":
+                return now, False
             raise TooLate(f"job {job_id} is cancelled, by {now.by}; submit it again to run it")
         intent = Intent(
             job_id=job_id,

@@ -18,6 +18,9 @@ ACTIVE = "service/active/"  # an empty object a job that the service has and tha
 SERVERS = "service/servers/"
 TOKENS = "service/tokens/"
 TOKEN_KEY = "service/token-key"  # with which secrets are hashed; made once
+IDEMPOTENCY = "service/idempotency/"
+USAGE = "service/usage/"
+LIMITS = "service/limits.json"  # what owners may ask for in a day
 PROBES = ".probe/"  # short-lived objects by which a store's abilities are tried
 
 _COMMIT = re.compile(r"(?:^|/)commits/shard-(\d+)\.json$")
@@ -26,6 +29,7 @@ _CHECKPOINT = re.compile(r"(?:^|/)checkpoints/(\d+)-(\d+)-([0-9a-f-]+)\.commits$
 _ENERGY = re.compile(
     r"energy/date=(\d{4}-\d\d-\d\d)/host=([^/]+)/([0-9a-z]+)-(\d+)-(\d+)\.parquet$"
 )
+_USAGE = re.compile(r"service/usage/date=(\d{4}-\d\d-\d\d)/")
 _COMPACTED = re.compile(r"energy/date=[^/]+/compacted/(\d+)(\.json|-[0-9a-z]+\.parquet)$")
 
 
@@ -175,6 +179,22 @@ def token_use_key(token_id: str) -> str:
 def audit_key(day: date, writer: str, number: int) -> str:
     """A file of the audit log: a JSON object a line."""
     return f"service/audit/date={day.isoformat()}/{writer}-{number:06d}.jsonl"
+
+
+def idempotency_key(digest: str) -> str:
+    """The request that an idempotency key belongs to, by a digest of owner and key."""
+    return f"{IDEMPOTENCY}{digest}.json"
+
+
+def usage_of(day: date, owner: str) -> str:
+    """The prefix of what an owner has asked for on one UTC day, an object a job."""
+    return f"{USAGE}date={day.isoformat()}/{quote(owner, safe='')}/"
+
+
+def parse_usage_day(key: str) -> date | None:
+    """The UTC day of an object below ``usage_of``, or None for any other key."""
+    match = _USAGE.match(key)
+    return match and parse_day(match.group(1))
 
 
 def arrivals_key(cluster_id: str) -> str:

@@ -72,37 +72,6 @@ def list_jobs(store: ObjectStore) -> list[JobSummary]:
     return sorted(found, key=lambda job: (job.submitted_at, job.job_id))
 
 
-@dataclass(frozen=True)
-class Page:
-    """Some jobs by descending id, and how many the store has before and after these. Ids that this
-    project gives begin with the time of submission, so theirs are the newest first."""
-
-    jobs: tuple[JobSummary, ...]
-    skipped: int
-    left: int
-
-    @property
-    def next(self) -> str | None:
-        """What ``after`` must be for the next page; None where there is none."""
-        return self.jobs[-1].job_id if self.jobs and self.left else None
-
-
-def page_of_jobs(store: ObjectStore, limit: int, after: str | None = None) -> Page:
-    """At most ``limit`` jobs that follow the id ``after`` in descending order. Reads no other job.
-
-    By id, since the time of submission stands in a job's record: to go by it, all would be read.
-    """
-    ids = job_ids(store)[::-1]
-    first = 0 if after is None else sum(job_id >= after for job_id in ids)
-    jobs: list[JobSummary] = []
-    at = first
-    while len(jobs) < limit and at < len(ids):  # what is no job takes no place on the page
-        part = ids[at : at + limit - len(jobs)]
-        jobs += _summaries(store, part)
-        at += len(part)
-    return Page(tuple(jobs), first, len(ids) - at)
-
-
 def summarise(store: ObjectStore, job_id: str) -> JobSummary:
     """One job and its commits. Raises UserError for an unknown job."""
     return _summarise(store, load_job(store, job_id))

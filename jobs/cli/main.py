@@ -16,7 +16,8 @@ from jobs.output import with_output
 from un0.errors import Un0Error
 
 RUN, READ, ENERGY = "Run jobs", "Read a store", "Energy and the fleet"
-MODELS, SERVICE, HELP = "Models", "Servers", "Help and trying out"
+SERVICE = "Submit jobs, for servers to run"
+MODELS, SERVERS, HELP = "Models", "Servers", "Help and trying out"
 
 #: Every command. Its help is that of its function, by which a test holds it: to list commands must
 #: not import them, since that takes seconds.
@@ -36,7 +37,44 @@ COMMANDS = (
         RUN,
     ),
     Command(
-        "jobs", "jobs.cli.store:jobs_command",
+        "submit", "jobs.cli.submit:submit_command",
+        "Submit a job for servers (`un0 serve`) to run, and return at once.", SERVICE,
+    ),
+    Command(
+        "quote", "jobs.cli.quote:quote_command",
+        "Say what a job would take: joules with bounds, seconds, money, carbon, and on what "
+        "hardware.",
+        SERVICE,
+    ),
+    Command(
+        "status", "jobs.cli.status:status_command",
+        "Show how a job stands: its state and why, progress, joules, predicted and measured.",
+        SERVICE,
+    ),
+    Command(
+        "watch", "jobs.cli.watch:watch_command",
+        "Follow a job, or all that have not ended, live. Ctrl-C detaches: they go on.", SERVICE,
+    ),
+    Command(
+        "cancel", "jobs.cli.status:cancel_command",
+        "End a submitted job for good. What is committed stays.", SERVICE,
+    ),
+    Command(
+        "pause", "jobs.cli.status:pause_command",
+        "Stop running a submitted job, until `un0 resume`.", SERVICE,
+    ),
+    Command(
+        "results", "jobs.cli.results:results_command",
+        "Say where a job's images are, complete or not: addresses, or code that reads them.",
+        SERVICE,
+    ),
+    Command(
+        "logs", "jobs.cli.logs:logs_command",
+        "Show what happened to a job and what the scheduler decided about it, in order of time.",
+        SERVICE,
+    ),
+    Command(
+        "jobs", "jobs.cli.jobs:jobs_command",
         "List the jobs of a store: state, progress, joules.", READ,
     ),
     Command(
@@ -61,6 +99,10 @@ COMMANDS = (
     Command(
         "compact", "jobs.cli.store:compact_command",
         "Merge the small files of past days in the energy log, to keep reports fast.", READ,
+    ),
+    Command(
+        "gc", "jobs.cli.gc:gc_command",
+        "List what nobody needs any more in a store; delete it with --yes.", READ,
     ),
     Command(
         "report", "jobs.cli.report:report_command",
@@ -111,7 +153,7 @@ COMMANDS = (
     ),
     Command(
         "token", "jobs.cli.token:token",
-        "Make, list and revoke tokens of the HTTP API.", SERVICE,
+        "Make, list and revoke tokens of the HTTP API.", SERVERS,
     ),
     Command(
         "doctor", "jobs.cli.doctor:doctor_command",

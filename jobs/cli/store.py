@@ -1,12 +1,11 @@
-"""Commands about a store: jobs, verify, grid, query, compact; and a local S3 server."""
+"""Commands about a store: verify, grid, query, compact; and a local S3 server."""
 
 from __future__ import annotations
 
 import secrets
-import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -25,88 +24,6 @@ from jobs.cli.options import (
 )
 from jobs.cli.progress import progress
 from jobs.defaults import DEFAULT_STORE
-from jobs.format import energy_per_image
-
-if TYPE_CHECKING:
-    from cluster.storage.summaries import JobSummary, Page
-
-_A_PAGE = 50  # jobs
-
-
-def jobs_command(
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole(1, 1_000_000),
-            metavar="N",
-            help="At most so many, by id from the last. Default: 50 on a terminal, else all.",
-        ),
-    ] = None,
-    after: Annotated[
-        str | None, typer.Option(metavar="JOB_ID", help="Go on after this one, the last shown.")
-    ] = None,
-    store: Store = DEFAULT_STORE,
-    endpoint_url: EndpointUrl = None,
-    as_json: Json = False,
-) -> None:
-    """List the jobs of a store: state, progress, joules."""
-    from cluster.storage.open import open_store
-    from cluster.storage.summaries import Page, list_jobs, page_of_jobs
-
-    opened = open_store(store, endpoint_url=endpoint_url, probe=False)
-    if limit is None and (after is not None or (_on_terminal() and not as_json)):
-        limit = _A_PAGE
-    if limit is None:
-        page = Page(tuple(list_jobs(opened)), 0, 0)
-    else:
-        page = page_of_jobs(opened, limit, after)
-    if as_json:
-        show_json([_job_row(job) for job in page.jobs])
-    elif page.jobs:
-        _show_jobs(page)
-    elif after is not None:
-        print(f"no jobs after {after} in {store}")
-    else:
-        print(f"no jobs in {store}; `un0 generate --count 1000` makes one")
-
-
-def _on_terminal() -> bool:
-    return sys.stdout.isatty()
-
-
-def _show_jobs(page: Page) -> None:
-    from rich.text import Text
-
-    table = plain_table(
-        "job", "state", "images", "model", "J/image", "owner", "submitted (UTC)",
-        typed=("job", "model"), right=("images",), indent=2,
-    )  # fmt: skip
-    for job in page.jobs:
-        table.add_row(
-            job.job_id,
-            job.state,
-            f"{job.images:,} / {job.count:,}",
-            Text(job.model),
-            energy_per_image(job.energy, job.images),
-            Text(job.owner),
-            f"{job.submitted_at:%Y-%m-%d %H:%M:%S}",
-        )
-    show_table(table, give_way=("submitted (UTC)", "owner", "J/image", "images", "model", "state"))
-    if page.next is not None:
-        print(f"  {page.left:,} more: un0 jobs --after {page.next}")
-
-
-def _job_row(job: JobSummary) -> dict[str, object]:
-    return {
-        "job_id": job.job_id,
-        "state": job.state,
-        "images": job.images,
-        "count": job.count,
-        "model": job.model,
-        "owner": job.owner,
-        "submitted_at": job.submitted_at.isoformat(),
-        "energy": job.energy.model_dump(),
-    }
 
 
 def verify_command(

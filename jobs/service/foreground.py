@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster.actors.options import RunOptions
+from cluster.errors import UserError
 from cluster.stopping import STOP_S
 from cluster.storage.commit import find_manifest
+from cluster.storage.intents import newest_intent
 from cluster.storage.open import open_store
 from cluster.storage.summaries import load_job
 from cluster.types import JobRecord
@@ -42,6 +44,11 @@ def generate(
     on_job: called once the job is in the store; on_snapshot: called with its progress.
     Raises UserError, or un0's InputError or ModelFormatError, for errors that the caller can fix.
     """
+    if spec.on_deadline == "stop":
+        raise UserError(
+            "on_deadline: stop is for jobs of the service: submit it with `un0 submit`, or leave "
+            "it out"
+        )
     opened = open_store(
         store,
         endpoint_url=endpoint_url,
@@ -76,7 +83,8 @@ def resume(
     on_job: OnJob | None = None,
     on_snapshot: OnSnapshot | None = None,
 ) -> JobResult:
-    """Run the shards that a job still lacks. Returns at once if it is complete.
+    """Run the shards that a job still lacks. Returns at once if it is complete. Raises UserError
+    for a job that was submitted, which servers run.
 
     model: where the job's model is now, if it has moved; it must be the same file.
     """
@@ -88,6 +96,11 @@ def resume(
         sse_kms_key=sse_kms_key,
     )
     record = load_job(opened, job_id)
+    if newest_intent(opened, job_id) is not None:
+        raise UserError(
+            f"job {job_id} was submitted, and its servers run it; `un0 resume {job_id}` asks them "
+            "to go on with it"
+        )
     if on_job is not None:
         on_job(record)
     manifest = find_manifest(opened, job_id)

@@ -6,12 +6,14 @@ import getpass
 import logging
 import os
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from cluster.actors.options import ModelWork
 from cluster.clock import utc_now
 from cluster.errors import NotFound, UserError
 from cluster.hardware.identify import MOST_THREADS
+from cluster.storage.commit import create_once
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.profiles import rates_of
@@ -24,9 +26,18 @@ from un0.catalog import DEFAULT_MODEL, list_models
 logger = logging.getLogger(__name__)
 
 
-def prepare(spec: JobSpec, store: ObjectStore) -> tuple[JobRecord, ModelWork]:
-    """Make every choice that the spec leaves open. Writes nothing. UserError if the job exists."""
-    submitted_at = utc_now()
+class Taken(UserError):
+    """The store has a job of this id."""
+
+
+def prepare(
+    spec: JobSpec, store: ObjectStore, submitted_at: datetime | None = None
+) -> tuple[JobRecord, ModelWork]:
+    """Make every choice that the spec leaves open. Writes nothing. Taken if the job exists.
+
+    submitted_at: as of then, where a submission is repeated; default: now.
+    """
+    submitted_at = submitted_at or utc_now()
     spec = spec.due_from(submitted_at)
     facts, work = model_facts(spec.model or DEFAULT_MODEL)
     grid = shard_grid(spec, facts, store)
@@ -40,20 +51,21 @@ def prepare(spec: JobSpec, store: ObjectStore) -> tuple[JobRecord, ModelWork]:
     )
     with suppress(NotFound):
         store.get(JobLayout(workload.job_id).spec)
-        raise _taken(workload.job_id, store)
+        raise taken(workload.job_id, store)
     return record, work
 
 
 def submit(record: JobRecord, store: ObjectStore) -> None:
-    """Write the job to the store. Raises UserError if a job of this id exists."""
+    """Write the job to the store. Raises Taken if another job of this id exists."""
     job_id = record.workload.job_id
     spec = record.model_dump_json(indent=2).encode()
-    if not store.put_if_absent(JobLayout(job_id).spec, spec):
-        raise _taken(job_id, store)
+    if create_once(store, JobLayout(job_id).spec, spec) != spec:
+        raise taken(job_id, store)
 
 
-def _taken(job_id: str, store: ObjectStore) -> UserError:
-    return UserError(
+def taken(job_id: str, store: ObjectStore) -> Taken:
+    """What is raised of an id that the store has."""
+    return Taken(
         f"job {job_id!r} is already in {store.config.uri}; continue it with "
         f"`un0 resume {job_id}` on that store, or choose another --job-id"
     )

@@ -159,16 +159,22 @@ class JobLine(View):
 
 
 class JobPage(View):
-    """A page of a list, the newest first. next_page_token: empty on the last page."""
+    """A page of a list, the newest first. next_page_token: empty on the last page.
+
+    left: how many jobs follow; None where a filter would have to read them to know.
+    """
 
     jobs: tuple[JobLine, ...]
     next_page_token: str = ""
+    left: int | None = None
 
 
 class JobFilter(View):
-    """Which jobs a list has. label: all of these. since: submitted then or later."""
+    """Which jobs a list has. active: of the service, and not ended. label: all of these. since:
+    submitted then or later."""
 
     state: JobState | None = None
+    active: bool = False
     owner: str | None = None
     label: dict[str, str] = Field(default_factory=dict)
     since: datetime | None = None

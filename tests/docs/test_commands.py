@@ -21,6 +21,15 @@ RUN_HERE = ("un0 meters", "un0 meters --json", "un0 models", "un0 jobs")
 
 #: The test that runs each of the other commands. Here their lines are only parsed.
 RUN_BY = {
+    "un0 submit": "tests/jobs/cli/test_service_commands.py",
+    "un0 quote": "tests/jobs/cli/test_service_commands.py",
+    "un0 status": "tests/jobs/cli/test_service_commands.py",
+    "un0 watch": "tests/jobs/cli/test_service_commands.py",
+    "un0 pause": "tests/jobs/cli/test_service_commands.py",
+    "un0 cancel": "tests/jobs/cli/test_service_commands.py",
+    "un0 results": "tests/jobs/cli/test_service_commands.py",
+    "un0 logs": "tests/jobs/cli/test_service_commands.py",
+    "un0 gc": "tests/jobs/cli/test_service_commands.py",
     "un0 generate": "tests/e2e/test_main_job.py",
     "un0 resume": "tests/e2e/test_main_job.py",
     "un0 verify": "tests/e2e/test_main_job.py",

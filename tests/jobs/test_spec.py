@@ -12,6 +12,7 @@ import pytest
 from cluster.clock import utc_now
 from cluster.errors import UserError
 from cluster.storage.open import open_store
+from jobs.service.foreground import generate
 from jobs.service.prepare import prepare
 from jobs.spec import JobSpec, load_spec, parse_spec
 from un0.quantities import parse_count, parse_deadline, parse_duration_s, parse_energy_j
@@ -156,3 +157,13 @@ def test_unusable_files(tmp_path: Path, name: str, text: str | bytes | None, mes
     with pytest.raises(UserError, match=message) as refusal:
         load_spec(path)
     assert str(path) in str(refusal.value)
+
+
+def test_a_job_stops_at_a_deadline_only_if_it_has_one() -> None:
+    stops = parse_spec({"count": 1, "deadline": "1h", "on_deadline": "stop"})
+    assert stops.on_deadline == "stop"
+    assert parse_spec({"count": 1}).on_deadline == "continue"
+    with pytest.raises(UserError, match="no deadline to stop at"):
+        parse_spec({"count": 1, "on_deadline": "stop"})
+    with pytest.raises(UserError, match="un0 submit"):
+        generate(stops, "/nowhere")

@@ -26,16 +26,25 @@ AT_WORK = ".report"  # the method in which a replica is, nearly always, once it 
 IN_PROCESS = frozenset(
     {
         "bench",
+        "cancel",
         "compact",
         "explain",
         "export",
+        "gc",
         "grid",
         "jobs",
+        "logs",
         "models",
+        "pause",
         "query",
+        "quote",
         "report",
+        "results",
+        "status",
+        "submit",
         "token",
         "verify",
+        "watch",
     }
 )
 

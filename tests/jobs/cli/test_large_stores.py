@@ -41,7 +41,7 @@ def test_a_page_says_how_to_go_on(place: str) -> None:
 
 
 def test_a_terminal_shows_the_newest_fifty(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.cli.store._on_terminal", lambda: True)
+    monkeypatch.setattr("jobs.cli.jobs._on_terminal", lambda: True)
     shown = un0("jobs", "--store", place).stdout
     assert "10 more:" in shown
     assert len(un0_json("jobs", "--store", place)) == 60

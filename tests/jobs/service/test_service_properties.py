@@ -1,0 +1,184 @@
+"""The job service, whatever its store does and whoever dies: nothing acknowledged is lost, one key
+is one job, a cancel is not overruled, an end is the end, and no state follows where it may not."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from cluster.errors import Retryable
+from cluster.states import NEXT_SERVICE_STATES, JobState
+from cluster.storage.object_store import ObjectStore
+from cluster.storage.open import open_store
+from cluster.storage.summaries import job_ids, load_job
+from jobs.service.api import Conflict
+from jobs.service.core import StoreService
+from jobs.service.presence import SILENCE_S
+from jobs.service.reading import find_record
+from jobs.service.views import JobFilter
+from jobs.spec import JobSpec
+from tests.support.effort import examples
+from tests.support.fake_server import Clock, FakeServer, without_models
+from tests.support.faulty_store import FaultRates, FaultyStore
+
+KEYS = ("a", "b", "c")
+RATES = FaultRates(before=0.05, after=0.1, late=0.05, replayed=0.2)
+SETTLED = 60  # steps in which a job ends once nothing fails any more
+
+
+class ServiceLife(RuleBasedStateMachine):
+    """Users by a store that fails, servers that come and go, and an onlooker who sees all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        without_models(self.patch)
+        base = "/dev/shm" if Path("/dev/shm").is_dir() else None
+        self.directory = TemporaryDirectory(dir=base)
+        self.store: ObjectStore = open_store(self.directory.name, probe=False)
+        self.clock = Clock(0.0)
+        self.onlooker = StoreService(self.store, now_s=self.clock)
+        self.servers: dict[str, FakeServer] = {}
+        self.begun = 0
+        self.seen: dict[str, JobState] = {}
+        self.acknowledged: dict[str, str] = {}  # by key
+        self.cancelled: set[str] = set()
+
+    def teardown(self) -> None:
+        self.patch.undo()
+        self.directory.cleanup()
+
+    @initialize(seed=st.integers(0, 2**16))
+    def begin(self, seed: int) -> None:
+        self.faulty = FaultyStore(self.store, seed, RATES)
+        self.user = StoreService(self.faulty, now_s=self.clock)
+        self.random = random.Random(seed)
+
+    @rule(key=st.sampled_from(KEYS))
+    def submit(self, key: str) -> None:
+        spec = JobSpec(count=3, shard_images=1, labels={"key": key})
+        try:
+            job = self.user.submit(spec, by="ann", idempotency_key=key)
+        except Retryable:
+            return
+        assert self.acknowledged.setdefault(key, job.job_id) == job.job_id
+
+    @precondition(lambda self: self.acknowledged)
+    @rule(data=st.data(), verb=st.sampled_from(["pause", "resume", "cancel"]))
+    def ask(self, data: st.DataObject, verb: str) -> None:
+        job_id = data.draw(st.sampled_from(sorted(self.acknowledged.values())))
+        try:
+            shown = getattr(self.user, verb)(job_id, by="ann")
+        except Retryable:
+            return
+        except Conflict:
+            wanted = self.onlooker.status(job_id).state
+            assert wanted.is_terminal or wanted == JobState.CANCELLING
+            return
+        if verb == "cancel":
+            assert shown.state in (JobState.CANCELLING, JobState.CANCELLED)
+            self.cancelled.add(job_id)
+
+    @precondition(lambda self: len(self.servers) < 2)
+    @rule()
+    def server_comes(self) -> None:
+        self.begun += 1
+        name = f"s{self.begun}"
+        self.servers[name] = FakeServer(self.store, name)
+        self.servers[name].beat()
+
+    @precondition(lambda self: self.servers)
+    @rule(orderly=st.booleans())
+    def server_goes(self, orderly: bool) -> None:
+        """In good order, or by a power cut, which is noticed when others have gone on for long."""
+        name = self.random.choice(sorted(self.servers))
+        server = self.servers.pop(name)
+        if not orderly:
+            self.onlooker.jobs(JobFilter(), 1)  # the count has been seen
+            self.clock.now_s += SILENCE_S + 2
+            for other in self.servers.values():
+                other.beat()
+        server.sign_off()
+
+    @precondition(lambda self: self.servers)
+    @rule(
+        data=st.data(), steps=st.integers(1, 4), over_budget=st.sampled_from([False] * 4 + [True])
+    )
+    def server_works(self, data: st.DataObject, steps: int, over_budget: bool) -> None:
+        server = self.servers[self.random.choice(sorted(self.servers))]
+        jobs = server.jobs()
+        if jobs:
+            job_id = data.draw(st.sampled_from(jobs))
+            for _ in range(steps):
+                server.step(job_id, over_budget=over_budget)
+                self.states_follow_each_other()
+
+    @rule()
+    def late_writes_land(self) -> None:
+        self.faulty.settle()
+
+    @invariant()
+    def states_follow_each_other(self) -> None:
+        self.clock.now_s += 3.0
+        for server in self.servers.values():
+            server.beat()
+        for job_id in job_ids(self.store):
+            if find_record(self.store, job_id) is None:
+                continue
+            shown = self.onlooker.status(job_id)
+            before = self.seen.get(job_id, JobState.QUEUED)
+            assert shown.state == before or shown.state in NEXT_SERVICE_STATES[before], (
+                f"{job_id}: {before} -> {shown.state}"
+            )
+            self.seen[job_id] = shown.state
+            waits = shown.state in (JobState.QUEUED, JobState.PAUSED, JobState.CANCELLING)
+            assert shown.reason is not None or not waits
+            assert (shown.queue_position is not None) == (shown.state == JobState.QUEUED)
+
+    @invariant()
+    def what_was_acknowledged_is_there(self) -> None:
+        listed = {line.job_id for line in self.onlooker.jobs(JobFilter()).jobs}
+        assert set(self.acknowledged.values()) <= listed
+
+    @invariant()
+    def one_key_is_one_job(self) -> None:
+        made = [i for i in job_ids(self.store) if find_record(self.store, i) is not None]
+        keys = [load_job(self.store, i).spec.labels["key"] for i in made]
+        assert len(keys) == len(set(keys))
+
+    @invariant()
+    def a_cancel_is_not_overruled(self) -> None:
+        for job_id in self.cancelled:
+            assert self.seen[job_id] in (JobState.CANCELLING, JobState.CANCELLED)
+
+    @precondition(lambda self: self.acknowledged)
+    @rule()
+    def everything_settles(self) -> None:
+        """Once nothing fails, whoever is resumed ends; and a history has every number once."""
+        self.faulty.settle()
+        self.server_comes()
+        server = self.servers[f"s{self.begun}"]
+        for other in [name for name in self.servers if self.servers[name] is not server]:
+            self.servers.pop(other).sign_off()
+        for job_id in self.acknowledged.values():
+            for _ in range(SETTLED):
+                state = self.onlooker.status(job_id).state
+                if state == JobState.PAUSED:
+                    self.onlooker.resume(job_id, by="ann")
+                self.states_follow_each_other()
+                server.step(job_id)
+            assert self.onlooker.status(job_id).state.is_terminal
+            ids = [event.id for event in self.onlooker.events(job_id)]
+            assert ids == list(range(1, len(ids) + 1))
+
+
+ServiceLife.TestCase.settings = settings(
+    max_examples=examples(300, 4), stateful_step_count=20, deadline=None
+)
+TestServiceLife = ServiceLife.TestCase
