@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.errors import UserError
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
 from jobs.defaults import DEFAULT_STORE
@@ -37,8 +36,10 @@ def open_service(
     server, token: speak HTTP with that server instead. writes: try the store's rights first, as it
     is going to be written to. Raises UserError for a store or a server that cannot be used.
     """
-    if server is not None or token is not None:
-        raise UserError("a server is not spoken with by this version; give --store")
+    if server is not None:
+        from jobs.service.remote import HttpService  # a command that has a store needs no HTTP
+
+        return HttpService(server, token)
     return StoreService(open_at(where, writes=writes), patience_s=PATIENCE_S)
 
 
