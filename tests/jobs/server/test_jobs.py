@@ -193,7 +193,7 @@ def test_many_looks_at_a_job_are_one_read(local: ObjectStore) -> None:
     ],
 )
 def test_each_scope_opens_what_it_says(api: World, scope: str, may: set[str]) -> None:
-    write_job(api.store, workload("done"), shards=[0], finish=False)
+    write_job(api.store, workload("done", encoding="raw"), shards=[0], finish=False)
     api.service.submit(_spec("done"), by="ada")
     job = "/v1/jobs/done"
     asked = {
@@ -227,7 +227,7 @@ def _spec(job_id: str) -> Any:
 
 
 def test_files_of_results_are_those_in_the_store(api: World) -> None:
-    records = write_job(api.store, workload("done"), shards=[0, 2, 3], finish=False)
+    records = write_job(api.store, workload("done", encoding="raw"), shards=[0, 2, 3], finish=False)
     api.service.submit(_spec("done"), by="ada")
     ada = api.headers()
     files, token = [], ""

@@ -43,7 +43,7 @@ OPERATIONS = [
 @pytest.fixture
 def api(local: ObjectStore) -> Iterator[World]:
     with world(local) as made:
-        write_job(local, workload("known"), shards=[0, 1], finish=False)
+        write_job(local, workload("known", encoding="raw"), shards=[0, 1], finish=False)
         made.service.submit(JobSpec(count=20, job_id="known", owner="ada"), by="ada")
         made.service.cancel("known", by="ada")  # so that its stream of events ends
         yield made
