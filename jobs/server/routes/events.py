@@ -25,6 +25,14 @@ _PING_S = 15.0  # of silence, after which proxies might close a connection
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
+_TEXT = {"type": "string"}
+_FRAME = {  # as OpenAPI 3.2 has it
+    "type": "object",
+    "properties": {"event": _TEXT, "data": _TEXT, "id": _TEXT, "retry": {"type": "integer"}},
+    "required": ["event", "data"],
+}
+
+
 class EventStream(StreamingResponse):
     """Server-sent events. FastAPI's own class logs a fault whenever a client goes away, and takes
     two tasks for each."""
@@ -55,6 +63,7 @@ async def _place(context: InContext) -> AsyncIterator[None]:
 @router.get(
     "/{job_id}/events",
     response_class=EventStream,
+    responses={200: {"content": {EventStream.media_type: {"schema": _FRAME}}}},
     dependencies=[Depends(_visible), Depends(_place)],
 )
 async def events(

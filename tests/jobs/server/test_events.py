@@ -161,9 +161,10 @@ def test_five_hundred_watchers_cost_as_many_reads_as_one(local: ObjectStore) -> 
         async def watch(number: int) -> int:
             seen = 0
             async for frame in _frames(context, "job", 0, follow=True):
-                seen += frame.startswith(b"event: history")
-                if number == 0 and seen == 1:
-                    api.service.move("job", JobState.COMPLETED)
+                if frame.startswith(b"event: history"):
+                    seen += 1
+                    if (number, seen) == (0, 1):
+                        api.service.move("job", JobState.COMPLETED)
             return seen
 
         async def main() -> list[int]:

@@ -95,7 +95,7 @@ CASES = [
     path("a null byte", "/v1/jobs/job%00.json", 422, "invalid"),
     path("a line break", "/v1/jobs/job%0d%0aSet-Cookie:x", 422, "invalid"),
     path("a line break at the end", "/v1/jobs/job%0a", 422, "invalid"),
-    path("not UTF-8", "/v1/jobs/%ff%fe", 422, "invalid"),
+    path("a path that is not UTF-8", "/v1/jobs/%ff%fe", 422, "invalid"),
     path("a long id", "/v1/jobs/" + "a" * 129, 422, "invalid"),
     path("fullwidth letters", "/v1/jobs/" + quote("\uff4a\uff4f\uff42"), 422, "invalid"),
     path("right-to-left override", "/v1/jobs/" + quote("job\u202e"), 422, "invalid"),
@@ -151,7 +151,8 @@ CASES = [
     Case("text", 422, "invalid", JOBS, "POST", '{"count": 1}', {"Content-Type": "text/plain"}),
     Case("XML", 422, "invalid", JOBS, "POST", "<!DOCTYPE x SYSTEM '//evil/x.dtd'>",
          {"Content-Type": "application/xml"}),
-    Case("a pickle", 422, "invalid", JOBS, "POST", b"\x80\x04\x95.", {"Content-Type": "x/pickle"}),
+    Case("a pickle as a body", 422, "invalid", JOBS, "POST", b"\x80\x04\x95.",
+         {"Content-Type": "x/pickle"}),
     Case("a length that is none", 400, "bad_request", JOBS, "POST", "{}",
          JSON | {"Content-Length": "-5"}),
     # Fields
@@ -190,7 +191,7 @@ CASES = [
     # Keys
     Case("an empty key", 422, "invalid", JOBS, "POST", '{"count": 1}',
          JSON | {"Idempotency-Key": ""}),
-    Case("a long key", 422, "invalid", JOBS, "POST", '{"count": 1}',
+    Case("a key of 256", 422, "invalid", JOBS, "POST", '{"count": 1}',
          JSON | {"Idempotency-Key": "k" * 256}),
     Case("a key with a space", 422, "invalid", JOBS, "POST", '{"count": 1}',
          JSON | {"Idempotency-Key": "a b"}),
