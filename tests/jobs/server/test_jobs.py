@@ -288,6 +288,19 @@ def test_requests_of_a_token_are_limited(local: ObjectStore) -> None:
         assert [a.status_code for a in answers] == [401, 401, 429]
 
 
+def test_a_body_without_a_length_is_cut_off_where_it_is_too_large(api: World) -> None:
+    sent: list[int] = []
+
+    def body() -> Iterator[bytes]:
+        while len(sent) < 1000:
+            sent.append(2**16)
+            yield b" " * 2**16
+
+    headers = api.headers() | {"Content-Type": "application/json"}
+    answer = api.client.post("/v1/jobs", content=body(), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
 def test_a_revoked_token_ends_within_its_time(api: World) -> None:
     text = api.token()
     ada = {"Authorization": f"Bearer {text}"}
