@@ -96,9 +96,9 @@ class Context:
         entry = Entry(
             at=utc_now(),
             action=action,
-            owner=who and who.owner,
-            token_id=who and who.token_id,
-            address=request.client and request.client.host,
+            owner=None if who is None else who.owner,
+            token_id=None if who is None else who.token_id,
+            address=None if request.client is None else request.client.host,
             job_id=job_id,
             status=status,
             detail=detail[:300],

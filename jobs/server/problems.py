@@ -32,11 +32,14 @@ _CODES = {
 }  # fmt: skip
 
 
+Where = Literal["body", "query", "path", "header"]
+
+
 class FieldError(BaseModel):
     """What is wrong with a part of a request. pointer: into the body (RFC 6901), or the name of the
     parameter. value: as given, cut off. problem: what is wrong, and what to do."""
 
-    where: Literal["body", "query", "path", "header"]
+    where: Where
     pointer: str
     value: str | None
     problem: str
@@ -139,9 +142,8 @@ def field_errors(errors: Sequence[Any]) -> list[FieldError]:
     """What pydantic found, in the words of the command line's messages."""
     found = []
     for problem in errors[:_MOST_ERRORS]:
+        where: Where
         where, *loc = problem["loc"] or ("body",)
-        if where not in ("body", "query", "path", "header"):
-            where, loc = "body", [where, *loc]
         if problem["type"] == "json_invalid":
             detail = problem.get("ctx", {}).get("error", "")
             told = f'is not JSON: {detail}; write an object such as {{"count": 1000}}'

@@ -78,9 +78,9 @@ def _faults(spec: JobSpec) -> list[tuple[str, str | None, str]]:
     if len(classes) > MOST_CLASSES:
         fix = f"{len(classes)} classes; give at most {MOST_CLASSES}"
         found.append(("/classes", None, fix))
-    for name in classes:
-        if isinstance(name, str) and (len(name) > MOST_NAME or not name.isprintable()):
-            found.append(("/classes", _shown(name), "is no name of a class; correct it"))
+    for each in classes:
+        if isinstance(each, str) and (len(each) > MOST_NAME or not each.isprintable()):
+            found.append(("/classes", _shown(each), "is no name of a class; correct it"))
             break
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import quote as quoted
@@ -15,6 +15,7 @@ import httpx2
 import stamina
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from cluster.clock import monotonic_s
 from cluster.errors import ClusterError, Fatal, NotFound, Retryable, UserError
 from jobs.service.api import Conflict, KeyInFlight, KeyReused, NoSuchJob, OverLimit
 from jobs.service.files import MOST_FILES, ResultFile, ResultsPage
@@ -32,6 +33,7 @@ from jobs.service.views import (
 from jobs.spec import JobSpec
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 _KINDS: dict[str, type[ClusterError]] = {
     "no_such_job": NoSuchJob,
@@ -157,17 +159,20 @@ class HttpService:
     def follow(self, job_id: str, after: int = 0) -> Iterator[EventView | Progress]:
         """The job's events, each once and in order, and its progress, until it has ended. Goes on
         where it was when the connection is lost."""
+        heard_s = monotonic_s()
         while True:
             try:
                 for each in self._stream(job_id, after, follow=True):
+                    heard_s = monotonic_s()
                     if isinstance(each, EventView):
                         after = each.id
                     yield each
                 return
-            except _Later as later:
-                time.sleep(min(later.after_s or 0.0, self._patience_s))
-            except httpx2.TransportError:
-                time.sleep(_RETRY_S)
+            except (_Later, httpx2.TransportError) as error:
+                if monotonic_s() - heard_s > self._patience_s:
+                    raise Retryable(f"{self.server}: events of job {job_id} do not come") from error
+                wait_s = getattr(error, "after_s", None) or _RETRY_S
+                time.sleep(min(wait_s, self._patience_s))
             self.status(job_id)  # once the server answers again; raises if it stays away
 
     def page(self, job_id: str, after: int = -1, limit: int = MOST_FILES) -> list[ResultFile]:
@@ -235,7 +240,7 @@ class HttpService:
 
         return self._retrying(once)
 
-    def _retrying(self, call: Any) -> Any:
+    def _retrying(self, call: Callable[[], T]) -> T:
         """What the call returns. Repeating is safe: what changes something says the same twice, or
         has a key."""
         try:

@@ -88,7 +88,7 @@ def test_wait_returns_when_the_job_has_ended(client: Client, service: MemoryServ
 def test_images_stream_while_the_job_still_runs(
     client: Client, service: MemoryService, local: ObjectStore
 ) -> None:
-    made = workload("job", encoding="png")
+    made = workload("job", encoding="raw")
     service.submit(JobSpec(count=20, job_id="job"), by="x")
     write_job(local, made, shards=[2], finish=False)
     found: dict[int, Any] = {}
@@ -117,7 +117,7 @@ def test_images_without_follow_are_those_there_are(
     client: Client, service: MemoryService, local: ObjectStore
 ) -> None:
     service.submit(JobSpec(count=20, job_id="job"), by="x")
-    write_job(local, workload("job"), shards=[1], finish=False)
+    write_job(local, workload("job", encoding="raw"), shards=[1], finish=False)
     assert [len(batch) for batch in client.images("job", follow=False)] == [6]
 
 
@@ -126,7 +126,7 @@ def test_the_async_client_has_the_same_verbs(
 ) -> None:
     verbs = {name for name in vars(Client) if not name.startswith("_")}
     assert verbs == {name for name in vars(AsyncClient) if not name.startswith("_")}
-    write_job(local, workload("job-000000"), finish=False)
+    write_job(local, workload("job-000000", encoding="raw"), finish=False)
 
     async def main(url: str) -> None:
         async with AsyncClient(server=url, poll_s=0.01) as client:

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 import anyio
-from fastapi import APIRouter, Depends, Header, Query
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.responses import StreamingResponse
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from cluster.clock import monotonic_s
 from jobs.server.auth import ReadsJobs
@@ -15,11 +16,28 @@ from jobs.server.context import Context, InContext
 from jobs.server.problems import Refusal
 from jobs.server.public import public_event, public_job
 from jobs.server.routes.jobs import JobId
-from jobs.service.views import JobView, Progress
+from jobs.service.views import JobView, Progress, View
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 _RETRY_MS = 1000  # of a client that lost its connection
+_PING_S = 15.0  # of silence, after which proxies might close a connection
+_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+_TEXT = {"type": "string"}
+_FRAME = {  # as OpenAPI 3.2 has it
+    "type": "object",
+    "properties": {"event": _TEXT, "data": _TEXT, "id": _TEXT, "retry": {"type": "integer"}},
+    "required": ["event", "data"],
+}
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events. FastAPI's own class logs a fault whenever a client goes away, and takes
+    two tasks for each."""
+
+    media_type = "text/event-stream"
 
 
 async def _visible(context: InContext, who: ReadsJobs, job_id: JobId) -> None:
@@ -44,7 +62,8 @@ async def _place(context: InContext) -> AsyncIterator[None]:
 
 @router.get(
     "/{job_id}/events",
-    response_class=EventSourceResponse,
+    response_class=EventStream,
+    responses={200: {"content": {EventStream.media_type: {"schema": _FRAME}}}},
     dependencies=[Depends(_visible), Depends(_place)],
 )
 async def events(
@@ -52,45 +71,50 @@ async def events(
     job_id: JobId,
     follow: Annotated[bool, Query(description="False: end after what has happened.")] = True,
     last_event_id: Annotated[int, Header(ge=0, le=2**53)] = 0,
-) -> AsyncIterator[ServerSentEvent]:
+) -> Response:
     """The job's history after `Last-Event-ID`, as server-sent events: `history` (an event; its id
     is its number), `progress` (without an id), and `end` once the job has ended. A stream that
     ends without `end` goes on where it was when the client comes back."""
-    async for frame in frames(context, job_id, last_event_id, follow):
-        yield frame
+    return EventStream(_frames(context, job_id, last_event_id, follow), headers=_HEADERS)
 
 
-async def frames(
-    context: Context, job_id: str, sent: int, follow: bool
-) -> AsyncIterator[ServerSentEvent]:
+async def _frames(context: Context, job_id: str, sent: int, follow: bool) -> AsyncIterator[bytes]:
     """The stream: each event once and in order, progress when it changes."""
-    until_s = monotonic_s() + context.options.watch_s
+    until_s = quiet_s = monotonic_s()
+    until_s += context.options.watch_s
     shown: Progress | None = None
-    ended_before = not follow
     while True:
         view = await context.statuses.get(job_id)
-        ends = ended_before or (view.state.is_terminal and shown is not None)
+        ends = not follow or (view.state.is_terminal and shown is not None)
         if view.last_event > sent or ends:
             if not follow:
                 context.histories.drop((job_id, sent))
             for event in await context.histories.get((job_id, sent)):
-                yield ServerSentEvent(
-                    event="history",
-                    id=str(event.id),
-                    data=public_event(event, context.clean),
-                    retry=_RETRY_MS,
-                )
                 sent = event.id
+                yield _frame("history", public_event(event, context.clean), sent)
         progress = _progress(public_job(view, context.clean))
         if progress != shown:
-            shown = progress
-            yield ServerSentEvent(event="progress", data=progress)
+            shown, quiet_s = progress, monotonic_s()
+            yield _frame("progress", progress)
         if ends:
-            yield ServerSentEvent(event="end", data=progress)
+            yield _frame("end", progress)
             return
-        if monotonic_s() >= until_s:
+        now_s = monotonic_s()
+        if now_s >= until_s:
             return
+        if now_s - quiet_s >= _PING_S:
+            quiet_s = now_s
+            yield KEEPALIVE_COMMENT
         await anyio.sleep(context.options.poll_s)
+
+
+def _frame(event: str, data: View, number: int | None = None) -> bytes:
+    return format_sse_event(
+        event=event,
+        data_str=data.model_dump_json(),
+        id=None if number is None else str(number),
+        retry=_RETRY_MS,
+    )
 
 
 def _progress(view: JobView) -> Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from cluster.states import JobState
 from cluster.storage.object_store import ObjectStore
+from jobs.server.routes.events import _frames
 from jobs.service.remote import HttpService
 from jobs.service.views import Counts, EventView, Progress
 from jobs.spec import JobSpec
@@ -131,10 +133,10 @@ def test_a_followed_stream_has_no_gap_and_no_double_over_cut_connections(
     local: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs.service.remote._RETRY_S", 0.0)
-    service, events = MemoryService(), 40
+    service, events = MemoryService(), 80
     service.submit(JobSpec(count=20, job_id="job"), by="ada")
     with served(local, service, monkeypatch) as url:
-        transport = Cutting(after=700)
+        transport = Cutting(after=1500)
         client = HttpService(url, transport=transport)
         found: list[EventView | Progress] = []
         watching = threading.Thread(target=lambda: found.extend(client.follow("job")))
@@ -150,29 +152,24 @@ def test_a_followed_stream_has_no_gap_and_no_double_over_cut_connections(
     assert isinstance(found[-1], Progress)
 
 
-def test_a_hundred_watchers_cost_as_many_reads_as_one(
-    local: ObjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    service = MemoryService()
-    service.submit(JobSpec(count=20, job_id="job"), by="ada")
-    with served(local, service, monkeypatch, options=replace(QUICK, status_s=0.2)) as url:
-        clients = [HttpService(url) for _ in range(100)]
-        ends: list[int] = []
+def test_five_hundred_watchers_cost_as_many_reads_as_one(local: ObjectStore) -> None:
+    options = replace(QUICK, status_s=0.5, poll_s=0.05)
+    with world(local, options=options) as api:
+        api.service.submit(JobSpec(count=20, job_id="job", owner="ada"), by="ada")
+        context = api.app.state.context
 
-        def watch(client: HttpService) -> None:
-            found = client.follow("job")
-            ends.append(sum(isinstance(each, EventView) for each in found))
+        async def watch(number: int) -> int:
+            seen = 0
+            async for frame in _frames(context, "job", 0, follow=True):
+                if frame.startswith(b"event: history"):
+                    seen += 1
+                    if (number, seen) == (0, 1):
+                        api.service.move("job", JobState.COMPLETED)
+            return seen
 
-        threads = [threading.Thread(target=watch, args=(client,)) for client in clients]
-        for thread in threads:
-            thread.start()
-        while service.calls["status"] < 5:
-            threading.Event().wait(0.02)
-        service.move("job", JobState.COMPLETED)
-        for thread in threads:
-            thread.join(60)
-        for client in clients:
-            client.close()
-    assert ends == [2] * 100
-    # 20 looks a second of each without sharing; "status" is asked by "events" too, here
-    assert service.calls["status"] < 200
+        async def main() -> list[int]:
+            return await asyncio.gather(*map(watch, range(500)))
+
+        assert asyncio.run(main()) == [2] * 500
+        assert context.histories.reads < 50
+        assert context.statuses.reads < 50

@@ -76,9 +76,6 @@ def test_slow_heads_slow_bodies_and_large_heads_are_cut_off(
         assert talk(url, big).startswith(b"HTTP/1.1 400 ")
         declared = talk(url, post + b"Content-Length: 1000000000\r\nConnection: close\r\n\r\n")
         assert declared.startswith(b"HTTP/1.1 413 ")
-        chunk = b"20000\r\n" + b"a" * 0x20000 + b"\r\n"
-        sent = [post + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 9]
-        assert b" 413 " in talk(url, *sent)[:20]
         smuggled = post + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
         assert talk(url, smuggled + b"GET /x HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 4")
         assert talk(url, b"\x16\x03\x01\x02\x00").startswith(b"HTTP/1.1 400 ")

@@ -193,7 +193,7 @@ def test_many_looks_at_a_job_are_one_read(local: ObjectStore) -> None:
     ],
 )
 def test_each_scope_opens_what_it_says(api: World, scope: str, may: set[str]) -> None:
-    write_job(api.store, workload("done"), shards=[0], finish=False)
+    write_job(api.store, workload("done", encoding="raw"), shards=[0], finish=False)
     api.service.submit(_spec("done"), by="ada")
     job = "/v1/jobs/done"
     asked = {
@@ -227,7 +227,7 @@ def _spec(job_id: str) -> Any:
 
 
 def test_files_of_results_are_those_in_the_store(api: World) -> None:
-    records = write_job(api.store, workload("done"), shards=[0, 2, 3], finish=False)
+    records = write_job(api.store, workload("done", encoding="raw"), shards=[0, 2, 3], finish=False)
     api.service.submit(_spec("done"), by="ada")
     ada = api.headers()
     files, token = [], ""
@@ -286,6 +286,19 @@ def test_requests_of_a_token_are_limited(local: ObjectStore) -> None:
         bad = {"Authorization": "Bearer un0_no"}
         answers = [api.client.get("/v1/jobs", headers=bad) for _ in range(3)]
         assert [a.status_code for a in answers] == [401, 401, 429]
+
+
+def test_a_body_without_a_length_is_cut_off_where_it_is_too_large(api: World) -> None:
+    sent: list[int] = []
+
+    def body() -> Iterator[bytes]:
+        while len(sent) < 1000:
+            sent.append(2**16)
+            yield b" " * 2**16
+
+    headers = api.headers() | {"Content-Type": "application/json"}
+    answer = api.client.post("/v1/jobs", content=body(), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
 
 
 def test_a_revoked_token_ends_within_its_time(api: World) -> None:
