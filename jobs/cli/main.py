@@ -38,7 +38,7 @@ COMMANDS = (
     ),
     Command(
         "submit", "jobs.cli.submit:submit_command",
-        "Submit a job for servers (`un0 serve`) to run, and return at once.", SERVICE,
+        "Submit a job for servers to run, and return at once.", SERVICE,
     ),
     Command(
         "quote", "jobs.cli.quote:quote_command",

@@ -86,7 +86,7 @@ def submit_command(
     sse_kms_key: SseKmsKey = None,
     as_json: Json = False,
 ) -> None:
-    """Submit a job for servers (`un0 serve`) to run, and return at once."""
+    """Submit a job for servers to run, and return at once."""
     parsed = read_job(
         spec,
         label,
