@@ -1,0 +1,1 @@
+"""Servers of the job service: what runs the jobs that the store holds."""
