@@ -93,7 +93,7 @@ def look(
 ) -> Facts:
     """The facts about a job, as they are in the store now. Raises ClusterError.
 
-    seen_s: when the signs of life were read. Not that they are older now makes a server dead.
+    seen_s: when the signs of life were read: a server is not dead because it was long ago.
     """
     intent = newest_intent(store, held.job_id)
     if intent is None:

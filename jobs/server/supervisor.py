@@ -65,7 +65,7 @@ class Supervisor:
         self._alive = Liveness(SILENCE_S)
         self._beats = 0
         self._beat_s: float | None = None  # when one was last written
-        self._seen_s = clock.monotonic_s()  # when those of others were last read
+        self._seen_s = clock.monotonic_s()  # when reading those of others last began
         self._started_at = clock.utc()
         self._trouble = Pause()
         self._jobs: dict[str, Held] = {}
@@ -85,8 +85,7 @@ class Supervisor:
             return
         try:
             self._beat()
-            self._seen_s = self._clock.monotonic_s()
-            self._alive.see(read_beats(self._store), self._seen_s)
+            self._see_others()
             active = [info.key.removeprefix(ACTIVE) for info in self._store.list(ACTIVE)]
         except ClusterError as error:
             wait_s = self._trouble.begin(now_s, self._random)
@@ -124,6 +123,13 @@ class Supervisor:
             if held.begun:
                 self._hands.let_go(held, self._snapshots.get(held.job_id))
         sign_off(self._store, self._me.server_id)
+
+    def _see_others(self) -> None:
+        """Read the signs of life. Reading may take any time: they are as new as its end, and the
+        silences in them as long as at its beginning."""
+        self._seen_s = self._clock.monotonic_s()
+        beats = read_beats(self._store)
+        self._alive.see(beats, self._clock.monotonic_s())
 
     def _beat_again(self) -> None:
         """In the middle of a long tick."""
