@@ -19,9 +19,9 @@ from jobs.server.decide import Action, Facts, Holder, decide
 from jobs.server.held import Held
 from jobs.server.supervisor import Supervisor
 from tests.support.service_fleet import HastyFleet
-from tests.support.service_world import Broken, World, play
+from tests.support.service_world import SEED_VARIABLE, Broken, World, play
 
-ONE = os.environ.get("UN0_SERVICE_SEED")
+ONE = os.environ.get(SEED_VARIABLE)
 FAST = range(30) if ONE is None else range(int(ONE), int(ONE) + 1)
 SLOW = range(30, 1000)
 

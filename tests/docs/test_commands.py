@@ -23,6 +23,7 @@ RUN_HERE = ("un0 meters", "un0 meters --json", "un0 models", "un0 jobs")
 RUN_BY = {
     "un0 generate": "tests/e2e/test_main_job.py",
     "un0 resume": "tests/e2e/test_main_job.py",
+    "un0 serve": "tests/chaos/test_service.py",
     "un0 verify": "tests/e2e/test_main_job.py",
     "un0 grid": "tests/e2e/test_main_job.py",
     "un0 query": "tests/e2e/test_main_job.py",

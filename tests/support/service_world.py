@@ -37,6 +37,7 @@ from tests.support.faulty_store import FaultRates, FaultyStore
 from tests.support.memory_store import MemoryStore
 from tests.support.service_fleet import FakeFleet, Habits
 
+SEED_VARIABLE = "UN0_SERVICE_SEED"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 FAULTS = FaultRates(before=0.01, after=0.01, late=0.01, replayed=0.05, truncated=0.003)
 SETTLES_IN_S = 900
@@ -173,6 +174,7 @@ class World:
         self.born = 0
         self.faults: Counter[str] = Counter()
         self.settled_in_s = 0.0
+        self.attempts = 0
 
     @property
     def rates(self) -> FaultRates:
@@ -358,6 +360,7 @@ class World:
         """A change of the store, by whomever."""
         self.note(f"{key} {'' if data is None else len(data)}{' gone' if data is None else ''}")
         job_id, _, rest = key.removeprefix("jobs/").partition("/")
+        self.attempts += rest.startswith("attempts/") and data is not None
         if key.startswith(SERVERS) and data is not None:
             self.beats[key.removeprefix(SERVERS).removesuffix(".json")] = self.now_s
         elif rest == "spec.json" and data is None:
