@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -173,3 +179,93 @@ def test_pause_resume_and_cancel(store: ObjectStore) -> None:
         assert manifest.images >= 256 * rests_at
         submit_job(store, "next", 512)
         assert wait_for_end(serve, store, "next") == "completed"
+
+
+class Head:
+    """A Ray cluster of one node on this machine, that can be killed and started again."""
+
+    def __init__(self, directory: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+                    *("--port", str(self.port), "--node-ip-address", "127.0.0.1"),
+                    *("--num-cpus", "2", "--object-store-memory", "100000000"),
+                    *("--include-dashboard", "false", "--disable-usage-stats"),
+                    *("--temp-dir", str(self._directory / "ray")),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until(self._answers, "the head")
+
+    def kill(self) -> None:
+        """With all of its processes, as a power cut would."""
+        assert self._process is not None
+        root = psutil.Process(self._process.pid)
+        family = [*root.children(recursive=True), root]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, timeout=10.0)
+        self._process.wait()
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1.0):
+            return True
+        return False
+
+
+@pytest.fixture
+def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with tempfile.TemporaryDirectory(prefix="h", dir="/tmp") as directory:  # sockets need it short
+        head = Head(Path(directory))
+        head.start()
+        try:
+            yield head
+        finally:
+            head.kill()
+
+
+def test_a_ray_head_that_is_killed_and_started_again_is_connected_to_again(
+    store: ObjectStore, undisturbed_sha256: str, head: Head
+) -> None:
+    submit_job(store, "job", COUNT, seed=SEED)
+    with running(*serving(store), "--address", head.address) as serve:
+        serve.until(lambda: committed(store, "job") >= 3)
+        head.kill()
+        time.sleep(5.0)
+        head.start()
+        assert wait_for_end(serve, store) == "completed"
+    assert_whole(store, undisturbed_sha256)
+
+
+def test_on_a_shared_cluster_a_run_goes_on_through_a_takeover(
+    store: ObjectStore, undisturbed_sha256: str, head: Head
+) -> None:
+    submit_job(store, "job", COUNT, seed=SEED)
+    shared = (*serving(store), "--address", head.address)
+    with running(*shared) as first:
+        first.until(lambda: committed(store, "job") >= 3)
+        before = holder(store, "job")
+        with running(*shared) as second:
+            second.until(lambda: len(read_beats(store)) == 2)
+            first.kill_everything()
+            second.until(lambda: holder(store, "job") != before or bool(ended_state(store, "job")))
+            assert wait_for_end(second, store) == "completed"
+    assert_whole(store, undisturbed_sha256)
