@@ -42,7 +42,7 @@ STOP_S = 25.0  # from the signal to the end of this process
 RUNS_S = 12.0  # of which runs have so much to commit what is generated
 EXIT_USAGE = 2
 READY = "ready"  # on standard output, once
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("jobs.server.supervise")  # it is run as __main__
 
 
 @dataclass(frozen=True)
