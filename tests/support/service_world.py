@@ -406,7 +406,11 @@ class World:
         holder = self.claims.get((job_id, number - 1), (0.0, server.name))[1]
         last_s = self.beats.get(holder)
         read_s = server.read_beats_s
-        if holder != server.name and last_s is not None and read_s - SILENCE_S + 0.01 < last_s <= read_s:
+        if (
+            holder != server.name
+            and last_s is not None
+            and read_s - SILENCE_S + 0.01 < last_s <= read_s
+        ):
             raise Broken(
                 "no server is taken over while it lives",
                 f"{server.name} takes {job_id} from {holder}, heard of {read_s - last_s:.0f} s ago",
