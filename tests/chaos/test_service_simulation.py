@@ -109,7 +109,7 @@ def overrules(job: JobRun, finish: FinishJob) -> Manifest:
         ({"supervisor": CleansWhatIsPaused}, {"submitted jobs never vanish"}, 0),
         ({"fleet": HastyFleet}, {"what is committed stays", "everything settles"}, 0),
         ({"_check_claim": unchecked}, {"no run begins under an old claim"}, 76),
-        ({"_finalise": overrules}, {"terminal states are final"}, 245),
+        ({"_finalise": overrules}, {"terminal states are final"}, 190),
     ],
     ids=lambda value: None if not isinstance(value, dict) else _name(value),
 )

@@ -81,6 +81,7 @@ class FakeFleet:
         self.on_open = on_open
         self.doomed, self.thirsty = doomed, thirsty
         self.reachable = True
+        self.pace = 0.5  # shards a second, of each run
         self.book: dict[str, Run] = {}
         self.served: dict[str, Run] = {}
 
@@ -163,7 +164,7 @@ class FakeFleet:
             self._end(run, JobState.STOPPED)
         elif job_id in self.doomed or self.random.random() < self.habits.fails:
             self._end(run, JobState.FAILED, "a replica says why")
-        elif self.random.random() < 0.5:
+        elif self.random.random() < self.pace:
             self._make_a_shard(job_id, run)
 
     def _make_a_shard(self, job_id: str, run: Run) -> None:

@@ -474,6 +474,7 @@ class World:
             frozenset(self.doomed),
             frozenset(self.thirsty),
         )
+        fleet.pace = 0.5 if self.seed % 2 == 0 else 0.1  # then jobs last as long as the faults
         self.fleets.append(fleet)
         return fleet
 
