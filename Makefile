@@ -7,10 +7,10 @@ WORKERS ?= 2
 # A file's tests share a worker; so do all that start Ray (tests/conftest.py).
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
-.PHONY: setup demo test test-slow check bench s3 clean help
+.PHONY: setup demo test test-slow check chaos bench s3 clean help
 
 help:
-	@echo "make setup | demo | test | test-slow | check | bench | s3 | clean"
+	@echo "make setup | demo | test | test-slow | check | chaos | bench | s3 | clean"
 
 setup: $(READY)
 
@@ -40,6 +40,13 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The simulated service, seed after seed from SEED on, until FAULTS faults have been met. Exits 0
+# only if every invariant held; what was met, and how long it took to recover, is printed.
+SEED ?= 0
+FAULTS ?= 1000
+chaos: $(READY)
+	@$(BIN)/python -m tests.chaos --seed $(SEED) --faults $(FAULTS)
 
 bench: $(READY)
 	@for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done

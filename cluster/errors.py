@@ -30,6 +30,11 @@ class Fatal(ClusterError):
     """A retry cannot succeed, and the user's input is not the cause."""
 
 
+class FleetLost(Retryable):
+    """The coordinator, or the Ray that it ran on, is gone or silent. What was asked of it may have
+    been done."""
+
+
 class NotFound(ClusterError):
     """No object of that key. Never retried: the stores this project accepts are consistent."""
 

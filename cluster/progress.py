@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from cluster.errors import UserError
 from cluster.stage_times import StageTimes
-from cluster.states import JobState, ReplicaState
+from cluster.states import ENDS, JobState, ReplicaState
 from cluster.types import Energy, SetAside
 from un0.suggest import did_you_mean
 
@@ -39,6 +39,7 @@ class Snapshot:
     startup_s: until the first replica was ready. run_s: since then.
     energy: of all commits of the job. overhead: model load, warm-up and tails of this run.
     stages: how busy the replicas' stages were, of those that have reported.
+    epoch: of the run among the job's; 0 before it has one.
     """
 
     job_id: str
@@ -57,6 +58,12 @@ class Snapshot:
     note: str = ""  # why nothing is running, while it is not
     set_aside: tuple[SetAside, ...] = ()
     stages: StageTimes = StageTimes()
+    epoch: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended, and nothing of it will change."""
+        return self.state in ENDS
 
     @property
     def images_per_s(self) -> float:

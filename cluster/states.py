@@ -64,15 +64,16 @@ TERMINAL = (
     JobState.FAILED,
     JobState.EXPIRED,
 )
-_ENDS = frozenset({*TERMINAL, JobState.STOPPED, JobState.PAUSED})
+#: The states in which a run is over.
+ENDS = frozenset({*TERMINAL, JobState.STOPPED, JobState.PAUSED})
 
 #: Which states may follow each while a command runs the job, and as the coordinator's runs go
 #: through them. A terminal job but a completed one is reopened by ``un0 resume``.
 NEXT_JOB_STATES: Mapping[JobState, frozenset[JobState]] = {
     JobState.INCOMPLETE: frozenset({JobState.STARTING}),
-    JobState.STARTING: _ENDS | {JobState.RUNNING, JobState.STOPPING},
-    JobState.RUNNING: _ENDS | {JobState.STOPPING},
-    JobState.STOPPING: _ENDS,
+    JobState.STARTING: ENDS | {JobState.RUNNING, JobState.STOPPING},
+    JobState.RUNNING: ENDS | {JobState.STOPPING},
+    JobState.STOPPING: ENDS,
     JobState.STOPPED: frozenset({JobState.INCOMPLETE}),
     JobState.PAUSED: frozenset({JobState.INCOMPLETE}),
     JobState.COMPLETED: frozenset(),

@@ -20,7 +20,7 @@ from cluster.actors.shard_runs import ShardRuns
 from cluster.actors.slots import Slots
 from cluster.actors.tasks import Tasks
 from cluster.clock import monotonic_s
-from cluster.progress import FleetView, SlotView
+from cluster.progress import FleetView, SlotView, Snapshot
 from cluster.scheduler.commands import (
     Command,
     FinishJob,
@@ -60,7 +60,13 @@ class Controller:
         self._discovery = Discovery(options, self._slots, self._events)
         self._shards = ShardRuns(self._book, self._slots, self._events, self._tasks)
         self._jobs = Jobs(
-            store, self._book, self._slots, self._knowledge, self._events, own=options.own
+            store,
+            self._book,
+            self._slots,
+            self._knowledge,
+            self._events,
+            tasks=self._tasks,
+            own=options.own,
         )
         self._visited_s = monotonic_s()
 
@@ -108,9 +114,21 @@ class Controller:
         """Take the job on, unless it is running already."""
         return await self._jobs.submit(run)
 
-    def stop(self, job_id: str, grace: Grace) -> None:
+    def begin(self, run: RunRequest) -> bool:
+        """Take on a job of the service; False: not yet, ask again."""
+        return self._jobs.begin(run)
+
+    def snapshots(self) -> dict[str, Snapshot]:
+        """The service's jobs: under way, or over and not forgotten yet."""
+        return self._jobs.snapshots()
+
+    def forget(self, job_id: str, epoch: int) -> None:
+        """The job's server has seen how its run ended."""
+        self._jobs.forget(job_id, epoch)
+
+    def stop(self, job_id: str, grace: Grace, epoch: int | None = None) -> None:
         """End the job soon, resumable."""
-        self._jobs.stop(job_id, grace)
+        self._jobs.stop(job_id, grace, epoch)
 
     def drain(self, node_id: str, within_s: float | None) -> None:
         """Give the node no more work; what would end later than within_s is run elsewhere."""

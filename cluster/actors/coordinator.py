@@ -58,14 +58,51 @@ class Coordinator:
                 continue
         yield job.snapshot()
 
-    async def stop(self, job_id: str, within_s: float = math.inf, hurry: bool = False) -> None:
+    async def begin(self, run: RunRequest) -> bool:
+        """Run a job of the service without a stream of its own: see ``snapshots``. Returns at once.
+
+        False if it cannot begin yet, because an earlier run of it is still ending or this
+        coordinator is, or at all, because a newer claim has it. May be repeated.
+        """
+        if not await self.welcome():
+            return False
+        assert self._controller is not None
+        return self._controller.begin(run)
+
+    async def snapshots(self) -> dict[str, Snapshot]:
+        """All jobs of the service that are under way, and those over since, until ``forget``."""
+        if self._controller is None:
+            return {}
+        self._controller.visited()
+        return self._controller.snapshots()
+
+    async def forget(self, job_id: str, epoch: int) -> None:
+        """How the job's run ended has been seen by the server of this claim."""
+        if self._controller is not None:
+            self._controller.forget(job_id, epoch)
+
+    async def stop(
+        self,
+        job_id: str,
+        within_s: float = math.inf,
+        hurry: bool = False,
+        epoch: int | None = None,
+    ) -> None:
         """End the job soon; what is generated is still committed.
 
-        within_s: how long a coordinator of a run's own may take. hurry: wait for no shard.
+        within_s: how long it may take, of a coordinator of a run's own or a job of the service.
+        hurry: wait for no shard. epoch: the claim of the server that asks, if one does: it cannot
+        stop what a newer claim has taken over.
         """
         if self._controller is not None:
             grace = Grace.of(within_s)
-            self._controller.stop(job_id, grace.hurried() if hurry else grace)
+            self._controller.stop(job_id, grace.hurried() if hurry else grace, epoch)
+
+    async def close(self) -> None:
+        """Its server ends: end every replica, and write down what was learned and spent."""
+        self._ending = True
+        if self._controller is not None:
+            await self._controller.close()
 
     async def drain(self, node_id: str, within_s: float | None = None) -> None:
         """The node will go: it gets no more work."""

@@ -19,11 +19,12 @@ from cluster.stage_times import StageTimes
 from cluster.states import NEXT_JOB_STATES, JobState, ReplicaState
 from cluster.stopping import NO_HURRY, Grace
 from cluster.storage.checkpointing import Checkpointer
-from cluster.storage.commit import Outcome, commit, find_commit, reopen
+from cluster.storage.commit import Outcome, commit, find_commit, find_manifest, reopen
 from cluster.storage.commits import Commits, open_commits
 from cluster.storage.epoch import claim, newest
 from cluster.storage.finish import finalise
 from cluster.storage.object_store import ObjectStore
+from cluster.storage.servers import overhead_of_runs
 from cluster.types import (
     MISSING_ENERGY,
     CommitRecord,
@@ -41,14 +42,15 @@ UNDER_WAY_AT_MOST = 32  # shards of one replica that are encoded or uploaded, as
 class JobRun:
     """What the displays want to know of a job, and what its store has to know."""
 
-    def __init__(self, workload: Workload, store: ObjectStore) -> None:
+    def __init__(self, workload: Workload, store: ObjectStore, epoch: int | None = None) -> None:
         self.workload = workload
+        self.served = epoch is not None
         self.over = asyncio.Event()  # nothing more will change
         self.stopping = False  # the user wants it to end before it is complete
         self.grace = NO_HURRY  # until when, then
         self._store = store
         self.model = model_key(workload.model_rev, workload.precision)
-        self.epoch = 0  # of this run among the job's
+        self.epoch = epoch or 0  # of this run among the job's
         self._checkpoints = Checkpointer(store, workload.job_id, workload.num_shards)
         self._views: dict[str, ReplicaView] = {}  # without images, which change all the time
         self._committed_by: dict[str, int] = {}  # images by replica
@@ -68,14 +70,35 @@ class JobRun:
         self._ended_s: float | None = None
 
     def open(self) -> tuple[tuple[int, int], ...]:
-        """Claim the job and read what is committed: as ranges of shards. Blocks on the store."""
+        """Claim the job and read what is committed: as ranges of shards. Blocks on the store.
+
+        A job of the service is claimed already. Raises ClusterError if somebody else has claimed it
+        since, or if it has ended: its end is final.
+        """
         job_id = self.workload.job_id
-        self._reopen()
-        self.epoch = claim(self._store, job_id)
+        if self.served:
+            self._check_claim()
+            self._earlier_overhead = overhead_of_runs(self._store, job_id, before=self.epoch)
+        else:
+            self._reopen()
+            self.epoch = claim(self._store, job_id)
         commits = open_commits(self._store, job_id, shards=self.workload.num_shards)
         commits = self._checkpoints.begin(commits)
         self._recounted(commits)
         return tuple(commits.shards)
+
+    def _check_claim(self) -> None:
+        if newest(self._store, self.workload.job_id) != self.epoch:
+            raise ClusterError("another server has claimed the job since")
+        if find_manifest(self._store, self.workload.job_id) is not None:
+            raise ClusterError("the job has ended")
+
+    def taken_over(self, epoch: int) -> None:
+        """Another server goes on with this run under its own claim. Overhead until now is the claim
+        before's, whose server has written it down."""
+        self.epoch = epoch
+        self._earlier_overhead = sum_energy([self._earlier_overhead, self._overhead])
+        self._overhead = ZERO_ENERGY
 
     def _reopen(self) -> None:
         """Make the job one that has not ended. What its runs so far spent beside images stays its
@@ -178,8 +201,7 @@ class JobRun:
         await asyncio.to_thread(self._checkpoints.settle)
         state: JobState = finish.state
         reason = finish.reason
-        # A run that never had a replica may fail for reasons of its own, while another goes on.
-        if state.is_terminal and (state != JobState.FAILED or self._first_ready_s):
+        if self._says_the_end(state):
             try:
                 manifest = await asyncio.to_thread(self._finalise, finish)
             except ClusterError as error:
@@ -188,21 +210,32 @@ class JobRun:
                 await asyncio.to_thread(self._recount)
             else:  # attempts that lost to another run's, say, were not counted here
                 self._committed_images, self._energy = manifest.images, manifest.energy
+                state = manifest.state if self.served else state
         else:
             await asyncio.to_thread(self._recount)
         self._move(state)
         self._reason, self._set_aside = reason, finish.set_aside
         self.over.set()
 
+    def _says_the_end(self, state: JobState) -> bool:
+        """Whether this run writes to the store that the job has ended so."""
+        if state != JobState.FAILED:
+            return state.is_terminal
+        # A run that never had a replica may fail for reasons of its own, while another goes on.
+        # Whether a job of the service is tried again is for its server to say.
+        return not self.served and self._first_ready_s is not None
+
     def _finalise(self, finish: FinishJob) -> Manifest:
-        """Write how the job ended. That it is complete overrules another run's failure."""
+        """Write how the job ended. That it is complete overrules another run's failure, unless the
+        service has it: an end is final there."""
         job_id, state = self.workload.job_id, finish.state
         aside = tuple(
             SetAsideRecord(shard=s.shard, attempts=s.attempts, reason=s.reason)
             for s in finish.set_aside
         )
         while True:
-            newest_run = newest(self._store, job_id) if state == JobState.FAILED else self.epoch
+            checked = state == JobState.FAILED or self.served
+            newest_run = newest(self._store, job_id) if checked else self.epoch
             if newest_run < self.epoch:
                 raise Fatal(f"the records of job {job_id} are gone from {self._store.config.uri}")
             if newest_run > self.epoch:
@@ -215,7 +248,7 @@ class JobRun:
                 overhead=sum_energy([self._earlier_overhead, self._overhead]),
                 set_aside=aside,
             )
-            if state != JobState.COMPLETED or manifest.state == JobState.COMPLETED:
+            if self.served or state != JobState.COMPLETED or manifest.state == state:
                 return manifest
             self._reopen()
 
@@ -262,6 +295,7 @@ class JobRun:
             retries=self.retries,
             note=self.note,
             set_aside=self._set_aside,
+            epoch=self.epoch,
         )
 
     def _with_images(self, view: ReplicaView) -> ReplicaView:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import replace
+from functools import partial
 
 from cluster.actors.event_queue import EventQueue
 from cluster.actors.job_run import JobBook, JobRun
 from cluster.actors.knowledge import Knowledge
 from cluster.actors.options import RunRequest
+from cluster.actors.reasons import plain
 from cluster.actors.slots import CLOSE_S, Slots
+from cluster.actors.tasks import Tasks
 from cluster.clock import monotonic_s
 from cluster.errors import ClusterError
+from cluster.progress import Snapshot
 from cluster.scheduler.commands import FinishJob
 from cluster.scheduler.events import JobSubmitted, StopRequested
 from cluster.states import JobState
@@ -31,9 +35,12 @@ class Jobs:
         knowledge: Knowledge,
         events: EventQueue,
         *,
+        tasks: Tasks,
         own: bool,
     ) -> None:
         self._store = store
+        self._tasks = tasks
+        self._served: dict[str, JobRun] = {}  # the service's, until their server has seen the end
         self._book = book
         self._slots = slots
         self._knowledge = knowledge
@@ -45,12 +52,57 @@ class Jobs:
         job_id = run.workload.job_id
         if job_id in self._book:
             return self._book[job_id]
-        job = self._book[job_id] = JobRun(run.workload, self._store)
+        job = self._book[job_id] = JobRun(run.workload, self._store, run.epoch)
+        await self._open(job, run)
+        return job
+
+    def begin(self, run: RunRequest) -> bool:
+        """Take on a job of the service, or go on with its run under a newer claim; does not wait.
+
+        False if an earlier run of it is still ending, or a newer claim has it: ask again later.
+        """
+        job_id, epoch = run.workload.job_id, run.epoch
+        assert epoch is not None
+        job = self._book.get(job_id)
+        if job is None:
+            earlier = self._served.get(job_id)
+            if earlier is not None and earlier.epoch >= epoch:
+                return earlier.epoch == epoch
+            job = self._served[job_id] = self._book[job_id] = JobRun(
+                run.workload, self._store, epoch
+            )
+            self._tasks.do(self._open(job, run), partial(self._broke, job))
+            return True
+        if job.epoch == epoch:
+            return True
+        if not job.served or job.stopping or job.epoch > epoch:
+            return False
+        job.taken_over(epoch)
+        return True
+
+    def snapshots(self) -> dict[str, Snapshot]:
+        """The service's jobs that are under way, and those over since, until they are forgotten."""
+        return {job_id: job.snapshot() for job_id, job in self._served.items()}
+
+    def forget(self, job_id: str, epoch: int) -> None:
+        """Show the run no more, if it is over and no newer claim has taken it."""
+        job = self._served.get(job_id)
+        if job is not None and job.over.is_set() and job.epoch <= epoch:
+            del self._served[job_id]
+
+    def _broke(self, job: JobRun, error: BaseException) -> None:
+        """The job could not be taken on, for a reason that nobody has thought of."""
+        finish = FinishJob(job.workload.job_id, JobState.FAILED, plain(error))
+        self._tasks.do(self.end(job, finish))
+
+    async def _open(self, job: JobRun, run: RunRequest) -> None:
+        """Read what is committed of the job, and give it to the scheduler."""
+        job_id = run.workload.job_id
         try:
             done = await asyncio.to_thread(job.open)
         except ClusterError as error:
             await self.end(job, FinishJob(job_id, JobState.FAILED, str(error)))
-            return job
+            return
         self._knowledge.decisions.begin(job_id)
         specs = [slot.spec for slot in self._slots.handles.values()]
         self._knowledge.learn_model(run.workload, run.facts, specs)
@@ -60,22 +112,31 @@ class Jobs:
         self._events.put(JobSubmitted(monotonic_s(), request, done))
         if job.stopping:  # asked for before there was a job to stop
             self.stop(job_id, job.grace)
-        return job
 
-    def stop(self, job_id: str, grace: Grace) -> None:
-        """End the job soon; a run's own fleet keeps to the grace whatever its replicas are at."""
+    def stop(self, job_id: str, grace: Grace, epoch: int | None = None) -> None:
+        """End the job soon; a job of the service or of a run's own fleet by the end of the grace,
+        whatever the replicas are at.
+
+        epoch: whose server asks; a run that a newer claim has taken over is not its any more.
+        """
         job = self._book.get(job_id)
         if job is not None:
+            if epoch is not None and job.epoch > epoch:
+                return
             job.stop(grace)
         self._events.put(StopRequested(monotonic_s(), job_id))
-        if job is not None and self._own and grace.shards_s < math.inf:
+        bounded = self._own or (job is not None and job.served)
+        if job is not None and bounded and grace.shards_s < math.inf:
             for meter in self._slots.meters.values():
                 meter.write()  # should even the grace not be granted, most of the log is there
             wait_s = max(0.0, grace.shards_s - monotonic_s())
-            asyncio.get_running_loop().call_later(wait_s, self._cut_short, job_id)
+            asyncio.get_running_loop().call_later(wait_s, self._cut_short, job)
 
-    def _cut_short(self, job_id: str) -> None:
+    def _cut_short(self, job: JobRun) -> None:
         """The shards that the job still has under way would not be done in time."""
+        job_id = job.workload.job_id
+        if self._book.get(job_id) is not job:
+            return
         for slot in self._slots.handles.values():
             if job_id in slot.jobs_under_way:
                 reason = "its shards would not have been done before the run had to end"

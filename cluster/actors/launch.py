@@ -111,13 +111,13 @@ def job_run(
             if cluster_id == LOCAL:
                 most = room_for(memory_here(), run.facts.cpu_bytes, run_bytes=RUN_BYTES)
             replicas, share = fit(options, nodes, most)
-            coordinator = _own(FleetOptions(store, cluster_id, share, replicas), stop)
+            coordinator = own_coordinator(FleetOptions(store, cluster_id, share, replicas), stop)
             try:
                 yield FollowedJob(coordinator, run, stop, own=True)
             finally:
                 end_coordinator(coordinator)
         else:
-            coordinator = _shared(FleetOptions(store, cluster_id, own=False), stop)
+            coordinator = shared_coordinator(FleetOptions(store, cluster_id, own=False), stop)
             yield FollowedJob(coordinator, run, stop, own=False)
 
 
@@ -187,8 +187,8 @@ def _running(store: StoreConfig) -> tuple[Any, FleetView] | None:
     return None if view is None else (coordinator, view)
 
 
-def _own(fleet: FleetOptions, stop: Stop) -> Any:
-    """A coordinator of this run alone, that answers."""
+def own_coordinator(fleet: FleetOptions, stop: Stop) -> Any:
+    """A coordinator of this process alone, that answers. Raises Fatal, and Stopped."""
     coordinator = Coordinator.remote(fleet)  # type: ignore[attr-defined]
     try:
         _answer(coordinator.welcome.remote(), stop)
@@ -208,8 +208,9 @@ def _answer(reference: Any, stop: Stop) -> Any:
     return ray.get(reference)
 
 
-def _shared(fleet: FleetOptions, stop: Stop) -> Any:
-    """The coordinator that runs with this store share on this cluster, started if need be."""
+def shared_coordinator(fleet: FleetOptions, stop: Stop) -> Any:
+    """The coordinator that runs with this store share on this cluster, started if need be.
+    Raises Fatal, and Stopped."""
     options = Coordinator.options(  # type: ignore[attr-defined]
         name=_name(fleet.store), namespace=NAMESPACE, lifetime="detached", get_if_exists=True
     )

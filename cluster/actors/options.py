@@ -78,8 +78,10 @@ class RunRequest:
     """A job with every choice made. request.deadline_s: seconds from now.
 
     facts: of the model, by which unmeasured hardware is judged.
+    epoch: of a job of the service, the claim that its server has made; None: the run claims itself.
     """
 
     workload: Workload
     request: JobRequest
     facts: ModelWork
+    epoch: int | None = None

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
+from cluster.energy import ZERO_ENERGY, sum_energy
 from cluster.errors import NotFound
 from cluster.stage_times import Stage
 from cluster.states import JobState
@@ -120,6 +121,26 @@ def newest_run(store: ObjectStore, job_id: str) -> RunStatus | None:
     if not keys:
         return None
     return parse_record(RunStatus, keys[-1], store.get(keys[-1]))
+
+
+def overhead_of_runs(store: ObjectStore, job_id: str, before: int | None = None) -> Energy:
+    """What the service's runs of the job spent outside its images, as far as it is known.
+
+    before: only runs of smaller epochs.
+    """
+    statuses = _read_all(store, JobLayout(job_id).runs, RunStatus)
+    return sum_energy(
+        [
+            ZERO_ENERGY,
+            *(
+                status.overhead
+                for status in statuses
+                if (before is None or status.epoch < before)
+                and status.overhead is not None
+                and status.overhead.energy_mj is not None
+            ),
+        ]
+    )
 
 
 def _read_all(store: ObjectStore, prefix: str, kind: Any) -> list[Any]:

@@ -32,6 +32,10 @@ COMMANDS = (
         RUN,
     ),
     Command(
+        "serve", "jobs.cli.serve:serve_command",
+        "Run the jobs that are submitted to a store, until it is stopped.", RUN,
+    ),
+    Command(
         "demo", "jobs.cli.demo:demo_command",
         "Generate 5,000 images with the bundled model, verify them, and draw a contact sheet.",
         RUN,

@@ -1,1 +1,1 @@
-"""Processes that run beside a store: here its HTTP API."""
+"""Servers of the job service: what runs the jobs that the store holds, and their HTTP API."""

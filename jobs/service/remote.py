@@ -254,6 +254,7 @@ class HttpService:
         except httpx2.TransportError as error:
             why = str(error) or type(error).__name__
             raise Retryable(f"{self.server} does not answer: {why}; check UN0_SERVER") from error
+        raise AssertionError("it is tried until there is an answer or an error")
 
 
 def _waits(error: Exception) -> bool | float:

@@ -32,6 +32,7 @@ RUN_BY = {
     "un0 gc": "tests/jobs/cli/test_service_commands.py",
     "un0 generate": "tests/e2e/test_main_job.py",
     "un0 resume": "tests/e2e/test_main_job.py",
+    "un0 serve": "tests/chaos/test_service.py",
     "un0 verify": "tests/e2e/test_main_job.py",
     "un0 grid": "tests/e2e/test_main_job.py",
     "un0 query": "tests/e2e/test_main_job.py",
