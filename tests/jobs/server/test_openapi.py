@@ -75,7 +75,7 @@ def test_no_5xx_and_no_undocumented_answer(api: World, label: str) -> None:
 
     @given(case=st.one_of(strategies), authorised=st.integers(0, 9))
     @settings(
-        max_examples=examples(300, fast=20),
+        max_examples=examples(300, fast=6),
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
