@@ -57,6 +57,7 @@ class Context:
         )
         self.records: Shared[str, TokenRecord | None] = Shared(self._record, options.token_s)
         self.ready: Shared[None, None] = Shared(self._check, 2.0)
+        self.progress: dict[str, tuple[JobView, bytes]] = {}  # of routes.events
         self.watching = 0
         self._used: dict[str, date] = {}
 

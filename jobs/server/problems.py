@@ -41,7 +41,7 @@ class FieldError(BaseModel):
 
     where: Where
     pointer: str
-    value: str | None
+    value: str | None = None
     problem: str
 
 

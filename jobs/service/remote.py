@@ -249,6 +249,7 @@ class HttpService:
             ):
                 with tries:
                     return call()
+            raise AssertionError("stamina raises what the last try did")
         except _Later as later:
             raise later.error from None
         except httpx2.TransportError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from cluster.clock import monotonic_s
+from cluster.errors import ClusterError
 from jobs.server.auth import ReadsJobs
 from jobs.server.context import Context, InContext
 from jobs.server.problems import Refusal
@@ -18,10 +20,13 @@ from jobs.server.public import public_event, public_job
 from jobs.server.routes.jobs import JobId
 from jobs.service.views import JobView, Progress, View
 
+logger = logging.getLogger(__name__)
+
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 _RETRY_MS = 1000  # of a client that lost its connection
 _PING_S = 15.0  # of silence, after which proxies might close a connection
+_MOST_KEPT = 10_000  # jobs
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -79,36 +84,40 @@ async def events(
 
 
 async def _frames(context: Context, job_id: str, sent: int, follow: bool) -> AsyncIterator[bytes]:
-    """The stream: each event once and in order, progress when it changes."""
+    """The stream: each event once and in order, progress when it changes. Ends early when the store
+    is away: the client comes back."""
     until_s = quiet_s = monotonic_s()
     until_s += context.options.watch_s
-    shown: Progress | None = None
-    while True:
-        view = await context.statuses.get(job_id)
-        ends = not follow or (view.state.is_terminal and shown is not None)
-        if view.last_event > sent or ends:
-            if not follow:
-                context.histories.drop((job_id, sent))
-            for event in await context.histories.get((job_id, sent)):
-                sent = event.id
-                yield _frame("history", public_event(event, context.clean), sent)
-        progress = _progress(public_job(view, context.clean))
-        if progress != shown:
-            shown, quiet_s = progress, monotonic_s()
-            yield _frame("progress", progress)
-        if ends:
-            yield _frame("end", progress)
-            return
-        now_s = monotonic_s()
-        if now_s >= until_s:
-            return
-        if now_s - quiet_s >= _PING_S:
-            quiet_s = now_s
-            yield KEEPALIVE_COMMENT
-        await anyio.sleep(context.options.poll_s)
+    shown = b""
+    try:
+        while True:
+            view = await context.statuses.get(job_id)
+            ends = not follow or (view.state.is_terminal and shown != b"")
+            if view.last_event > sent or ends:
+                if not follow:
+                    context.histories.drop((job_id, sent))
+                for event in await context.histories.get((job_id, sent)):
+                    sent = event.id
+                    yield _frame("history", public_event(event, context.clean), sent)
+            progress = _progress(context, view)
+            if progress != shown:
+                shown, quiet_s = progress, monotonic_s()
+                yield b"event: progress\n" + progress
+            if ends:
+                yield b"event: end\n" + progress
+                return
+            now_s = monotonic_s()
+            if now_s >= until_s:
+                return
+            if now_s - quiet_s >= _PING_S:
+                quiet_s = now_s
+                yield KEEPALIVE_COMMENT
+            await anyio.sleep(context.options.poll_s)
+    except ClusterError as error:
+        logger.warning("a stream of events of job %s ends: %s", job_id, error)
 
 
-def _frame(event: str, data: View, number: int | None = None) -> bytes:
+def _frame(event: str | None, data: View, number: int | None = None) -> bytes:
     return format_sse_event(
         event=event,
         data_str=data.model_dump_json(),
@@ -117,5 +126,14 @@ def _frame(event: str, data: View, number: int | None = None) -> bytes:
     )
 
 
-def _progress(view: JobView) -> Progress:
-    return Progress.model_validate({name: getattr(view, name) for name in Progress.model_fields})
+def _progress(context: Context, view: JobView) -> bytes:
+    """The frame of the job's progress, without its name: made once of each status that was read,
+    for all who watch."""
+    kept = context.progress.get(view.job_id)
+    if kept is None or kept[0] is not view:
+        if len(context.progress) >= _MOST_KEPT:
+            context.progress.clear()
+        public = public_job(view, context.clean)
+        fields = {name: getattr(public, name) for name in Progress.model_fields}
+        kept = context.progress[view.job_id] = (view, _frame(None, Progress(**fields)))
+    return kept[1]

@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from cluster.errors import Retryable
 from cluster.states import JobState
 from cluster.storage.object_store import ObjectStore
 from jobs.server.routes.events import _frames
@@ -91,6 +92,27 @@ def test_a_place_is_free_again_after_a_stream(api: World) -> None:
     for _ in range(3):
         listen(api)
     assert api.app.state.context.watching == 0
+
+
+def test_a_store_that_goes_away_ends_a_stream_and_the_client_comes_back(
+    local: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.service.remote._RETRY_S", 0.0)
+    service = MemoryService()
+    service.submit(JobSpec(count=20, job_id="job"), by="ada")
+    read, failures = service.events, [Retryable("away")] * 3
+
+    def events(job_id: str, after: int = 0) -> list[EventView]:
+        if failures:
+            raise failures.pop()
+        return read(job_id, after)
+
+    monkeypatch.setattr(service, "events", events)
+    service.move("job", JobState.COMPLETED)
+    with served(local, service, monkeypatch) as url:
+        found = list(HttpService(url).follow("job"))
+    assert [each.id for each in found if isinstance(each, EventView)] == [1, 2]
+    assert failures == []
 
 
 class Cutting(httpx2.HTTPTransport):

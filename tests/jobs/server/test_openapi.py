@@ -24,7 +24,7 @@ OPERATIONS = [
 ]  # fmt: skip
 
 
-FIRST = ("GET /v1/jobs", "GET /v1/jobs/{job_id}/events")
+FIRST = ("POST /v1/jobs/{job_id}/pause",)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_the_document_has_every_route_and_every_error_as_a_problem(api: World) -
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
 
-@pytest.mark.parametrize("label", costly(*FIRST, *sorted({*OPERATIONS} - {*FIRST})))
+@pytest.mark.parametrize("label", costly(*FIRST, *sorted({*OPERATIONS} - {*FIRST}), fast=1))
 def test_no_5xx_and_no_undocumented_answer(api: World, label: str) -> None:
     import schemathesis  # takes a second
     from schemathesis.checks import not_a_server_error
@@ -75,7 +75,7 @@ def test_no_5xx_and_no_undocumented_answer(api: World, label: str) -> None:
 
     @given(case=st.one_of(strategies), authorised=st.integers(0, 9))
     @settings(
-        max_examples=examples(300, fast=10),
+        max_examples=examples(300, fast=6),
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
