@@ -121,8 +121,8 @@ def test_to_stop_watching_is_no_failure(
 
 
 def test_lists_are_filtered(place: str) -> None:
-    first = submitted(place, "--owner", "ann", "--label", "team=a")
-    second = submitted(place, "--owner", "bob")
+    first = submitted(place, "--owner", "ann", "--label", "team=a", "--job-id", "a")
+    second = submitted(place, "--owner", "bob", "--job-id", "b")
     un0("cancel", second, "--store", place)
 
     def found(*args: str) -> list[str]:
