@@ -146,7 +146,10 @@ class ServerStore:
 
 @dataclass
 class World:
-    """supervisor, fleet: what servers are made of; tests plant faults in them."""
+    """supervisor, fleet: what servers are made of; tests plant faults in them.
+
+    chosen: options, in place of those that the seed has drawn.
+    """
 
     seed: int
     faulty_s: int = 60
@@ -154,7 +157,7 @@ class World:
     fleet: type[FakeFleet] = FakeFleet
     chosen: Mapping[str, Any] = field(
         default_factory=dict
-    )  # of the options, in place of drawn ones
+    )
     now_s: float = 0.0
     trace: list[str] = field(default_factory=list)
 
