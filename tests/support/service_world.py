@@ -155,9 +155,7 @@ class World:
     faulty_s: int = 60
     supervisor: type[Supervisor] = Supervisor
     fleet: type[FakeFleet] = FakeFleet
-    chosen: Mapping[str, Any] = field(
-        default_factory=dict
-    )
+    chosen: Mapping[str, Any] = field(default_factory=dict)
     now_s: float = 0.0
     trace: list[str] = field(default_factory=list)
 
