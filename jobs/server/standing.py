@@ -13,6 +13,8 @@ from jobs.service.views import ReasonCode
 Reason = tuple[ReasonCode | None, str]
 NO_REASON: Reason = (None, "")
 USER_REQUEST: Reason = ("user_request", "")
+#: What ``cluster.storage.s3_errors`` says of them.
+_OF_CREDENTIALS = ("credentials", "access key", "secret key", "session token")
 _STOPPING = {Action.PAUSE: JobState.PAUSING, Action.CANCEL: JobState.CANCELLING}
 
 
@@ -39,6 +41,8 @@ def reason_of(facts: Facts, snapshot: Snapshot | None) -> Reason:
 def why_failed(snapshot: Snapshot) -> Reason:
     """Of a run that failed: what it waits for, or what is wrong with it."""
     reason = snapshot.reason
+    if any(word in reason for word in _OF_CREDENTIALS):
+        return "credentials", reason
     if "stayed away" in reason or "the store" in reason:
         return "store_unavailable", reason
     if not any(view.hardware for view in snapshot.replicas):
@@ -48,7 +52,7 @@ def why_failed(snapshot: Snapshot) -> Reason:
 
 def may_pass(reason: Reason) -> bool:
     """Whether it goes on by itself once the cause is gone, however often it is tried."""
-    return reason[0] in ("store_unavailable", "waiting_for_hardware")
+    return reason[0] in ("credentials", "store_unavailable", "waiting_for_hardware")
 
 
 def status_of(

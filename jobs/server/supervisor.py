@@ -27,7 +27,8 @@ from jobs.server.ports import Clock, Fleet
 BEAT_S = 2.0
 SILENCE_S = 10.0  # a server that gives no sign of life for so long is dead to others
 STEPS = 6  # of one job in one tick
-LOOKS = 200  # at jobs that others have, or that wait, in one tick
+LOOKS = 2000  # at jobs that others have, or that wait, in one tick
+LOOK_S = 1.0  # for these
 MOST_RUNS = 256  # that one server has under way
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,15 @@ class Supervisor:
             return
         self._trouble.end()
         self._look_at_fleet()
-        for job_id in self._in_turn(active):
+        own, others = self._in_turn(active)
+        for job_id in own:
+            self._attend(self._jobs[job_id])
+            self._beat_again()
+        began_s = self._clock.monotonic_s()
+        for job_id in others:
+            if self._clock.monotonic_s() - began_s > LOOK_S:
+                break
+            self._after = job_id
             self._attend(self._jobs.setdefault(job_id, Held(job_id)))
             self._beat_again()
         self._forget_ended(set(active))
@@ -178,18 +187,15 @@ class Supervisor:
         self.fleet, self.lost_because = None, str(error)
         self._snapshots = {}
 
-    def _in_turn(self, active: list[str]) -> list[str]:
-        """Those to look at now: this server's, new ones, and some of the others by turns."""
+    def _in_turn(self, active: list[str]) -> tuple[list[str], list[str]]:
+        """Those to look at now: this server's; and new ones, and some of the others by turns."""
         known = self._jobs
         own = [job_id for job_id in active if job_id in known and known[job_id].begun]
         own += [job_id for job_id in self.holds if job_id not in set(active)]
         rest = [job_id for job_id in active if job_id not in known]
         others = [job_id for job_id in active if job_id in known and not known[job_id].begun]
         at = next((i for i, job_id in enumerate(others) if job_id > self._after), 0)
-        rest = (rest + others[at:] + others[:at])[:LOOKS]
-        if rest:
-            self._after = rest[-1]
-        return own + rest
+        return own, (rest + others[at:] + others[:at])[:LOOKS]
 
     def _attend(self, held: Held) -> None:
         """Do what is to be done about a job now."""
@@ -211,8 +217,15 @@ class Supervisor:
         except ClusterError as error:
             held.trouble.begin(now_s, self._random)
             logger.warning("job %s: %s", held.job_id, error)
+        except Exception as error:  # one job must not keep this server from all others
+            held.trouble.begin(now_s, self._random)
+            self._surprised(held, error)
         else:
             held.trouble.end()
+
+    def _surprised(self, held: Held, error: Exception) -> None:
+        """Something that nobody has thought of, about a job."""
+        logger.error("job %s is left for now", held.job_id, exc_info=error)
 
     def _step(self, held: Held) -> bool:
         """One look and one deed; whether to look again."""

@@ -27,6 +27,7 @@ FINALISE = JobRun._finalise
 ONE = os.environ.get(SEED_VARIABLE)
 FAST = range(30) if ONE is None else range(int(ONE), int(ONE) + 1)
 SLOW = range(30, 1000)
+SLEEPY = {"servers": 2, "shared": False, "stands_still": 0.02}
 MOST_SEEDS = 500  # in which a planted fault must show; it does in the first few, as things are
 
 
@@ -104,12 +105,20 @@ def overrules(job: JobRun, finish: FinishJob) -> Manifest:
     ("planted", "caught_by", "first_seed"),
     [
         ({"supervisor": TakesFromTheLiving}, {"no server is taken over while it lives"}, 0),
-        ({"supervisor": StampsTooEarly}, {"no server is taken over while it lives"}, 180),
-        ({"supervisor": DoesNotReadAgain}, {"what is not wanted is not begun"}, 118),
+        (
+            {"supervisor": StampsTooEarly, "chosen": SLEEPY},
+            {"no server is taken over while it lives"},
+            140,
+        ),
+        (
+            {"supervisor": DoesNotReadAgain, "chosen": SLEEPY},
+            {"what is not wanted is not begun"},
+            0,
+        ),
         ({"supervisor": CleansWhatIsPaused}, {"submitted jobs never vanish"}, 0),
         ({"fleet": HastyFleet}, {"what is committed stays", "everything settles"}, 0),
-        ({"_check_claim": unchecked}, {"no run begins under an old claim"}, 76),
-        ({"_finalise": overrules}, {"terminal states are final"}, 190),
+        ({"_check_claim": unchecked, "chosen": SLEEPY}, {"no run begins under an old claim"}, 25),
+        ({"_finalise": overrules, "chosen": SLEEPY}, {"terminal states are final"}, 200),
     ],
     ids=lambda value: None if not isinstance(value, dict) else _name(value),
 )

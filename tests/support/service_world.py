@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -31,6 +31,7 @@ from cluster.storage.layout import SERVERS, JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.servers import newest_run
 from cluster.types import JobRecord, SubmittedSpec
+from jobs.server.held import Held
 from jobs.server.supervisor import SILENCE_S, Identity, Supervisor
 from tests.support import jobfactory
 from tests.support.faulty_store import FaultRates, FaultyStore
@@ -44,7 +45,7 @@ SETTLES_IN_S = 900
 DEADLINE_S = 40.0
 
 
-class Broken(AssertionError):
+class Broken(BaseException):  # that no server survives
     """An invariant does not hold. name: which."""
 
     def __init__(self, name: str, detail: str) -> None:
@@ -145,18 +146,22 @@ class ServerStore:
 
 @dataclass
 class World:
-    """supervisor, fleet: what servers are made of; tests plant faults in them."""
+    """supervisor, fleet: what servers are made of; tests plant faults in them.
+
+    chosen: options, in place of those that the seed has drawn.
+    """
 
     seed: int
     faulty_s: int = 60
     supervisor: type[Supervisor] = Supervisor
     fleet: type[FakeFleet] = FakeFleet
+    chosen: Mapping[str, Any] = field(default_factory=dict)
     now_s: float = 0.0
     trace: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
-        self.options = Options.of(self.random, self.faulty_s)
+        self.options = replace(Options.of(self.random, self.faulty_s), **self.chosen)
         self.truth = MemoryStore(self._written)
         self.servers: list[Server] = []
         self.fleets: list[FakeFleet] = []  # those that work on, reachable or not
@@ -489,11 +494,15 @@ class World:
         def waited(_: float) -> None:
             self.now_s += 0.1
 
+        def surprised(_: Supervisor, held: Held, error: Exception) -> None:
+            raise Broken("nothing comes as a surprise", f"{held.job_id}: {error!r}") from error
+
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(job_run.asyncio, "to_thread", inline)
             patch.setattr(job_run, "monotonic_s", lambda: self.now_s)
             patch.setattr(finish, "utc_now", self.utc)
             patch.setattr(Backoff.__init__, "__defaults__", (6, 0.1, 5.0, waited))
+            patch.setattr(Supervisor, "_surprised", surprised)
             patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=chance.getrandbits(128), version=4))
             yield
 

@@ -24,7 +24,7 @@ from cluster.storage.object_store import ObjectInfo
 from cluster.storage.servers import RunStatus, newest_run, read_beats
 from cluster.types import JobRecord, SubmittedSpec
 from jobs.server.decide import ABANDON_S
-from jobs.server.supervisor import LOOKS, SILENCE_S, Identity, Supervisor
+from jobs.server.supervisor import SILENCE_S, Identity, Supervisor
 from tests.support import jobfactory
 from tests.support.memory_store import MemoryStore
 from tests.support.service_fleet import FakeFleet, Habits
@@ -276,16 +276,38 @@ def test_who_signs_off_is_not_waited_for(place: Place) -> None:
     assert holder_of(place.store, "job", newest(place.store, "job")) == "b"
 
 
-def test_a_tick_costs_so_many_calls_however_many_jobs_there_are(place: Place) -> None:
+def test_a_tick_costs_so_many_calls_however_many_jobs_there_are(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.start("a")
     place.servers["a"][0].fleet = None  # all of them wait
-    for number in range(10 * LOOKS):
+    monkeypatch.setattr("jobs.server.supervisor.LOOKS", 20)
+    for number in range(200):
         place.submit(f"job-{number:05d}")
     place.store.calls.clear()
     place.servers["a"][0].tick()
-    assert place.store.calls.total() < 12 * LOOKS
-    looked = len(place.servers["a"][0]._jobs)
-    assert looked == LOOKS
+    assert place.store.calls.total() < 12 * 20
+    assert len(place.servers["a"][0]._jobs) == 20
     for _ in range(12):
         place.servers["a"][0].tick()
-    assert len(place.servers["a"][0]._jobs) == 10 * LOOKS, "all in turn"
+    assert len(place.servers["a"][0]._jobs) == 200, "all in turn"
+
+
+def test_a_job_that_nobody_can_handle_does_not_keep_a_server_from_the_others(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.start("a")
+    handle = place.request_of
+
+    def request_of(record: JobRecord) -> RunRequest:
+        if record.workload.job_id == "a-strange-one":
+            raise ZeroDivisionError
+        return handle(record)
+
+    place.servers["a"][0]._hands._request_of = request_of
+    place.submit("a-strange-one")
+    place.submit()
+    place.seconds(40)
+    assert place.end() == "completed"
+    assert place.end("a-strange-one") is None
+    assert "a-strange-one is left for now" in caplog.text
