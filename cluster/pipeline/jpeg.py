@@ -36,7 +36,7 @@ _END = 0xD9
 _LONGEST_RUN = 15  # of zeros before a coefficient; more take codes of their own
 _WHOLE_RUN = 0xF0
 _REST = 0
-_MOST = 2048  # values are smaller, and not less than its negative
+_MOST = 1 << 14  # values and their differences are smaller, even where words of 16 bits overflow
 _STEP, _DC_BYTES, _AC_BYTES = 2 * _BLOCK * LANES, 4 * 12, 4 * 256  # from one kind to the next
 
 Bytes = NDArray[np.uint8]
@@ -59,7 +59,8 @@ def encode_jpeg(batch: Bytes) -> Encoded:
     most = len(head) + blocks * _BLOCK_BYTES + _SPARE
     files, starts = np.empty(count * most, np.uint8), np.zeros(count + 1, np.int64)
     images = np.ascontiguousarray(batch).reshape(count, height, 3 * width)
-    _encode(images, head, tables(2 * LANES), _order(), _values(), files, starts)
+    codes = np.empty(blocks * _BLOCK_BYTES + _SPARE, np.uint8)
+    _encode(images, head, tables(2 * LANES), _order(), _values(), codes, files, starts)
     files.resize(starts[-1], refcheck=False)  # gives back what was never written to
     return Encoded(files, starts)
 
@@ -90,6 +91,7 @@ def _encode(
     tables: Tables,
     order: NDArray[np.int64],
     values: NDArray[np.int32],
+    codes: Bytes,
     files: Bytes,
     starts: NDArray[np.int64],
 ) -> None:
@@ -100,9 +102,9 @@ def _encode(
     row = np.empty(3 * planes.shape[2], np.uint8)
     samples = np.zeros((3, _BLOCK, LANES), np.int16)
     masks = np.empty((3, LANES), np.int64)
-    codes = np.empty(3 * blocks * _BLOCK_BYTES + _SPARE, np.uint8)
     begin, to_file = np.int64(codes.ctypes.data), np.int64(files.ctypes.data)
-    # Where tables and blocks lie: to hand over arrays would take longer than to write a code
+    # Where tables and blocks lie: to hand over arrays would take longer than to write a code. Those
+    # of which only this is used are the caller's: numba frees its own after their last use.
     places, sizes = np.int64(tables.places.ctypes.data), np.int64(values.ctypes.data) + 4 * _MOST
     dc, ac = np.int64(tables.dc.ctypes.data), np.int64(tables.ac.ctypes.data)
     own, some = np.int64(samples.ctypes.data), np.int64(masks.ctypes.data)

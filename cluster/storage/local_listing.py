@@ -15,7 +15,7 @@ from itertools import islice
 from cluster.storage.object_store import ObjectInfo
 
 _MANY = 512  # names of one directory, from which on threads are worth their start
-_THREADS = 4
+_THREADS = 8
 _A_TASK = 64  # names a thread looks at in a row
 _AHEAD = 4 * _THREADS  # tasks
 _A_TREE = 1000  # objects of a directory that a thread brings at most
@@ -102,13 +102,10 @@ def _names(path: str, prefix: str = "", first: str = "") -> list[str]:
         with os.scandir(path) as entries:
             for entry in _from(entries, first):
                 name = entry.name
-                try:
-                    if entry.is_dir():
-                        if entry.is_symlink():
-                            continue
-                        name += "/"
-                except OSError:  # a link in a circle, say
-                    pass
+                if entry.is_dir(follow_symlinks=False):
+                    name += "/"
+                elif entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112
+                    continue
                 if not prefix or name.startswith(prefix) or prefix.startswith(name):
                     names.append(name)
     except (FileNotFoundError, NotADirectoryError):
