@@ -7,7 +7,7 @@ tables. The files are those of libjpeg-turbo, byte for byte.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ def encode_jpeg(batch: Bytes) -> Encoded:
         raise ValueError(
             f"images are {width} x {height}; JPEG takes 1 to {_MOST_SIDE} pixels a side"
         )
-    head = np.frombuffer(bytes(LENGTH_BYTES) + header(height, width), np.uint8)
+    head = _head(height, width)
     blocks = 3 * (-(-height // 8)) * (-(-width // 8))
     most = len(head) + blocks * _BLOCK_BYTES + _SPARE
     files, starts = np.empty(count * most, np.uint8), np.zeros(count + 1, np.int64)
@@ -63,6 +63,11 @@ def encode_jpeg(batch: Bytes) -> Encoded:
     _encode(images, head, tables(2 * LANES), _order(), _values(), codes, files, starts)
     files.resize(starts[-1], refcheck=False)  # gives back what was never written to
     return Encoded(files, starts)
+
+
+@lru_cache(16)
+def _head(height: int, width: int) -> Bytes:
+    return np.frombuffer(bytes(LENGTH_BYTES) + header(height, width), np.uint8)
 
 
 @cache
