@@ -86,7 +86,9 @@ def _values() -> NDArray[np.int32]:
     their number: ``bits << SIZE | size``."""
     values = np.arange(-_MOST, _MOST)
     sizes = np.array([abs(int(value)).bit_length() for value in values])
-    return ((values + (values >> 63) & (1 << sizes) - 1) << SIZE | sizes).astype(np.int32)
+    bits = (values + (values >> 63)) & ((1 << sizes) - 1)
+    found: NDArray[np.int32] = (bits << SIZE | sizes).astype(np.int32)
+    return found
 
 
 @compiled
