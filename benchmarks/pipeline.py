@@ -17,114 +17,38 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import multiprocessing
-import os
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import before
-import numpy as np
-from numpy.typing import NDArray
-from pictures import Images, bundled, natural
+from pictures import Images
+from pipeline_devices import devices, show_devices
+from pipeline_world import (
+    ENERGY,
+    Case,
+    Device,
+    MemoryStore,
+    NoMeter,
+    apart,
+    images_of,
+    memory,
+    reset_peak,
+)
 
-from cluster.ledger.usage import Work
 from cluster.pipeline.encode import encode_batch
 from cluster.pipeline.parquet import shard_parquet
 from cluster.pipeline.shard_runner import ShardRunner
 from cluster.pipeline.stages import Lane
-from cluster.storage.chunks import Chunks
-from cluster.storage.dev_s3 import DevS3
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.open import open_store
-from cluster.types import Energy, ImageEncoding, Shard, Workload
-from un0 import DEFAULT_MODEL
+from cluster.types import ImageEncoding, Shard
 
-TILE_PIXELS = 2**20
 KINDS: list[tuple[ImageEncoding, str | None]] = [
     ("png", None), ("jpeg", None), ("webp", None),
     ("raw", "none"), ("raw", "lz4"), ("raw", "zstd"),
 ]  # fmt: skip
-ENERGY = Energy(energy_mj=1, quality="measured_counter", method="none")
 MB = 2**20
-
-
-class Device:
-    """Hands out ready tiles: as fast as memory, or so many images a second."""
-
-    def __init__(self, images: Images, images_per_s: float | None = None) -> None:
-        self._images = images
-        self._rate = images_per_s
-        self._due_s = 0.0
-
-    def generate_tiles(
-        self, _seed: int, _start: int, class_ids: NDArray[np.int64]
-    ) -> Iterator[tuple[int, Images]]:
-        tile = len(self._images)
-        for offset in range(0, len(class_ids), tile):
-            rows = min(tile, len(class_ids) - offset)
-            if self._rate is not None:
-                self._wait(rows / self._rate)
-            yield offset, self._images[:rows]
-
-    def _wait(self, needs_s: float) -> None:
-        """Work goes on while nobody waits, but no further than a tile ahead."""
-        now_s = time.monotonic()
-        self._due_s = max(self._due_s, now_s - needs_s) + needs_s
-        if self._due_s > now_s:
-            time.sleep(self._due_s - now_s)
-
-
-class NoMeter:
-    hardware = "test"
-
-    def begin(self, attempt_id: str, work: Work) -> None: ...
-
-    def end(self, _attempt_id: str, _images: int | None = None) -> Energy:
-        return ENERGY
-
-
-class MemoryStore:
-    """Takes objects and forgets them. put_s: for each."""
-
-    def __init__(self, put_s: float = 0.0) -> None:
-        self._put_s = put_s
-        self.size_bytes = 0
-
-    def put(self, _key: str, data: bytes | Chunks) -> None:
-        self.size_bytes += data.size_bytes if isinstance(data, Chunks) else len(data)
-        time.sleep(self._put_s)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row: what is made, how, and where to."""
-
-    pictures: str
-    encoding: ImageEncoding
-    compression: str | None
-    threads: int
-    way: str = "now"  # or "before"
-    put_s: float = 0.0
-
-    def workload(self, images: Images, count: int, shard_images: int) -> Workload:
-        made = Workload(
-            job_id="20261128T000000-abcdef", model=DEFAULT_MODEL, model_rev="0" * 64, seed=1,
-            class_ids=tuple(range(10)), labels=tuple("abcdefghij"), count=count,
-            width=images.shape[2], height=images.shape[1], encoding=self.encoding,
-            shard_images=shard_images,
-        )  # fmt: skip
-        return made.model_copy(update={"compression": self.compression})
-
-
-def images_of(pictures: str) -> Images:
-    """A tile of images such as ``natural-32``."""
-    kind, _, side = pictures.partition("-")
-    count = TILE_PIXELS // int(side) ** 2
-    return bundled(count) if kind == "bundled" else natural(count, int(side))
 
 
 def run_case(case: Case, images: Images, seconds: float) -> dict[str, float]:
@@ -143,8 +67,8 @@ def run_case(case: Case, images: Images, seconds: float) -> dict[str, float]:
             workload, device, NoMeter(), cast(ObjectStore, store), commit_here=False, lane=lane
         )
         runner.run(workload.shard(0), "warm")
-    _reset_peak()
-    grown_from, store.size_bytes = _memory("VmRSS"), 0
+    reset_peak()
+    grown_from, store.size_bytes = memory("VmRSS"), 0
     began_s, began_cpu_s = time.monotonic(), time.process_time()
     shards: list[Shard] = []
 
@@ -163,7 +87,7 @@ def run_case(case: Case, images: Images, seconds: float) -> dict[str, float]:
         "images_per_s": made / (time.monotonic() - began_s),
         "images_per_cpu_s": made / (time.process_time() - began_cpu_s),
         "bytes_per_image": store.size_bytes / made,
-        "peak_mb": max(0.0, _memory("VmHWM") - grown_from) / MB,
+        "peak_mb": max(0.0, memory("VmHWM") - grown_from) / MB,
         "held_mb": lane.budget.peak_bytes / MB if lane else 0.0,
     }
 
@@ -193,22 +117,6 @@ def _cpu_s(work: Any, rounds: int = 3) -> float:
         work()
         took.append(time.thread_time() - began_s)
     return statistics.median(took)
-
-
-def _reset_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def _memory(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
-
-
-def apart(work: Any, *given: Any) -> Any:
-    """The result of the work in a process of its own, forked: peaks and pools are its own."""
-    context = multiprocessing.get_context("fork")
-    with context.Pool(1) as pool:
-        return pool.apply(work, given)
 
 
 def table(seconds: float, rounds: int) -> list[dict[str, Any]]:
@@ -257,50 +165,6 @@ def _medians(results: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(r[name] for r in results) for name in results[0]}
 
 
-def devices(seconds: float) -> list[dict[str, Any]]:
-    """Rows for simulated devices before a real S3 server."""
-    rows = []
-    images = apart(images_of, "bundled-32")
-    with DevS3() as server:
-        os.environ.update(server.env())
-        store = open_store(f"{server.uri}/pipeline")
-        for encoding, compression in (("png", None), ("raw", "none")):
-            for rate in (10_000, 100_000, 1_000_000):
-                case = Case("bundled-32", cast(ImageEncoding, encoding), compression, 2)
-                rows.append(apart(run_device, case, images, rate, store, seconds))
-    return rows
-
-
-def run_device(
-    case: Case, images: Images, rate: float, store: ObjectStore, seconds: float
-) -> dict[str, Any]:
-    tile = max(64, min(len(images), int(rate / 50)))
-    shard_images = max(tile, min(8 * len(images), int(rate)))
-    workload = case.workload(images, 10**9, shard_images)
-    lane = Lane(encoders=case.threads)
-    runner = ShardRunner(
-        workload, Device(images[:tile], rate), NoMeter(), store, commit_here=False, lane=lane
-    )
-    began_s, began_cpu_s = time.monotonic(), time.process_time()
-    attempts = []
-    while time.monotonic() - began_s < seconds:
-        shard = workload.shard(len(attempts))
-        attempts.append(runner.start(shard, f"a{shard.index}"))
-    for attempt in attempts:
-        attempt.result()
-    took_s, cpu_s = time.monotonic() - began_s, time.process_time() - began_cpu_s
-    times, made = runner.clock.times(), len(attempts) * shard_images
-    return {
-        "encoding": case.encoding,
-        "compression": case.compression,
-        "device_images_per_s": rate,
-        "images_per_s": made / took_s,
-        "cpus_busy": cpu_s / took_s,
-        "stage_share": times.shares,
-        "bottleneck": times.bottleneck,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=1.5)
@@ -335,17 +199,6 @@ def show(rows: list[dict[str, Any]]) -> None:
             f"{row['images_per_s']:9,.0f} {per_cpu_s:9,.0f} {peer:8,.0f} {per_cpu_s / peer:5.2f} "
             f"{most:9,.0f} {per_cpu_s / most:5.0%} {size:7,.0f} ({size_before:,.0f}) "
             f"{row['peak_mb']:6.0f}"
-        )
-
-
-def show_devices(rows: list[dict[str, Any]]) -> None:
-    print("encoding   device images/s   images/s   CPUs busy   device  encode  upload   bottleneck")
-    for row in rows:
-        name = row["encoding"] + ("" if row["compression"] is None else f" {row['compression']}")
-        shares = "  ".join(f"{share:6.1%}" for share in row["stage_share"].values())
-        print(
-            f"{name:10} {row['device_images_per_s']:12,} {row['images_per_s']:12,.0f} "
-            f"{row['cpus_busy']:8.2f}   {shares}   {row['bottleneck']}"
         )
 
 

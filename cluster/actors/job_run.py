@@ -14,6 +14,7 @@ from cluster.energy import ZERO_ENERGY, sum_energy
 from cluster.errors import ClusterError, Fatal, StoreGone
 from cluster.progress import ReplicaView, Snapshot
 from cluster.scheduler.commands import FinishJob
+from cluster.scheduler.losses import UNDER_WAY_AT_MOST
 from cluster.scheduler.request import SetAside
 from cluster.stage_times import StageTimes
 from cluster.states import NEXT_JOB_STATES, JobState, ReplicaState
@@ -36,7 +37,6 @@ from cluster.types import (
 from cluster.types import SetAside as SetAsideRecord
 
 logger = logging.getLogger(__name__)
-UNDER_WAY_AT_MOST = 32  # shards of one replica that are encoded or uploaded, as a rule
 
 
 class JobRun:

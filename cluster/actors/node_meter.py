@@ -36,6 +36,7 @@ ALONE_S = 330.0  # longer than a run may be without replicas here: a new one get
 START_S = 60.0
 RETRY_TICKS = 60
 ANSWER_S = 10.0  # then a figure is missing: generation never waits for its meter
+AT_WORK_S = 2.0  # nor do the shards of a lost replica
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)
@@ -75,6 +76,9 @@ class NodeMeterActor:
 
     def end(self, use: Use) -> Energy:
         return self._meter.end(use)
+
+    def at_work(self, replica_id: str) -> Work | None:
+        return self._meter.at_work(replica_id)
 
     def settle(self, outcomes: dict[str, Outcome]) -> None:
         for attempt_id, outcome in outcomes.items():
@@ -159,6 +163,17 @@ class RunMeter:
     def settle(self, outcomes: dict[str, Outcome]) -> None:
         """Say what became of attempts."""
         self.actor.settle.remote(outcomes)
+
+    async def at_work(self, replica_id: str) -> tuple[str, int] | None:
+        """(job id, shard) that the replica's device is at, or was when it died; None: unknown."""
+        try:
+            reply = self.actor.at_work.remote(self._name(replica_id))
+            work: Work | None = await asyncio.wait_for(reply, AT_WORK_S)
+        except (RayError, TimeoutError):
+            return None
+        if work is None or work.job_id is None or work.shard is None:
+            return None
+        return work.job_id, work.shard
 
     def lose(self, replica_id: str) -> None:
         """Say that the replica is gone."""

@@ -178,7 +178,7 @@ class ShardRuns:
 
     async def _give_up(self, slot: SlotHandle, incarnation: int, error: BaseException) -> None:
         """The replica does not answer: it is lost. What it has committed since its last report
-        counts, so that the first shard without a commit is the one it was at."""
+        counts, so that no shard is suspected which is done."""
         if slot.given_up == incarnation or not slot.is_at(incarnation):
             return
         slot.given_up = incarnation

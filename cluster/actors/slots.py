@@ -187,23 +187,33 @@ class Slots:
     async def give_up(self, slot: SlotHandle, reason: str, incarnation: int) -> None:
         """A replica does not answer: it is lost, or all of its node, which is no fault of the
         hardware that others are of too."""
-        node_id = slot.spec.node_id
+        node_id, name = slot.spec.node_id, slot.name
         nodes = await asyncio.to_thread(ray.nodes)
         if any(node["NodeID"] == node_id and node["Alive"] for node in nodes):
-            self.lose(slot, reason, incarnation=incarnation)
+            at_work = await slot.meter.at_work(name) if slot.meter and slot.assigned else None
+            self.lose(slot, reason, incarnation=incarnation, at_work=at_work)
         else:
             self.lose_node(node_id)
 
     def lose(
-        self, slot: SlotHandle, reason: str, *, fatal: bool = False, incarnation: int | None = None
+        self,
+        slot: SlotHandle,
+        reason: str,
+        *,
+        fatal: bool = False,
+        incarnation: int | None = None,
+        at_work: tuple[str, int] | None = None,
     ) -> None:
-        """The replica is given up. incarnation: of which one; one that is gone already stays so."""
+        """The replica is given up. incarnation: of which one; one that is gone already stays so.
+        at_work: (job id, shard) that its device was at; None: unknown."""
         if not slot.is_at(slot.incarnation if incarnation is None else incarnation):
             return
         ray.kill(slot.actor, no_restart=True)
         self._note_lost(slot, reason)
         slot.vacate()
-        self._events.put(ReplicaLost(monotonic_s(), slot.replica_id, reason, fatal=fatal))
+        self._events.put(
+            ReplicaLost(monotonic_s(), slot.replica_id, reason, fatal=fatal, at_work=at_work)
+        )
 
     def _note_lost(self, slot: SlotHandle, reason: str) -> None:
         """Tell its meter and its jobs."""

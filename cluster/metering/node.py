@@ -22,7 +22,7 @@ from cluster.ledger.foreign import ForeignUses, Watcher
 from cluster.ledger.ledger import Ledger
 from cluster.ledger.reading import Device, missing
 from cluster.ledger.sink import RowSink
-from cluster.ledger.usage import EnergyRow, Outcome, Use
+from cluster.ledger.usage import EnergyRow, Outcome, Use, Work
 from cluster.metering.replay_node import ReplayNode
 from cluster.metering.source import ClockNs, Source
 from cluster.metering.tenant import Admitted, Tenant, gpu_source, host_sources
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 CUT_S = 10.0  # how often the CPU time behind a long attempt is looked at
 GRACE_S = 2 * CUT_S  # so nothing is charged before that
 MIN_SHARE = 1e-6  # CPU time ticks coarsely: a short slice may seem to have used none
+_LOST_AT_MOST = 256  # replicas of which it is known what they died at
 
 
 class NodeMeter:
@@ -78,6 +79,7 @@ class NodeMeter:
         self._ledgers: dict[str, Ledger] = {}
         self._foreign: defaultdict[str, ForeignUses] = defaultdict(ForeignUses)  # by hw_id
         self._tenants: dict[str, Admitted] = {}
+        self._died_at: dict[str, Work] = {}  # by replica
         self._closed = False
         self._hosts = [self._open(source) for source in opened]
 
@@ -127,6 +129,15 @@ class NodeMeter:
             own = self._hosts if gpu is None else [gpu]
             known = [self._ledgers[hw_id].attempt_energy(use.attempt_id) for hw_id in own]
             return sum_energy(energy or MISSING_ENERGY for energy in known)
+
+    def at_work(self, replica_id: str) -> Work | None:
+        """What the replica uses its devices for, or did so when it died; None: nothing, as far as
+        is known."""
+        with self._lock:
+            for use in self._running.values():
+                if use.replica_id == replica_id:
+                    return use.work
+            return self._died_at.get(replica_id)
 
     def settle(self, attempt_id: str, outcome: Outcome) -> None:
         """Set an attempt's outcome: the energy of a lost one is ``wasted``."""
@@ -201,6 +212,9 @@ class NodeMeter:
         self._cut()
         for use in [use for use in self._running.values() if use.replica_id == replica_id]:
             del self._running[use.attempt_id]
+            self._died_at[replica_id] = use.work
+            if len(self._died_at) > _LOST_AT_MOST:
+                del self._died_at[next(iter(self._died_at))]
         for ledger in self._ledgers.values():
             ledger.lose(replica_id, self._clock_ns())
         del self._tenants[replica_id]  # what it said in its last moments comes too late

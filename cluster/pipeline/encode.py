@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from simplejpeg import encode_jpeg
 
 from cluster.pipeline.encoded import LENGTH_BYTES, Encoded
 from cluster.types import ImageEncoding
 
+_COMPILED: tuple[ImageEncoding, ...] = ("png", "jpeg")
 # Lossless; method 4 takes over ten times as long to save another 1 % (docs/adr/0012-png-encoder.md)
 _SAVE_OPTIONS: dict[ImageEncoding, dict[str, Any]] = {
     "webp": {"format": "WEBP", "lossless": True, "method": 0},
@@ -37,17 +37,17 @@ def encode_batch(batch: NDArray[np.uint8], encoding: ImageEncoding) -> Encoded:
 
         return encode_png(batch)
     if encoding == "jpeg":
-        return Encoded.of(
-            encode_jpeg(picture, quality=95, colorsubsampling="444")
-            for picture in np.ascontiguousarray(batch)
-        )
+        from cluster.pipeline.jpeg import encode_jpeg
+
+        return encode_jpeg(batch)
     return Encoded.of(_saved(picture, _SAVE_OPTIONS[encoding]) for picture in batch)
 
 
 def warm_up() -> None:
-    """Compile what encodes PNG, unless a cache has it: 16 s of CPU once a machine, which would else
-    count as a job's first images'."""
-    encode_batch(np.zeros((1, 8, 8, 3), np.uint8), "png")
+    """Compile what encodes PNG and JPEG, unless a cache has it: 16 s of CPU once a machine, which
+    would else count as a job's first images'."""
+    for encoding in _COMPILED:
+        encode_batch(np.zeros((1, 8, 8, 3), np.uint8), encoding)
 
 
 def _ppm(batch: NDArray[np.uint8]) -> Encoded:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cluster.errors import UserError
 from cluster.pipeline.encoded import LENGTH_BYTES, Encoded
 from cluster.pipeline.parquet_codecs import pays
-from cluster.pipeline.parquet_file import Spread, parquet_file
+from cluster.pipeline.parquet_file import parquet_file
 from cluster.pipeline.parquet_pages import Column, chosen, constant, files, sequence, texts
 from cluster.storage.chunks import Chunks
 from cluster.storage.image_rows import constant_values, energy_values, id_blocks
@@ -42,14 +42,12 @@ def shard_parquet(
     parts: Sequence[Encoded],
     energy: Energy,
     hardware: str,
-    spread: Spread = map,
 ) -> Chunks:
     """The shard's images as a Parquet file, ``IMAGE_SCHEMA``, one row each in index order.
 
     class_ids: (rows,). parts: the images, in order; the file may hold slices of their buffers,
     which must not be written to afterwards. energy: of the whole shard; each row carries an equal
-    part. spread: maps over pages that are to be compressed, such as the ``map`` of an executor
-    whose threads share them. Equal images give equal bytes, however they are cut into parts.
+    part. Equal images give equal bytes, however they are cut into parts.
     Raises UserError for more images than a file takes.
     """
     images = sum(map(len, parts))
@@ -66,7 +64,7 @@ def shard_parquet(
         )
     same = constant_values(workload, hardware) | energy_values(energy, shard.rows)
     groups = _row_groups(workload, shard, class_ids, parts, same, total)
-    return parquet_file(groups, spread)
+    return parquet_file(groups)
 
 
 def _row_groups(

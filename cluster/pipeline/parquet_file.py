@@ -7,7 +7,7 @@ readers know.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from itertools import chain
@@ -22,8 +22,6 @@ from cluster.storage.schemas import IMAGE_SCHEMA
 from cluster.types import Compression
 
 Buffers = list[bytes | memoryview]
-Spread = Callable[[Callable[[Page], Buffers], Iterable[Page]], Iterable[Buffers]]
-"""``map``, or the ``map`` of an executor whose threads share the work."""
 
 _MAGIC = b"PAR1"
 _OPTIONAL = i32(1)
@@ -68,9 +66,7 @@ class _File:
         return start
 
 
-def parquet_file(
-    groups: Iterable[Mapping[str, tuple[Column, Compression]]], spread: Spread = map
-) -> Chunks:
+def parquet_file(groups: Iterable[Mapping[str, tuple[Column, Compression]]]) -> Chunks:
     """A file of these row groups: for every leaf of ``IMAGE_SCHEMA``, by its path with points
     (``image.bytes``), the column and how it is compressed."""
     file = _File()
@@ -78,7 +74,7 @@ def parquet_file(
     rows = 0
     for number, group in enumerate(groups):
         start = file.size
-        columns = [_chunk(file, leaf, *group[leaf.name], spread) for leaf in _leaves()]
+        columns = [_chunk(file, leaf, *group[leaf.name]) for leaf in _leaves()]
         count = sum(page.values for page in next(iter(group.values()))[0].pages)
         rows += count
         row_groups.append(
@@ -98,16 +94,14 @@ def parquet_file(
     return Chunks(file.buffers)
 
 
-def _chunk(
-    file: _File, leaf: _Leaf, column: Column, codec: Compression, spread: Spread
-) -> tuple[Value, int]:
+def _chunk(file: _File, leaf: _Leaf, column: Column, codec: Compression) -> tuple[Value, int]:
     """Writes a column chunk; returns its description and its size before compression."""
     start = file.size
     plain_size = 0
     dictionary_at = None
     pages = [column.dictionary] if column.dictionary else []
     data_at = start
-    for page, payload in _payloads([*pages, *column.pages], codec, spread):
+    for page, payload in _payloads([*pages, *column.pages], codec):
         is_dictionary = page is column.dictionary
         page_size = sum(map(len, page.buffers))
         size = sum(map(len, payload))
@@ -134,17 +128,11 @@ def _chunk(
     return struct({2: i64(0), 3: described}), plain_size
 
 
-def _payloads(
-    pages: list[Page], codec: Compression, spread: Spread
-) -> Iterator[tuple[Page, Buffers]]:
+def _payloads(pages: list[Page], codec: Compression) -> Iterator[tuple[Page, Buffers]]:
     """What is written of each page after its header; the memory of none is kept twice."""
-
-    def payload(page: Page) -> Buffers:
-        return [compress(b"".join(page.buffers), codec)]
-
     if codec == "none":
         return ((page, list(page.buffers)) for page in pages)
-    return zip(pages, (map if len(pages) == 1 else spread)(payload, pages), strict=True)
+    return ((page, [compress(b"".join(page.buffers), codec)]) for page in pages)
 
 
 @lru_cache(1024)  # of constant columns, and of bare pixels, it is mostly the same

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 Int = Any  # a whole number of 64 bits in a compiled loop
 _Value = Any  # of llvmlite, which has no types
-_I1, _I32, _I64 = (ir.IntType(bits) for bits in (1, 32, 64))
+_I1, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 16, 32, 64))
 
 
 def _call(b: _Value, name: str, *arguments: _Value) -> _Value:
@@ -48,12 +48,36 @@ load64 = _loader(_I64)  # (address) -> uint64
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def load16_signed(_typing: _Value, _address: _Value) -> Any:
+    """(address) -> int64"""
+
+    def build(_context: _Value, b: _Value, _signature: _Value, arguments: _Value) -> _Value:
+        word = b.load(_at(b, arguments[0], _I16), align=1)
+        return b.sext(_little(b, word), _I64)
+
+    return types.int64(types.int64), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def store64(_typing: _Value, _address: _Value, _word: _Value) -> Any:
     """(address, uint64)"""
 
     def build(context: _Value, b: _Value, _signature: _Value, arguments: _Value) -> _Value:
         address, word = arguments
         b.store(_little(b, word), _at(b, address, _I64), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.uint64), build
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store64_big(_typing: _Value, _address: _Value, _word: _Value) -> Any:
+    """(address, uint64): its highest byte first"""
+
+    def build(context: _Value, b: _Value, _signature: _Value, arguments: _Value) -> _Value:
+        address, word = arguments
+        big = word if sys.byteorder == "big" else _call(b, "llvm.bswap.i64", word)
+        b.store(big, _at(b, address, _I64), align=1)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.uint64), build

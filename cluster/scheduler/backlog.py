@@ -41,6 +41,8 @@ class Assignment:
     speculative: bool = False
     #: Another assignment holds some of its shards too: one of the two is speculative.
     twin: bool = False
+    #: One shard that is suspected. The replica has nothing else: if it dies, that shard did it.
+    alone: bool = False
     #: The replica was asked to give up what it has not generated. Set by ``Core.revoke``.
     revoked: bool = False
 
@@ -69,8 +71,8 @@ class Job:
 
     #: Shards to assign that have not failed. Changed by ``take``, ``put_back`` and ``finish``.
     waiting: Ranges = field(default_factory=Ranges)
-    #: Shards to assign of which an attempt failed. Each is assigned alone, so that the next
-    #: failure shows which shard caused it.
+    #: Shards to assign of which an attempt failed. Each is assigned alone, to a replica that has
+    #: nothing else, so that the next failure shows which shard caused it.
     suspects: Ranges = field(default_factory=Ranges)
     #: Open assignments by id. Added by ``dispatch``, removed by ``Core.drop_assignment``.
     assignments: dict[int, Assignment] = field(default_factory=dict)
@@ -85,6 +87,8 @@ class Job:
     attempts: dict[int, int] = field(default_factory=dict)
     #: Hardware of the last failed attempt, by shard. Set by ``blame``.
     failed_on: dict[int, str] = field(default_factory=dict)
+    #: Shards that were under way on a replica that died, maybe of another. Added by ``witness``.
+    witnesses: Ranges = field(default_factory=Ranges)
     #: Speculative assignments created so far. Counted by ``dispatch``.
     twins: int = 0
 
@@ -147,17 +151,26 @@ class Job:
 
         Suspects come alone: first those that have not failed on this hardware, last the others.
         """
-        suspects = islice((s for run in self.suspects for s in range(*run)), SUSPECTS_LOOKED_AT)
-        fresh = next((s for s in suspects if self.failed_on.get(s) != hardware), None)
-        if fresh is not None:
-            first, stop = fresh, fresh + 1
-            self.suspects.remove(first, stop)
-        elif self.waiting:
+        suspect = self.next_suspect(hardware)
+        if suspect is None:
             first, stop = self.waiting.take(most)
         else:
-            first, stop = self.suspects.take(1)
+            first, stop = suspect, suspect + 1
+            self.suspects.remove(first, stop)
         self.waiting_images -= self.request.images_in(first, stop)
         return first, stop
+
+    def next_suspect(self, hardware: str) -> int | None:
+        """The suspect that ``take`` would return; None if it would return other shards."""
+        suspects = islice((s for run in self.suspects for s in range(*run)), SUSPECTS_LOOKED_AT)
+        fresh = next((s for s in suspects if self.failed_on.get(s) != hardware), None)
+        if fresh is None and not self.waiting:
+            return next((first for first, _ in self.suspects), None)
+        return fresh
+
+    def alone(self, first: int, stop: int) -> bool:
+        """Whether this is a suspect by itself, to be run where nothing else is under way."""
+        return stop - first == 1 and first in self.attempts
 
     def put_back(self, first: int, stop: int) -> None:
         """Have these shards wait again, unless they are done, set aside or assigned elsewhere."""
@@ -179,6 +192,7 @@ class Job:
                 del self.set_aside[shard]
             self.done.add(begin, end)
             self.done_images += self.request.images_in(begin, end)
+        self.witnesses.remove(first, stop)
         if self.attempts:
             for shard in [s for s in self.attempts if first <= s < stop]:
                 del self.attempts[shard], self.failed_on[shard]
@@ -190,11 +204,20 @@ class Job:
         others = [o for o in self.assignments.values() if o.twin and o is not assignment]
         return any(_overlap(o.open, *run) for o in others for run in assignment.open)
 
-    def blame(self, shard: int, reason: str, hardware: str, most: int) -> bool:
-        """Count a failed attempt at the shard; True if it was the ``most``-th and sets it aside."""
-        self.attempts[shard] = self.attempts.get(shard, 0) + 1
+    def witness(self, shard: int) -> bool:
+        """The shard was under way on a replica that died, perhaps of another; True if once more."""
+        return not self.witnesses.add(shard, shard + 1)
+
+    def blame(self, shard: int, reason: str, hardware: str, most: int, *, sure: bool) -> bool:
+        """Count a failed attempt at the shard; True if this sets it aside, as the ``most``-th does.
+
+        sure: no other shard can have caused the failure. Else it counts once at most, and sets
+        nothing aside: an innocent shard is cleared by its next attempt, which it gets alone.
+        """
+        if sure or shard not in self.attempts:
+            self.attempts[shard] = self.attempts.get(shard, 0) + 1
         self.failed_on[shard] = hardware
-        if self.attempts[shard] < most or shard in self.done:
+        if not sure or self.attempts[shard] < most or shard in self.done:
             return False
         self.set_aside[shard] = SetAside(shard=shard, attempts=self.attempts[shard], reason=reason)
         return True

@@ -42,22 +42,32 @@ def _takes_work(core: Core, slot: Slot) -> bool:
         slot.state == ReplicaState.AWAKE
         and not slot.draining
         and not over
-        and len(slot.assignments) < core.policy.assignments
+        and slot.room(core.policy.assignments)
     )
 
 
 def _next_assignment(core: Core, slot: Slot) -> Assignment | None:
     """Assign the most urgent work that the replica can finish in time; else work of jobs whose
-    deadline has passed, which comes last so that it does not delay other work."""
-    return _assignment_of(core, slot, missed=False) or _assignment_of(core, slot, missed=True)
+    deadline has passed, which comes last so that it does not delay other work.
+
+    A suspect runs alone: if it is next, the replica gets nothing until it is idle.
+    """
+    work = _work_for(core, slot, missed=False) or _work_for(core, slot, missed=True)
+    if work is None:
+        return None
+    job, shards, performance = work
+    if slot.assignments and job.next_suspect(slot.hardware) is not None:
+        return None
+    first, stop = job.take(shards, slot.hardware)
+    return assignment_out(core, job, slot, first, stop, performance)
 
 
-def _assignment_of(core: Core, slot: Slot, *, missed: bool) -> Assignment | None:
-    """An assignment of the first job in order that has one for this replica; with ``missed``, only
-    of jobs whose deadline has passed."""
+def _work_for(core: Core, slot: Slot, *, missed: bool) -> tuple[Job, int, Performance] | None:
+    """The first job in order that has work for this replica, how many shards at most, and how they
+    will be run; with ``missed``, only of jobs whose deadline has passed."""
     order = core.order.get(slot.model, {})
     spent: list[str] = []
-    assignment = None
+    work = None
     for job_id, job in order.items():
         if job.stopping or not job.has_work:
             spent.append(job_id)
@@ -67,12 +77,11 @@ def _assignment_of(core: Core, slot: Slot, *, missed: bool) -> Assignment | None
             continue
         shards = _size(core, job, slot, performance, missed=missed)
         if shards:
-            first, stop = job.take(shards, slot.hardware)
-            assignment = assignment_out(core, job, slot, first, stop, performance)
+            work = job, shards, performance
             break
     for job_id in spent:
         del order[job_id]
-    return assignment
+    return work
 
 
 def _point_now(core: Core, slot: Slot, objective: Objective) -> Performance | None:
@@ -176,6 +185,7 @@ def assignment_out(
         probe=probe,
         speculative=twin_of is not None,
         twin=twin_of is not None,
+        alone=job.alone(first, stop),
     )
     if not slot.assignments:
         core.learn_gap(slot)
@@ -253,21 +263,24 @@ def _twin(core: Core, assignment: Assignment, late: Slot) -> None:
     """Give its first open shards to another replica as well, if one has room and the budget
     allows it."""
     job = core.jobs[assignment.job_id]
-    other = _other(core, job, late)
+    first, stop = next(iter(assignment.open))
+    other = _other(core, job, late, idle=job.alone(first, stop))
     if other is None or job.stopping or assignment.revoked or job.has_twin(assignment):
         return
     slot, performance = other
-    first, stop = next(iter(assignment.open))
     if stop - first <= _affordable(core, job, performance):
         assignment.twin = True
         job.twins += 1
         assignment_out(core, job, slot, first, stop, performance, twin_of=assignment)
 
 
-def _other(core: Core, job: Job, late: Slot) -> tuple[Slot, Performance] | None:
-    """A replica with room other than the late one, and its performance; idle ones first."""
+def _other(
+    core: Core, job: Job, late: Slot, *, idle: bool = False
+) -> tuple[Slot, Performance] | None:
+    """A replica with room other than the late one, and its performance; idle ones first. idle: no
+    others."""
     grants = core.plan.grants.get((job.request.model, job.request.objective), {})
-    for waiting in range(core.policy.assignments):
+    for waiting in range(1 if idle else core.policy.assignments):
         for hardware in sorted(grants, key=lambda name: grants[name].cost):
             for slot in core.fleet.with_assignments(hardware, job.request.model, waiting, most=2):
                 performance = _point_now(core, slot, job.request.objective)
@@ -303,7 +316,7 @@ def probe_point(core: Core, slot: Slot, point: OperatingPoint) -> bool:
     job = work_to_probe(core, slot.model)
     if performance is None or job is None:
         return False
-    if not _takes_work(core, slot) or not _within_cap(core, slot, performance):
+    if not slot.idle or not _takes_work(core, slot) or not _within_cap(core, slot, performance):
         return False
     images = probe_images(core, job, performance)
     if images * performance.energy_per_image_j > room_to_probe_j(core):

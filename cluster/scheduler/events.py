@@ -61,6 +61,7 @@ class ReplicaLost:
     """A replica died, stopped answering or could not start; its assignments are lost.
 
     gone: its device is lost too. fatal: a new replica of this model would fail for the same reason.
+    at_work: (job id, shard) that its device was at; None: unknown.
     """
 
     at_s: float
@@ -68,6 +69,7 @@ class ReplicaLost:
     reason: str
     gone: bool = False
     fatal: bool = False
+    at_work: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,10 @@ class Slot:
     def idle(self) -> bool:
         return self.state == ReplicaState.AWAKE and not self.assignments
 
+    def room(self, most: int) -> bool:
+        """Whether it may have another assignment, of at most so many."""
+        return len(self.assignments) < most and not any(held.alone for held in self.assignments)
+
 
 @dataclass
 class Group:
@@ -125,8 +129,7 @@ class Fleet:
             group.others += 1
         else:
             group.up[slot.model][slot.replica_id] = None
-            room = len(slot.assignments) < self._assignments_per_replica
-            if slot.state == ReplicaState.AWAKE and room:
+            if slot.state == ReplicaState.AWAKE and slot.room(self._assignments_per_replica):
                 self._hungry(group, slot.model)[len(slot.assignments)][slot.replica_id] = None
 
     def hungry(self, hardware: str, model: str, assignments: int) -> Iterator[Slot]:

@@ -219,7 +219,7 @@ class SchedulerState:
             return
         if slot.state == ReplicaState.WAKING or slot.assignments:
             count_loss(core, slot, event.reason, fatal=event.fatal)
-        drop_assignments(core, slot, event.reason)
+        drop_assignments(core, slot, event.reason, event.at_work)
         if event.gone:
             core.fleet.leave(slot)
             core.stale = bool(core.jobs)

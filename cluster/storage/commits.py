@@ -33,6 +33,11 @@ CHECKPOINT_SHARDS = 10_000
 listing of what one range lacks is ten requests at most. A job of no more shards has none."""
 
 
+A_LOOK = 32
+"""So many names a directory lists in the time in which one of its files is looked for: warm, a name
+takes 0.8 us and a look 25."""
+
+
 def has_checkpoints(shards: int, every: int = CHECKPOINT_SHARDS) -> bool:
     """Whether a job of so many shards is so large that its commits are kept in checkpoints too.
 
@@ -197,10 +202,10 @@ def open_commits(
     begun = (ref.shards[0] for ref in checkpoints if ref.shards[0][0] == ref.first)
     for start, stop in Ranges(begun):
         if first < start:
-            beside += (s for s in _listed(store, job_id, first, start) if s not in held)
+            beside += _beside(store, job_id, held, first, start)
         first = stop
     if shards is None or first < shards:
-        beside += (s for s in _listed(store, job_id, first, None) if s not in held)
+        beside += _beside(store, job_id, held, first, shards, last=True)
     return Commits(store, job_id, checkpoints, beside, shards, tuple(faults))
 
 
@@ -215,6 +220,34 @@ def commits_of(store: ObjectStore, manifest: Manifest) -> Commits:
         manifest.shards,
         _known=known,
     )
+
+
+def _beside(
+    store: ObjectStore,
+    job_id: str,
+    held: Ranges,
+    first: int,
+    stop: int | None,
+    *,
+    last: bool = False,
+) -> Iterator[int]:
+    """The committed shards from first to stop - 1 that are not held, ascending. Lists keys, or
+    looks for those that may be there, where that takes less. last: no shards follow."""
+    if stop is not None and store.config.lists_whole:
+        lacking = held.missing(first, stop)
+        if A_LOOK * sum(end - begin for begin, end in lacking) <= held.size:
+            shards = (shard for pair in lacking for shard in range(*pair))
+            return (shard for shard in shards if _is_there(store, JobLayout(job_id).commit(shard)))
+    listed = _listed(store, job_id, first, None if last else stop)
+    return (shard for shard in listed if shard not in held)
+
+
+def _is_there(store: ObjectStore, key: str) -> bool:
+    try:
+        with store.open_reader(key):
+            return True
+    except NotFound:
+        return False
 
 
 def _listed(store: ObjectStore, job_id: str, first: int, stop: int | None) -> Iterator[int]:

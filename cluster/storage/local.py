@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from cluster.errors import (
 )
 from cluster.storage.chunks import Chunks
 from cluster.storage.exclusive import NoHardLinks, file_system_of, place
+from cluster.storage.local_listing import objects_under
 from cluster.storage.object_store import ObjectInfo, StoreConfig, check_key, check_prefix
 
 _TEMP = ".tmp"
@@ -91,7 +92,7 @@ class LocalStore:
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
         above, slash, start = check_prefix(prefix).rpartition("/")
-        root = os.path.join(self._root, "")  # noqa: PTH118 (paths as text: there are many)
+        root = os.path.join(self._root, "")  # noqa: PTH118
         above += slash
         if after and not after.startswith(above):
             if after > above:
@@ -99,12 +100,8 @@ class LocalStore:
             after = ""
         with self._translated("list", self._root / above):
             self._refuse_gone()
-            for key in _keys_under(root, above, start, after[len(above) :]):
-                try:
-                    size_bytes = os.stat(root + key).st_size  # noqa: PTH116
-                except (FileNotFoundError, NotADirectoryError):  # deleted since
-                    continue
-                yield ObjectInfo(key, size_bytes)
+            skip = "" if above else f"{_TEMP}/"
+            yield from objects_under(root, above, start, after[len(above) :], skip)
 
     def list_dirs(self, prefix: str) -> Sequence[str]:
         top = self._root / check_prefix(prefix)
@@ -236,48 +233,6 @@ class LocalStore:
         if error.errno in _MAY_PASS:
             return Retryable(f"{at}: {error}")
         return Fatal(f"{at}: {error}")
-
-
-def _keys_under(root: str, directory: str, prefix: str, after: str) -> Iterator[str]:
-    """Keys of the files below a directory, in order: a directory's name sorts with its '/'. In
-    memory are the names of one directory a level.
-
-    directory: ends in '/', or is ''. prefix, after: what the keys, from there on, begin with and
-    follow.
-    """
-    names: list[str] = []
-    try:
-        with os.scandir(root + directory) as entries:
-            for entry in _from(entries, after.partition("/")[0]):
-                name = entry.name
-                try:
-                    if entry.is_dir():
-                        if entry.is_symlink():
-                            continue
-                        name += "/"
-                except OSError:  # a link in a circle, say
-                    pass
-                if not prefix or name.startswith(prefix) or prefix.startswith(name):
-                    names.append(name)
-    except (FileNotFoundError, NotADirectoryError):
-        return  # any other error is raised: what cannot be read must not look empty
-    names.sort()
-    for name in names:
-        if name[-1] != "/":
-            if name.startswith(prefix) and name > after:
-                yield directory + name
-        elif directory or name != f"{_TEMP}/":
-            rest = after[len(name) :] if after.startswith(name) else ""
-            if rest or name > after:
-                yield from _keys_under(root, directory + name, prefix[len(name) :], rest)
-
-
-def _from(entries: Iterable[os.DirEntry[str]], name: str) -> Iterable[os.DirEntry[str]]:
-    """Those from a name on, and maybe some before it. In one step each: there may be a million."""
-    if not name:
-        return entries
-    size = len(name)  # "a" as a directory sorts after the name "a-b"
-    return [entry for entry in entries if entry.name >= name or len(entry.name) < size]
 
 
 def _sync_dir(path: Path) -> None:

@@ -53,6 +53,11 @@ class StoreConfig:
     checksum: Checksum | None = None
     existing: bool = False
 
+    @property
+    def lists_whole(self) -> bool:
+        """Whether listing a few keys of many side by side takes what listing all of them takes."""
+        return self.uri.startswith("file:")
+
     def digest(self, *, encryption: bool = False) -> str:
         """16 hexadecimal digits for the store's address, as part of the name of what serves it.
 

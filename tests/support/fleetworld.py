@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from cluster.scheduler.commands import (
     Command,
@@ -174,13 +174,24 @@ class FleetWorld:
         self.parked.add(replica_id)
         self.send(ReplicaParked(self.now_s, replica_id))
 
-    def lose(self, replica_id: str, *, gone: bool = False, reason: str = "it died") -> None:
+    def lose(
+        self,
+        replica_id: str,
+        *,
+        gone: bool = False,
+        reason: str = "it died",
+        at_work: tuple[str, int] | Literal["first"] | None = "first",
+    ) -> None:
+        """at_work: the job and shard that its device was at; "first" of those that it has."""
+        if at_work == "first":
+            held_now = self.assignments.get(replica_id)
+            at_work = (held_now[0].job_id, held_now[0].first) if held_now else None
         for held in (self.waking, self.parking, self.assignments):
             held.pop(replica_id, None)  # type: ignore[attr-defined]
         self.parked.discard(replica_id)
         if not gone:
             self.parked.add(replica_id)
-        self.send(ReplicaLost(self.now_s, replica_id, reason, gone=gone))
+        self.send(ReplicaLost(self.now_s, replica_id, reason, gone=gone, at_work=at_work))
 
     def commit(
         self, replica_id: str, shards: int | None = None, *, forget: bool = True

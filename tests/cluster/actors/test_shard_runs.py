@@ -21,7 +21,7 @@ from cluster.actors.shard_runs import ShardRuns
 from cluster.actors.slot import SlotSpec
 from cluster.actors.slots import Slots
 from cluster.actors.tasks import Tasks
-from cluster.ledger.usage import Outcome
+from cluster.ledger.usage import Outcome, Work
 from cluster.progress import NodeView
 from cluster.scheduler.commands import RunAssignment
 from cluster.scheduler.events import Event, ReplicaLost, ShardFailed, ShardsCommitted
@@ -63,6 +63,8 @@ class Actor:
         self.report = Method(self._report)
         self.settle = Method(self.settled.update)
         self.lose = Method(self.lost.append)
+        self.working: Work | None = None
+        self.at_work = Method(lambda _: self.working)
 
     async def _report(self, _: float) -> Report:
         report = await self.reports.get()
@@ -185,6 +187,7 @@ def test_what_a_lost_replica_had_committed_counts_before_it_is_lost(
         await world.told(1)
         for shard in (5, 6, 8):  # and 7 is on its way
             commit(store, world.record(shard))
+        world.meter.working = Work("job", 10)
         commit(store, jobfactory.record_of(JOB, JOB.shard(9), b""))  # another's
         world.replica.reports.put_nowait(ActorDiedError())
         first, second, lost = await world.told(3)
@@ -192,6 +195,7 @@ def test_what_a_lost_replica_had_committed_counts_before_it_is_lost(
         assert isinstance(second, ShardsCommitted)
         assert [(first.first, first.stop), (second.first, second.stop)] == [(5, 7), (8, 9)]
         assert isinstance(lost, ReplicaLost)
+        assert lost.at_work == ("job", 10)
         assert set(world.meter.settled.values()) == {"won"}
         assert len(world.meter.settled) == 3
         assert world.meter.lost == ["run/r.1"]
@@ -211,6 +215,7 @@ def test_a_silent_replica_is_given_up_once(
         (lost,) = await world.told(1)
         assert isinstance(lost, ReplicaLost)
         assert "silent" in lost.reason
+        assert lost.at_work is None
         world.begin(2, 30, 40)  # it was commanded before that was known
         assert world.slot.assigned == {}
 

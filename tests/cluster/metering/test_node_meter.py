@@ -183,10 +183,13 @@ def test_a_killed_replica_leaves_its_joules_in_wasted(world: World, store: Objec
     meter.begin(lost)
     meter.begin(won)
     world.run(4, p1=1, p2=1)
+    assert meter.at_work("r0") == JOB
     meter.lose("r0")
     world.run(6, p2=1)
+    assert meter.at_work("r0") == JOB, "what it died at"
     meter.end(over(won, world, images=50))
     meter.settle("b", "won")
+    assert meter.at_work("r1") is None
     meter.close()
     assert total_j(store, bucket="wasted", hw_id="GPU-a") == GPU_W * 4
     assert total_j(store, bucket="idle", hw_id="GPU-a") == GPU_W * 6

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -170,15 +169,6 @@ def test_pictures_that_are_not_compressed_are_not_copied_either() -> None:
         if any(np.shares_memory(np.frombuffer(buffer, np.uint8), part.data) for part in parts)
     )
     assert shared == sum(len(part.data) for part in parts)
-
-
-@pytest.mark.parametrize("compression", get_args(Compression))
-def test_threads_that_share_the_pages_change_no_byte(compression: Compression) -> None:
-    job, shard, files, energy = big(300, compression, flat=slice(0, 300))
-    classes, parts = job.classes_of(0, 300), [Encoded.of(files)]
-    with ThreadPoolExecutor(4) as pool:
-        chunks = shard_parquet(job, shard, classes, parts, energy, "test device", pool.map)
-    assert bytes(chunks) == write(job, shard, files, energy)
 
 
 def test_what_is_the_same_in_every_row_takes_no_more_space_for_more_rows(

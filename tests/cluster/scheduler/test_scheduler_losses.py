@@ -42,7 +42,8 @@ def test_only_the_shard_in_hand_is_suspected() -> None:
 def test_a_suspect_is_assigned_alone_and_first_to_other_hardware() -> None:
     world = world_of("gpu", "other")
     world.lose("r0", gone=True)
-    world.commit("r1")
+    for _ in range(POLICY.assignments):  # what it has already
+        world.commit("r1")
     assert [(assignment.first, assignment.stop) for assignment in world.assigned("r1")[-1:]] == [
         (0, 1)
     ]

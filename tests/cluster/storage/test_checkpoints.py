@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import Fatal, NotFound
+from cluster.storage import commits as commits_module
 from cluster.storage.checkpoint import encode, read_checkpoint, write_checkpoint
 from cluster.storage.checkpoint_header import key_of
 from cluster.storage.checkpointing import Checkpointer, catch_up, range_of
@@ -79,6 +80,19 @@ def test_a_resume_lists_and_reads_what_is_beside_checkpoints_only(store: ObjectS
     assert (commits.images, commits.energy.energy_mj) == (18, 9 * 3000)
     assert [key for key in counting.listed if key.startswith(LAYOUT.commits)] == [LAYOUT.commit(9)]
     assert counting.calls["get"] == 1
+
+
+def test_in_a_directory_few_that_are_missing_are_looked_for_and_nothing_is_listed(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpointed(store, *range(6), 8, 9, 10)
+    write(store, 7)
+    monkeypatch.setattr(commits_module, "A_LOOK", 4)
+    counting = CountingStore(store)
+    commits = open_commits(counting, "job", shards=11, every=EVERY)
+    assert tuple(commits.shards) == ((0, 6), (7, 11))
+    assert not [key for key in counting.listed if key.startswith(LAYOUT.commits)]
+    assert list(commits) == list(read_commits(store, "job").values())
 
 
 def test_a_job_of_one_checkpoints_worth_is_not_asked_for_any(store: ObjectStore) -> None:
