@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +16,16 @@ from numpy.typing import NDArray
 from cluster.errors import Fatal, NotFound
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
-from cluster.types import Inputs, Workload
+from cluster.types import Inputs, Record, Workload
 
 OWN_PREFIX = "un0."  # of columns in parts that are not carried on: no user's is called so
 CLASS_COLUMN, SEED_COLUMN = f"{OWN_PREFIX}class_id", f"{OWN_PREFIX}seed"
+
+
+class InputsBegun(Record):
+    """When the parts beside it began to be written. Without a job they are garbage in the end."""
+
+    at: datetime
 
 
 @dataclass(frozen=True)

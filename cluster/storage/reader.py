@@ -36,7 +36,8 @@ def iter_images(
 
     columns: names from ``IMAGE_SCHEMA``, or of what the job's rows carry; all by default.
     class_id: only images of that class. limit: at most so many rows; no shard beyond them is read.
-    A job that is not complete yields what it has. Raises UserError for an unknown job, column or class.
+    A job that is not complete yields what it has. Raises UserError for an unknown job, column or
+    class.
     """
     summary = summarise(store, job_id)
     workload = summary.workload

@@ -70,10 +70,12 @@ class StoreService:
         return self._view(submit(self._store, self._queued, spec, by, idempotency_key))
 
     def quote(self, spec: JobSpec) -> Quote:
-        from jobs.service.prepare import prepare
+        from jobs.service.prepare import inputs_of, prepare
         from jobs.service.submission import quote_of
 
-        return quote_of(self._store, self._queued, prepare(spec, self._store)[0])
+        with inputs_of(spec, self._store) as inputs:
+            record, _ = prepare(spec, self._store, inputs=inputs)
+            return quote_of(self._store, self._queued, record)
 
     def status(self, job_id: str) -> JobView:
         return self._view(read_record(self._store, job_id))
