@@ -6,6 +6,7 @@ gone afterwards. Nothing is written to the store before the source is known to b
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -82,7 +84,7 @@ def gathered(inputs: InputsSpec, store: ObjectStore, model: ModelFacts) -> Itera
     strict, for any bad row.
     """
     read = _READERS[format_of(inputs)]
-    with tempfile.TemporaryDirectory(prefix="un0-inputs-") as name:
+    with _on_disk() as name:
         folder = Path(name)
         found = _Faults(strict=inputs.strict, source=inputs.source)
         spool, ids = _spooled(folder, inputs, store, Check(model.labels, model.num_classes),
@@ -122,6 +124,21 @@ def gathered(inputs: InputsSpec, store: ObjectStore, model: ModelFacts) -> Itera
             tuple(sorted(parts.classes)),
         )
         yield Gathered(facts, tuple(found.first), tuple(parts.paths))
+
+
+@contextmanager
+def _on_disk() -> Iterator[str]:
+    """A directory for a while. Raises UserError where its disk is full."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="un0-inputs-") as name:
+            yield name
+    except (OSError, duckdb.Error) as error:
+        if getattr(error, "errno", errno.ENOSPC) != errno.ENOSPC:
+            raise
+        raise UserError(
+            f"inputs: rows are kept in {tempfile.gettempdir()} until they are checked: {error}; "
+            "make room there, or set TMPDIR to a larger disk"
+        ) from error
 
 
 _OWN = (LINE_COLUMN, CLASS_COLUMN, SEED_COLUMN)

@@ -67,8 +67,10 @@ def opened(inputs: InputsSpec, store: ObjectStore) -> Iterator[BinaryIO]:
                 yield file
     except NotFound as error:
         raise UserError(f"inputs: {source} is not there: {error}") from None
-    except OSError as error:
-        raise UserError(f"inputs: cannot read {source}: {error}") from error
+    except FileNotFoundError:
+        raise UserError(f"inputs: {source} is not there; check the path") from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise UserError(f"inputs: cannot read {source}: {error}") from None
 
 
 def _buffered(raw: BinaryIO) -> BinaryIO:

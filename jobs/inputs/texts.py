@@ -119,8 +119,8 @@ def jsonl_rows(file: BinaryIO, inputs: InputsSpec) -> Iterator[RawRows]:
     if reading.roles is not None:
         yield reading.batch()
         return
-    first = f": line {reading.faults[0].line}: {reading.faults[0].reason}" * bool(reading.faults)
-    raise UserError(f"inputs: {inputs.source} has no line with a JSON object{first}")
+    found = [f": line {bad.line}: {bad.reason}" for bad in reading.faults[:1]]
+    raise UserError(f"inputs: {inputs.source} has no line with a JSON object{''.join(found)}")
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
@@ -172,10 +172,10 @@ class _Jsonl:
         self._rows.append(row)
 
     def batch(self) -> RawRows:
-        assert self.roles is not None
+        roles = self.roles or Roles("class", None, None)  # of no row yet
         names = list(dict.fromkeys(name for row in self._rows for name in row))
         columns = {name: [row.get(name) for row in self._rows] for name in names}
-        made = _raw(self.roles, self._numbers, columns, self._families, self.faults)
+        made = _raw(roles, self._numbers, columns, self._families, self.faults)
         self._numbers, self._rows, self.faults = [], [], []
         return made
 

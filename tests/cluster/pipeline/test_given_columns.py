@@ -117,10 +117,9 @@ def test_duckdb_reads_the_same(table: pa.Table) -> None:
         Path(file.name).write_bytes(write(table))
         names = ", ".join(table.column_names)
         connection.register("expected", table)
-        zone = "set timezone = 'UTC'"
-        connection.execute(zone)
-        found = connection.execute(f"select {names} from '{file.name}'").fetchall()
-        assert found == connection.execute(f"select {names} from expected").fetchall()
+        connection.execute("set timezone = 'UTC'")
+        found = pa.table(connection.sql(f"select {names} from '{file.name}'"))
+        assert found.equals(pa.table(connection.sql(f"select {names} from expected")))
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=30))
