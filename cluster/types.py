@@ -58,12 +58,29 @@ class Shard:
         return self.stop - self.start
 
 
+class Inputs(Record):
+    """The rows that a job's images are of, one each, as they lie in its store.
+
+    digest: SHA-256 of the SHA-256s of the parts, hexadecimal and in order; part of their keys.
+    part_rows: of each part but the last. columns: those that images carry on, in order.
+    seeded: rows may have seeds of their own. bad_rows: of the source; the job is without them.
+    """
+
+    digest: str
+    part_rows: PositiveInt
+    columns: tuple[str, ...] = ()
+    seeded: bool = False
+    bad_rows: NonNegativeInt = 0
+
+
 class Workload(Record):
     """A job with every choice made: what each image is, and how images fall into shards.
 
     Image i depends on (model_rev, seed, i, class of i) only. ``class_ids`` is dealt out in turn,
     or, with ``class_weights``, in those proportions. ``compression``: of raw images; None where
-    nobody chose, and then it is not written either.
+    nobody chose, and then it is not written either. ``inputs``: of a job of rows: these say of
+    which class each image is, and ``class_ids`` which classes there are
+    (``cluster.storage.job_rows``).
     """
 
     job_id: str
@@ -80,6 +97,7 @@ class Workload(Record):
     encoding: ImageEncoding = "png"
     precision: Precision = "fp32"
     compression: Compression | None = Field(default=None, exclude_if=lambda value: value is None)
+    inputs: Inputs | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def page_compression(self) -> Compression:
@@ -100,8 +118,14 @@ class Workload(Record):
         return map(self.shard, range(self.num_shards))
 
     def classes_of(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Class ids (stop - start,) of images start..stop-1, a function of the index alone."""
+        """Class ids (stop - start,) of images start..stop-1, a function of the index alone.
+
+        Not of a job of rows: raises ValueError.
+        """
         import numpy as np  # not at the top: listing jobs needs none of it
+
+        if self.inputs is not None:
+            raise ValueError(f"the classes of job {self.job_id} are in its rows")
 
         indices = np.arange(start, stop, dtype=np.uint64)
         ids = np.asarray(self.class_ids, dtype=np.int64)

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 
 from cluster.clock import utc_now
-from cluster.types import Workload
+from cluster.types import Inputs, Workload
 from jobs.spec import JobSpec
 from un0.catalog import resolve_classes
 
@@ -22,17 +22,36 @@ class ModelFacts:
     labels: tuple[str, ...]
 
 
-def plan(spec: JobSpec, model: ModelFacts, shard_images: int) -> Workload:
-    """The workload of this spec. Raises InputError on classes the model does not have."""
+@dataclass(frozen=True)
+class RowFacts:
+    """Facts about the rows of a job of rows. class_ids: those there are. count: of them."""
+
+    inputs: Inputs
+    count: int
+    class_ids: tuple[int, ...]
+
+
+def plan(
+    spec: JobSpec, model: ModelFacts, shard_images: int, rows: RowFacts | None = None
+) -> Workload:
+    """The workload of this spec. Raises InputError on classes the model does not have.
+
+    rows: needed where the spec has inputs.
+    """
+    count = spec.count if rows is None else rows.count
+    if count is None:
+        raise ValueError("a job with inputs needs what is known of its rows")
     names = list(range(model.num_classes)) if spec.classes is None else list(spec.classes)
     return Workload(
         job_id=spec.job_id or new_job_id(),
         model=model.name,
         model_rev=model.rev,
-        count=spec.count,
+        count=count,
         seed=spec.seed,
         shard_images=shard_images,
-        class_ids=tuple(resolve_classes(names, model.labels, model.num_classes)),
+        class_ids=rows.class_ids
+        if rows is not None
+        else tuple(resolve_classes(names, model.labels, model.num_classes)),
         class_weights=tuple(spec.classes.values()) if isinstance(spec.classes, dict) else None,
         labels=model.labels,
         width=model.image_size,
@@ -40,6 +59,7 @@ def plan(spec: JobSpec, model: ModelFacts, shard_images: int) -> Workload:
         encoding=spec.encoding,
         precision=spec.precision,
         compression=spec.compression,
+        inputs=None if rows is None else rows.inputs,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticKnownError
 
 from cluster.documents import parse, read_mapping
 from cluster.errors import UserError
@@ -20,6 +21,7 @@ MAX_COUNT = 2**40
 _NOT_THE_JOBS = ("store", "endpoint_url", "single_writer", "replicas", "address")
 
 ClassName = int | str
+InputFormat = Literal["parquet", "csv", "jsonl"]
 _HOW_CLASSES = "write a list such as [Sneaker, Bag], or weights such as {Sneaker: 3, Bag: 1}"
 
 
@@ -62,11 +64,39 @@ Deadline = Annotated[float | datetime, BeforeValidator(parse_deadline)]
 Classes = Annotated[list[ClassName] | dict[ClassName, float], BeforeValidator(_read_classes)]
 
 
+class InputsSpec(BaseModel):
+    """Where the rows of a job are, one of each image.
+
+    source: a path, ``s3://…``, or ``store:KEY`` for an object of the job's store. format: None is
+    by the source's name. class_ (``class`` in files), seed, custom_id: the columns that hold them;
+    by default ``class`` or else ``label``, ``seed`` and ``custom_id``, as far as there are such.
+    strict: refuse the job if any row is bad, rather than leave it out.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, populate_by_name=True, serialize_by_alias=True
+    )
+
+    source: str = Field(min_length=1)
+    format: InputFormat | None = None
+    class_: str | None = Field(default=None, alias="class", min_length=1)
+    seed: str | None = Field(default=None, min_length=1)
+    custom_id: str | None = Field(default=None, min_length=1)
+    strict: bool = False
+
+
+def _read_inputs(value: Any) -> Any:
+    """A bare text is the source."""
+    return {"source": value} if isinstance(value, str) else value
+
+
 class JobSpec(BaseModel):
     """A bulk generation job. Version 1.
 
     model: a name from ``un0 models`` or the path of a checkpoint; None is the bundled model.
-    count: images. seed: 0..2**64-1; image i depends on (model, seed, i, its class) only.
+    inputs: explicit rows, an image each; then their classes, and their number, are the job's.
+    count: images; needed unless there are inputs. seed: 0..2**64-1; image i depends on (model,
+        seed, i, its class) only.
     classes: class ids or names dealt out in turn, or a mapping from them to weights; None is all.
     deadline: seconds, or for example ``2h30m``, from submission, or a time with its zone such as
         ``2026-12-01T00:00Z``. The scheduler plans for it with the fewest joules, and a miss is
@@ -86,7 +116,10 @@ class JobSpec(BaseModel):
 
     version: Literal[1] = 1
     model: str | None = Field(default=None, min_length=1)
-    count: Whole = Field(ge=1, le=MAX_COUNT)
+    inputs: Annotated[InputsSpec, BeforeValidator(_read_inputs)] | None = None
+    count: Annotated[Whole, Field(ge=1, le=MAX_COUNT)] | None = Field(
+        default=None, validate_default=True
+    )
     seed: Whole = Field(default=0, ge=0, lt=2**64)
     classes: Classes | None = None
     precision: Precision = "fp32"
@@ -101,6 +134,20 @@ class JobSpec(BaseModel):
     job_id: str | None = None
     owner: str | None = Field(default=None, min_length=1)
     labels: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("count")
+    @classmethod
+    def _count_or_inputs(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is None and info.data.get("inputs", 0) is None:
+            raise PydanticKnownError("missing")
+        return value
+
+    @field_validator("classes")
+    @classmethod
+    def _rows_have_classes(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and info.data.get("inputs") is not None:
+            raise ValueError("the rows of inputs say which classes; leave it out")
+        return value
 
     @field_validator("compression")
     @classmethod

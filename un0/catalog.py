@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from numbers import Integral
@@ -163,8 +163,13 @@ def resolve_classes(
 
     Raises InputError, naming the label or id and what there is to choose from.
     """
+    return list(map(class_resolver(labels, num_classes), wanted))
+
+
+def class_resolver(labels: Sequence[str], num_classes: int) -> Callable[[str | int], int]:
+    """The class id of one item, by the rules of ``resolve_classes``, for many items."""
     by_label = {label.casefold(): index for index, label in enumerate(labels)}
-    return [_resolve_class(item, by_label, labels, num_classes) for item in wanted]
+    return lambda item: _resolve_class(item, by_label, labels, num_classes)
 
 
 def _resolve_class(

@@ -90,12 +90,15 @@ def philox_torch(
     return c0, c1, c2, c3
 
 
-def phases_torch(seed: int, indices_B: Tensor, width: int) -> Tensor:
-    """``initial_phases`` on the device of ``indices_B`` (int64), in tensor operations."""
+def phases_torch(seed: int | Tensor, indices_B: Tensor, width: int) -> Tensor:
+    """``initial_phases`` on the device of ``indices_B`` (int64), in tensor operations.
+
+    seed: one number, or one of each image: int64 (B, 1) with the 64 bits of the unsigned one.
+    """
     blocks = torch.arange(-(-width // 4), device=indices_B.device)[None, :]
     low, high = (indices_B & MASK)[:, None], (indices_B >> 32)[:, None]
     counter = torch.broadcast_tensors(blocks, torch.zeros_like(blocks), low, high)
-    words = philox_torch(counter, (seed & MASK, seed >> 32))
+    words = philox_torch(counter, (seed & MASK, seed >> 32 & MASK))
     whole = (torch.stack(words, dim=-1).flatten(1)[:, :width] >> 8) - 2**23
     return whole.to(torch.float32) * PHASE_STEP
 

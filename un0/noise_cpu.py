@@ -49,3 +49,12 @@ def fill_phases(seed: np.uint64, indices: NDArray[np.int64], out: NDArray[np.flo
         rest = _block(whole_blocks, low, high, k0, k1)
         for w in range(4 * whole_blocks, width):
             out[b, w] = rest[w - 4 * whole_blocks]
+
+
+@compiled
+def fill_rows(
+    seeds: NDArray[np.uint64], indices: NDArray[np.int64], out: NDArray[np.float32]
+) -> None:
+    """The same, where every row has a seed of its own."""
+    for b in range(out.shape[0]):
+        fill_phases(seeds[b], indices[b : b + 1], out[b : b + 1])

@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,7 @@ from un0.errors import InputError
 from un0.memory import Plan, plan, remember_tile
 from un0.model import Un0Model
 from un0.noise import MAX_INDEX, check_seed, initial_phases
+from un0.noise_rows import RowNoise
 from un0.workers import Together, default_threads, keep_freed_memory, one_thread_workers
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ ClassIds = Sequence[int] | NDArray[np.integer[Any]]
 class _Tile:
     """The images ``start`` .. are asked for, in the rows ``first`` .. of ``size``.
 
-    members: threads that compute it together, at most.
+    members: threads that compute it together, at most. noise: of each image, where that does not
+    follow from the seed and its index.
     """
 
     start: int
@@ -53,6 +55,7 @@ class _Tile:
     size: int
     class_ids: NDArray[np.int64]
     members: int = 1
+    noise: RowNoise | None = None
 
 
 class Sampler:
@@ -135,11 +138,12 @@ class Sampler:
         return images
 
     def generate_tiles(
-        self, seed: int, start: int, class_ids: ClassIds
+        self, seed: int, start: int, class_ids: ClassIds, noise: RowNoise | None = None
     ) -> Iterator[tuple[int, Images]]:
         """Yield (offset, images (b, H, W, 3) uint8) in order, while later tiles are computed.
 
-        Arguments are checked at the call. Dropping the iterator cancels what has not begun.
+        noise: of each image, in place of that of ``seed`` and its index. Arguments are checked at
+        the call. Dropping the iterator cancels what has not begun.
         """
         seed = check_seed(seed)
         ids = self._check_class_ids(class_ids)
@@ -148,7 +152,8 @@ class Sampler:
                 f"start is {start!r}; give a whole number from 0, with the last image at most "
                 f"{MAX_INDEX}"
             )
-        return self._in_order(seed, self._cut(int(start), ids))
+        own = None if noise is None else noise.checked(len(ids))
+        return self._in_order(seed, self._cut(int(start), ids, own))
 
     def warm_up(self) -> None:
         """Compile, allocate and pick kernels now, so that the first request is not the slow one.
@@ -210,10 +215,14 @@ class Sampler:
             with self._counting:
                 self._busy -= 1
 
-    def _cut(self, start: int, ids: NDArray[np.int64]) -> Iterator[_Tile]:
-        if self._engine.any_rows:
-            yield from self._cut_evenly(start, ids)
-            return
+    def _cut(self, start: int, ids: NDArray[np.int64], noise: RowNoise | None) -> Iterator[_Tile]:
+        pieces = self._cut_evenly if self._engine.any_rows else self._cut_in_place
+        for tile in pieces(start, ids):
+            first = tile.start - start
+            own = None if noise is None else noise.part(first, first + len(tile.class_ids))
+            yield replace(tile, noise=own)
+
+    def _cut_in_place(self, start: int, ids: NDArray[np.int64]) -> Iterator[_Tile]:
         done = 0
         while done < len(ids):
             first = (start + done) % self.tile
@@ -244,7 +253,7 @@ class Sampler:
             reason = str(error).splitlines()[0]
         # Outside of the handler, which would keep what did not fit alive.
         self._halve(tile.size, reason)
-        parts = list(self._cut(tile.start, tile.class_ids))
+        parts = list(self._cut(tile.start, tile.class_ids, tile.noise))
         return np.concatenate([self._compute(seed, part) for part in parts])
 
     def _halve(self, size: int, reason: str) -> None:
@@ -264,7 +273,7 @@ class Sampler:
     def _render(self, seed: int, tile: _Tile) -> Images:
         rows = len(tile.class_ids)
         wanted = slice(tile.first, tile.first + rows)
-        if isinstance(self._engine, Renderer):
+        if isinstance(self._engine, Renderer) and tile.noise is None:
             ids = np.zeros(tile.size, dtype=np.int64)
             ids[wanted] = tile.class_ids
             return self._engine.render(seed, tile.start - tile.first, ids)[wanted]
@@ -280,6 +289,8 @@ class Sampler:
         return images
 
     def _phases(self, seed: int, tile: _Tile) -> Tensor:
+        if tile.noise is not None:
+            return tile.noise.phases(self.config.n + self.config.n_cond, self.device)
         indices = range(tile.start, tile.start + len(tile.class_ids))
         return initial_phases(seed, indices, self.config.n + self.config.n_cond, self.device)
 

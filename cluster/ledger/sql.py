@@ -19,6 +19,7 @@ from cluster.errors import UserError
 from cluster.ledger.reader import energy_dataset
 from cluster.storage.arrow_files import arrow_file_system
 from cluster.storage.commit_table import commit_rows
+from cluster.storage.job_rows import carried_schema
 from cluster.storage.layout import holds_images
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.schemas import COMMIT_SCHEMA, IMAGE_SCHEMA, JOB_SCHEMA
@@ -98,7 +99,8 @@ def run(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
 def _image_dataset(store: ObjectStore, jobs: list[JobSummary]) -> pads.Dataset:
     """The committed image files, each with what a filter must know to leave it unread."""
     # Images come last: to count rows DuckDB reads the first column
-    schema = pa.schema([*list(IMAGE_SCHEMA)[1:], IMAGE_SCHEMA.field(0)])
+    carried = _carried(store, jobs)
+    schema = pa.schema([*list(IMAGE_SCHEMA)[1:], *carried, IMAGE_SCHEMA.field(0)])
     files = arrow_file_system(store.config)
     parquet = pads.ParquetFileFormat()
     fragments = [
@@ -109,6 +111,17 @@ def _image_dataset(store: ObjectStore, jobs: list[JobSummary]) -> pads.Dataset:
         if holds_images(data.key)
     ]
     return pads.FileSystemDataset(fragments, schema, parquet, files)
+
+
+def _carried(store: ObjectStore, jobs: list[JobSummary]) -> list[pa.Field]:
+    """Columns that jobs of rows carry on: null in images of other jobs. Of a name that two jobs
+    have with different types, that of the oldest job is shown, as far as the others can be cast."""
+    fields: dict[str, pa.Field] = {}
+    for job in jobs:
+        if job.commits and job.workload.inputs is not None:
+            for column in carried_schema(store, job.workload):
+                fields.setdefault(column.name.casefold(), column)
+    return list(fields.values())
 
 
 def _holds(commit: CommitRecord) -> pads.Expression:

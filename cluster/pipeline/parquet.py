@@ -19,10 +19,12 @@ from cluster.errors import UserError
 from cluster.pipeline.encoded import LENGTH_BYTES, Encoded
 from cluster.pipeline.parquet_codecs import pays
 from cluster.pipeline.parquet_file import parquet_file
+from cluster.pipeline.parquet_given import given
 from cluster.pipeline.parquet_pages import Column, chosen, constant, files, sequence, texts
 from cluster.storage.chunks import Chunks
 from cluster.storage.image_rows import constant_values, energy_values, id_blocks
-from cluster.storage.schemas import IMAGE_SCHEMA
+from cluster.storage.job_rows import JobRows
+from cluster.storage.schemas import IMAGE_SCHEMA, image_schema
 from cluster.types import Compression, Energy, ImageEncoding, Shard, Workload
 
 _SUFFIX: dict[ImageEncoding, str] = {"png": "png", "webp": "webp", "jpeg": "jpg", "raw": "ppm"}
@@ -42,11 +44,13 @@ def shard_parquet(
     parts: Sequence[Encoded],
     energy: Energy,
     hardware: str,
+    rows: JobRows | None = None,
 ) -> Chunks:
     """The shard's images as a Parquet file, ``IMAGE_SCHEMA``, one row each in index order.
 
     class_ids: (rows,). parts: the images, in order; the file may hold slices of their buffers,
-    which must not be written to afterwards. energy: of the whole shard; each row carries an equal
+    which must not be written to afterwards. rows: of a job of rows: what each image carries on, in
+    columns after the others, and its seed. energy: of the whole shard; each row carries an equal
     part. Equal images give equal bytes, however they are cut into parts.
     Raises UserError for more images than a file takes.
     """
@@ -63,8 +67,17 @@ def shard_parquet(
             f"a file takes 2 GiB: lower shard_images from {workload.shard_images}"
         )
     same = constant_values(workload, hardware) | energy_values(energy, shard.rows)
-    groups = _row_groups(workload, shard, class_ids, parts, same, total)
-    return parquet_file(groups)
+    varying = {}
+    if rows is not None:
+        if rows.carried is not None:
+            varying = {name: rows.carried[name] for name in rows.carried.column_names}
+        if rows.seeds is not None:
+            del same["seed"]
+            varying["seed"] = pa.chunked_array([pa.array(rows.seeds, pa.uint64())])
+    carried = () if rows is None or rows.carried is None else rows.carried.schema
+    schema = image_schema(carried) if carried else IMAGE_SCHEMA
+    groups = _row_groups(workload, shard, class_ids, parts, same, varying, total)
+    return parquet_file(schema, groups)
 
 
 def _row_groups(
@@ -73,6 +86,7 @@ def _row_groups(
     class_ids: NDArray[np.int64],
     parts: Sequence[Encoded],
     same: dict[str, Any],
+    varying: dict[str, pa.ChunkedArray],
     total: int,
 ) -> Iterator[Columns]:
     page_rows = max(1, _PAGE_PIXEL_BYTES // (3 * workload.width * workload.height))
@@ -98,6 +112,8 @@ def _row_groups(
         for name, value in plain.items():
             text = IMAGE_SCHEMA.field(name).type == pa.string()
             columns[name] = (constant(value, last - first, text=text), "none")
+        for name, values in varying.items():
+            columns[name] = (given(values[first:last]), "zstd")
         yield columns
 
 

@@ -1,4 +1,4 @@
-"""Parquet files of ``IMAGE_SCHEMA``, as lists of buffers: headers, column chunks, the footer.
+"""Parquet files of images, as lists of buffers: headers, column chunks, the footer.
 
 The format: https://github.com/apache/parquet-format. Data pages are of version 1, which all
 readers know.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import chain
 
 import pyarrow as pa
@@ -18,7 +18,6 @@ from cluster.pipeline.parquet_codecs import NUMBERS, compress
 from cluster.pipeline.parquet_pages import Column, Encoding, Page, Statistics
 from cluster.pipeline.thrift import Value, array, binary, boolean, i8, i16, i32, i64, struct
 from cluster.storage.chunks import Chunks
-from cluster.storage.schemas import IMAGE_SCHEMA
 from cluster.types import Compression
 
 Buffers = list[bytes | memoryview]
@@ -27,16 +26,30 @@ _MAGIC = b"PAR1"
 _OPTIONAL = i32(1)
 _BYTE_ARRAY = 6
 _EMPTY = struct({})
-_UINT64 = struct({10: struct({1: i8(64), 2: boolean(False)})})
+
+
+def _whole(bits: int, *, signed: bool = False) -> Value:
+    return struct({10: struct({1: i8(bits), 2: boolean(signed)})})
+
+
 _TYPES: dict[pa.DataType, tuple[int, int | None, Value | None]] = {
     # Arrow's: the physical type, the converted type of old readers, the logical type
+    pa.bool_(): (0, None, None),
+    pa.int8(): (1, 15, _whole(8, signed=True)),
+    pa.int16(): (1, 16, _whole(16, signed=True)),
     pa.int32(): (1, None, None),
     pa.int64(): (2, None, None),
-    pa.uint64(): (2, 14, _UINT64),
+    pa.uint8(): (1, 11, _whole(8)),
+    pa.uint16(): (1, 12, _whole(16)),
+    pa.uint32(): (1, 13, _whole(32)),
+    pa.uint64(): (2, 14, _whole(64)),
+    pa.float32(): (4, None, None),
     pa.float64(): (5, None, None),
+    pa.date32(): (1, 6, struct({6: _EMPTY})),
     pa.binary(): (_BYTE_ARRAY, None, None),
     pa.string(): (_BYTE_ARRAY, 0, struct({1: _EMPTY})),
 }
+_UNITS = {"ms": (1, 9), "us": (2, 10), "ns": (3, None)}  # of times: logical and converted type
 # Java's reader trusts the statistics of texts only if it can take this apart.
 _CREATED_BY = "un0-cluster version 1 (build 1)"
 
@@ -66,15 +79,18 @@ class _File:
         return start
 
 
-def parquet_file(groups: Iterable[Mapping[str, tuple[Column, Compression]]]) -> Chunks:
-    """A file of these row groups: for every leaf of ``IMAGE_SCHEMA``, by its path with points
+def parquet_file(
+    schema: pa.Schema, groups: Iterable[Mapping[str, tuple[Column, Compression]]]
+) -> Chunks:
+    """A file of these row groups: for every leaf of the schema, by its path with points
     (``image.bytes``), the column and how it is compressed."""
     file = _File()
+    leaves = _leaves(schema)
     row_groups = []
     rows = 0
     for number, group in enumerate(groups):
         start = file.size
-        columns = [_chunk(file, leaf, *group[leaf.name]) for leaf in _leaves()]
+        columns = [_chunk(file, leaf, *group[leaf.name]) for leaf in leaves]
         count = sum(page.values for page in next(iter(group.values()))[0].pages)
         rows += count
         row_groups.append(
@@ -89,7 +105,7 @@ def parquet_file(groups: Iterable[Mapping[str, tuple[Column, Compression]]]) -> 
                 }
             )
         )
-    footer = _footer(rows, row_groups)
+    footer = _footer(schema, rows, row_groups)
     file.write(footer, len(footer).to_bytes(4, "little"), _MAGIC)
     return Chunks(file.buffers)
 
@@ -168,24 +184,24 @@ def _statistics(signed: bool, found: Statistics) -> Value | None:
     )
 
 
-def _footer(rows: int, row_groups: list[Value]) -> bytes:
+def _footer(schema: pa.Schema, rows: int, row_groups: list[Value]) -> bytes:
     by_type = struct({1: _EMPTY})  # as the type says: numbers as such, texts by their bytes
     return struct(
         {
             1: i32(2),
-            2: _schema(),
+            2: _schema(schema),
             3: i64(rows),
             4: array(row_groups),
-            5: _metadata(),
+            5: _metadata(schema),
             6: binary(_CREATED_BY),
-            7: array([by_type] * len(_leaves())),
+            7: array([by_type] * len(_leaves(schema))),
         }
     ).data
 
 
-@cache
-def _leaves() -> tuple[_Leaf, ...]:
-    return tuple(chain.from_iterable(map(_leaves_of, IMAGE_SCHEMA)))
+@lru_cache(16)  # of jobs, that is
+def _leaves(schema: pa.Schema) -> tuple[_Leaf, ...]:
+    return tuple(chain.from_iterable(map(_leaves_of, schema)))
 
 
 def _leaves_of(column: pa.Field, above: tuple[str, ...] = ()) -> Iterator[_Leaf]:
@@ -194,15 +210,26 @@ def _leaves_of(column: pa.Field, above: tuple[str, ...] = ()) -> Iterator[_Leaf]
         for part in column.type:
             yield from _leaves_of(part, path)
         return
-    physical, converted, _ = _TYPES[column.type]
+    physical, converted, _ = type_of(column.type)
     signed = physical != _BYTE_ARRAY and converted is None
     yield _Leaf(".".join(path), array([binary(name) for name in path]), i32(physical), signed)
 
 
-@cache
-def _schema() -> Value:
-    root = struct({4: binary("schema"), 5: i32(len(IMAGE_SCHEMA))})
-    return array([root, *chain.from_iterable(map(_elements, IMAGE_SCHEMA))])
+def type_of(kind: pa.DataType) -> tuple[int, int | None, Value | None]:
+    """The physical type, the converted type of old readers and the logical type. Raises KeyError
+    for a type that files of images do not have."""
+    if not pa.types.is_timestamp(kind):
+        return _TYPES[kind]
+    number, converted = _UNITS[kind.unit]
+    of_utc = kind.tz is not None
+    logical = struct({8: struct({1: boolean(of_utc), 2: struct({number: _EMPTY})})})
+    return 2, converted if of_utc else None, logical
+
+
+@lru_cache(16)
+def _schema(schema: pa.Schema) -> Value:
+    root = struct({4: binary("schema"), 5: i32(len(schema))})
+    return array([root, *chain.from_iterable(map(_elements, schema))])
 
 
 def _elements(column: pa.Field) -> Iterator[Value]:
@@ -211,7 +238,7 @@ def _elements(column: pa.Field) -> Iterator[Value]:
         for part in column.type:
             yield from _elements(part)
         return
-    physical, converted, logical = _TYPES[column.type]
+    physical, converted, logical = type_of(column.type)
     yield struct(
         {
             1: i32(physical),
@@ -223,9 +250,9 @@ def _elements(column: pa.Field) -> Iterator[Value]:
     )
 
 
-@cache
-def _metadata() -> Value:
+@lru_cache(16)
+def _metadata(schema: pa.Schema) -> Value:
     """The schema's own, and the schema as Arrow's readers look for it."""
-    arrow = base64.b64encode(IMAGE_SCHEMA.serialize())
-    pairs = {**IMAGE_SCHEMA.metadata, b"ARROW:schema": arrow}
+    arrow = base64.b64encode(schema.serialize())
+    pairs = {**schema.metadata, b"ARROW:schema": arrow}
     return array([struct({1: binary(name), 2: binary(text)}) for name, text in pairs.items()])

@@ -79,7 +79,7 @@ def chosen(values: Sequence[bytes], picks: NDArray[np.int64], *, text: bool) -> 
     if nulls == rows:
         return constant(None, rows, text=text)
     if nulls:
-        levels = _prefixed(_packed(present.astype(np.int64), 1))
+        levels = levels_of(present)
         picks = picks[present]
     else:
         levels = _levels(rows, 1, 1)
@@ -147,6 +147,13 @@ def _slices(parts: Sequence[Encoded], start: int, stop: int) -> list[memoryview]
 def _dictionary(values: Sequence[bytes], text: bool) -> Page:
     framed = [struct.pack("<I", len(value)) + value if text else value for value in values]
     return Page(len(values), Encoding.PLAIN, (b"".join(framed),))
+
+
+def levels_of(present: NDArray[np.bool_]) -> bytes:
+    """Definition levels of a column that may be null."""
+    if present.all():
+        return _levels(len(present), 1, 1)
+    return _prefixed(_packed(present.astype(np.int64), 1))
 
 
 def _levels(rows: int, level: int, top: int) -> bytes:

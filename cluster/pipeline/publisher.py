@@ -7,9 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cluster.clock import monotonic_s, utc_now
 from cluster.errors import Retryable
 from cluster.hardware.identify import host_name
@@ -19,6 +16,7 @@ from cluster.pipeline.parquet import shard_parquet
 from cluster.storage.backoff import Backoff
 from cluster.storage.chunks import Chunks
 from cluster.storage.commit import Outcome, commit
+from cluster.storage.job_rows import JobRows
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.types import CommitRecord, DataObject, Energy, Shard, Workload
@@ -43,7 +41,7 @@ class Generated:
 
     shard: Shard
     attempt_id: str
-    class_ids: NDArray[np.int64]
+    rows: JobRows
     energy: Energy
     generate_s: float
     hardware: str
@@ -67,7 +65,13 @@ class Publisher:
     def pack(self, made: Generated, parts: Sequence[Encoded]) -> Chunks:
         """The shard's file, its digest computed."""
         chunks = shard_parquet(
-            self._workload, made.shard, made.class_ids, parts, made.energy, made.hardware
+            self._workload,
+            made.shard,
+            made.rows.class_ids,
+            parts,
+            made.energy,
+            made.hardware,
+            rows=made.rows,
         )
         chunks.sha256()
         return chunks

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,12 @@ from cluster.pipeline.giving_up import GivenUp
 from cluster.pipeline.publisher import Attempt, Generated, Publisher
 from cluster.pipeline.stages import Holding, Lane, StageClock
 from cluster.storage.chunks import Chunks
+from cluster.storage.job_rows import JobRows, rows_of
 from cluster.storage.object_store import ObjectStore
 from cluster.types import Energy, Shard, Workload
+
+if TYPE_CHECKING:
+    from un0.noise_rows import RowNoise
 
 Images = NDArray[np.uint8]
 
@@ -33,9 +37,11 @@ class Sampler(Protocol):
     """What the runner needs of ``un0.Sampler``."""
 
     def generate_tiles(
-        self, seed: int, start: int, class_ids: NDArray[np.int64]
+        self, seed: int, start: int, class_ids: NDArray[np.int64], noise: RowNoise | None = None
     ) -> Iterator[tuple[int, Images]]:
-        """Consecutive pieces of the images start.., as (offset from start, uint8 (B, H, W, 3))."""
+        """Consecutive pieces of the images start.., as (offset from start, uint8 (B, H, W, 3)).
+
+        noise: of each image, where that is not of the seed and its index."""
         ...
 
 
@@ -76,6 +82,7 @@ class ShardRunner:
         self._meter = meter
         self._lane = lane or Lane()
         self._given_up = GivenUp()
+        self._store = store
         self._publisher = Publisher(workload, store, self._given_up, commit_here=commit_here)
         self.clock = StageClock(self._lane.encoders, self._lane.uploads)
 
@@ -135,7 +142,7 @@ class ShardRunner:
     ) -> Generated:
         """The device's part; its tiles are handed to the encoders as they come."""
         self._given_up.check(attempt_id, math.inf)
-        class_ids = self._workload.classes_of(shard.start, shard.stop)
+        rows = rows_of(self._store, self._workload, shard.start, shard.stop)
         made = good = 0  # images; parts that are known to be encoded
         began_s = monotonic_s()
 
@@ -150,7 +157,7 @@ class ShardRunner:
 
         self._meter.begin(attempt_id, self._work(shard))
         try:
-            tiles = self._sampler.generate_tiles(self._workload.seed, shard.start, class_ids)
+            tiles = self._tiles(shard, rows)
             while (images := self._next(tiles)) is not None:
                 made += len(images)
                 on_images(len(images))
@@ -161,7 +168,15 @@ class ShardRunner:
         finally:
             energy = self._meter.end(attempt_id, made)
         hardware = self._meter.hardware
-        return Generated(shard, attempt_id, class_ids, energy, generate_s, hardware)
+        return Generated(shard, attempt_id, rows, energy, generate_s, hardware)
+
+    def _tiles(self, shard: Shard, rows: JobRows) -> Iterator[tuple[int, Images]]:
+        asked = (self._workload.seed, shard.start, rows.class_ids)
+        if rows.seeds is None or rows.indices is None:
+            return self._sampler.generate_tiles(*asked)
+        from un0.noise_rows import RowNoise  # it imports torch
+
+        return self._sampler.generate_tiles(*asked, RowNoise(rows.seeds, rows.indices))
 
     def _next(self, tiles: Iterator[tuple[int, Images]]) -> Images | None:
         with self.clock.busy("device"):

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cluster.storage.image_rows import decode_image, row_columns
+from cluster.storage.job_rows import JobRows
 from cluster.storage.layout import JobLayout, holds_images
-from cluster.storage.schemas import IMAGE_SCHEMA
+from cluster.storage.schemas import IMAGE_SCHEMA, image_schema
 from cluster.types import CommitRecord, DataObject, Energy, Manifest, Shard, Workload
 
 _SHOWN = 3  # examples that one line names
@@ -49,13 +50,14 @@ def object_faults(shard: Shard, data: DataObject, blob: bytes) -> Iterator[str]:
 
 
 def row_faults(
-    workload: Workload, shard: Shard, record: CommitRecord, table: pa.Table
+    workload: Workload, shard: Shard, record: CommitRecord, table: pa.Table, rows: JobRows
 ) -> Iterator[str]:
-    """A shard's rows against the job; images are not decoded."""
+    """A shard's images against the job and the rows that they are of; they are not decoded."""
     place = f"{record.objects[0].key} (shard {shard.index})"
-    if not table.schema.equals(IMAGE_SCHEMA):
-        found, expected = ({f"{f.name}: {f.type}" for f in s} for s in (table.schema, IMAGE_SCHEMA))
-        odd = ", ".join(sorted(found ^ expected)) or "their order"
+    schema = IMAGE_SCHEMA if rows.carried is None else image_schema(rows.carried.schema)
+    if not table.schema.equals(schema):
+        found, wanted = ({f"{f.name}: {f.type}" for f in s} for s in (table.schema, schema))
+        odd = ", ".join(sorted(found ^ wanted)) or "their order"
         yield f"{place}: its columns are not those of images; see {odd}"
         return
     if table.num_rows != shard.rows:
@@ -63,9 +65,13 @@ def row_faults(
     if faults := list(_index_faults(table["index"], shard)):
         yield from (f"{place}: {fault}" for fault in faults)
         return  # other columns are compared by position
-    classes = workload.classes_of(shard.start, shard.stop)
-    for name, column in row_columns(workload, shard, classes, record.hardware).items():
-        differs = pc.fill_null(pc.not_equal(table[name], column), False)
+    expected = row_columns(workload, shard, rows.class_ids, record.hardware)
+    if rows.seeds is not None:
+        expected["seed"] = pa.array(rows.seeds, pa.uint64())
+    if rows.carried is not None:
+        expected |= {name: rows.carried[name] for name in rows.carried.column_names}
+    for name, column in expected.items():
+        differs = pc.fill_null(_not_equal(table[name], column), False)
         differs = pc.or_(differs, pc.xor(pc.is_null(table[name]), pc.is_null(column)))
         at = np.flatnonzero(differs.to_numpy())
         if len(at):
@@ -75,6 +81,13 @@ def row_faults(
                 f"{shard.start + first}: {table[name][first]}, expected {column[first]}"
             )
     yield from _energy_faults(place, record.energy, table)
+
+
+def _not_equal(found: pa.ChunkedArray, expected: pa.Array) -> pa.ChunkedArray:
+    differs = pc.not_equal(found, expected)
+    if not pa.types.is_floating(found.type):
+        return differs
+    return pc.and_not(differs, pc.and_(pc.is_nan(found), pc.is_nan(expected)))
 
 
 def _index_faults(column: pa.ChunkedArray, shard: Shard) -> Iterator[str]:

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cluster.errors import Fatal, UserError
 from cluster.storage.image_rows import decode_image
+from cluster.storage.job_rows import rows_of
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.reader import read_rows
 from cluster.storage.summaries import JobSummary, summarise
@@ -64,10 +65,10 @@ def _scale(side: int, columns: int, rows: int) -> int:
 def _pictures(
     store: ObjectStore, job: JobSummary, per_class: int
 ) -> Iterator[tuple[int, int, Image.Image]]:
-    """(class, column, image) of the first images of each class; classes follow from indices."""
+    """(class, column, image) of the first images of each class; classes are known beforehand."""
     lacking = dict.fromkeys(job.workload.class_ids, per_class)
     for commit in job.commits:
-        classes = job.workload.classes_of(commit.start, commit.stop)
+        classes = rows_of(store, job.workload, commit.start, commit.stop).class_ids
         wanted = [np.flatnonzero(classes == c)[:lack] for c, lack in lacking.items()]
         for row in read_rows(
             store, commit, np.sort(np.concatenate(wanted)), ["index", "class_id", "image"]

@@ -12,8 +12,9 @@ SHARD_DIGITS = 8
 IMAGES_FILE = "images.parquet"
 JOBS = "jobs/"
 ENERGY = "energy/"
-PROFILES = "fleet/profiles/"
-ARRIVALS = "fleet/arrivals/"
+FLEET = "fleet/"
+PROFILES = f"{FLEET}profiles/"
+ARRIVALS = f"{FLEET}arrivals/"
 ACTIVE = "service/active/"  # an empty object a job that the service has and that has not ended
 SERVERS = "service/servers/"
 TOKENS = "service/tokens/"
@@ -83,6 +84,23 @@ class JobLayout:
     def quote(self) -> str:
         """What the job was expected to take when it was submitted."""
         return f"{self.root}quote.json"
+
+    @property
+    def inputs(self) -> str:
+        return f"{self.root}inputs/"
+
+    def input_part(self, digest: str, number: int) -> str:
+        """Rows that the job's images are of. It is Parquet, but not called so, as a checkpoint."""
+        return f"{self.inputs}{digest}/{number:08d}.rows"
+
+    def inputs_begun(self, digest: str) -> str:
+        """Says since when the parts beside it are written."""
+        return f"{self.inputs}{digest}/begun.json"
+
+    @property
+    def input_errors(self) -> str:
+        """The rows of the job's source that it is without, and why."""
+        return f"{self.root}errors/inputs.jsonl"
 
     @property
     def active(self) -> str:

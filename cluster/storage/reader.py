@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from cluster.errors import Fatal, UserError
 from cluster.storage.image_rows import decode_image
+from cluster.storage.job_rows import rows_of
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.schemas import IMAGE_SCHEMA
 from cluster.storage.summaries import JobSummary, summarise
-from cluster.types import CommitRecord
+from cluster.types import CommitRecord, Workload
 
 __all__ = ["decode_image", "iter_images", "read_rows"]
 
@@ -33,13 +34,14 @@ def iter_images(
 ) -> Iterator[dict[str, Any]]:
     """Rows of a job's committed images, in index order; ``decode_image`` decodes a row.
 
-    columns: names from ``IMAGE_SCHEMA``; all by default. class_id: only images of that class.
-    limit: at most so many rows; no shard beyond them is read. A job that is not complete yields
-    what it has. Raises UserError for an unknown job, column or class.
+    columns: names from ``IMAGE_SCHEMA``, or of what the job's rows carry; all by default.
+    class_id: only images of that class. limit: at most so many rows; no shard beyond them is read.
+    A job that is not complete yields what it has. Raises UserError for an unknown job, column or
+    class.
     """
-    columns = _known_columns(columns)
     summary = summarise(store, job_id)
     workload = summary.workload
+    columns = _known_columns(columns, workload)
     if class_id is not None and class_id not in workload.class_ids:
         raise UserError(f"job {job_id} has no class {class_id}; it has {_some(workload.class_ids)}")
     if limit is not None and limit < 0:
@@ -53,7 +55,7 @@ def _rows(
     for commit in summary.commits:
         wanted = np.arange(commit.rows)
         if class_id is not None:
-            classes = summary.workload.classes_of(commit.start, commit.stop)
+            classes = rows_of(store, summary.workload, commit.start, commit.stop).class_ids
             wanted = np.flatnonzero(classes == class_id)
         yield from read_rows(store, commit, wanted, columns)
 
@@ -92,11 +94,13 @@ def _rows_of(
                 yield from batch.to_pylist()
 
 
-def _known_columns(columns: Sequence[str] | None) -> list[str]:
+def _known_columns(columns: Sequence[str] | None, workload: Workload) -> list[str]:
+    carried = () if workload.inputs is None else workload.inputs.columns
+    known = [*IMAGE_SCHEMA.names, *carried]
     for name in columns or ():
-        if name not in IMAGE_SCHEMA.names:
-            raise UserError(f"no column {name!r}; images have {', '.join(IMAGE_SCHEMA.names)}")
-    return list(IMAGE_SCHEMA.names if columns is None else columns)
+        if name not in known:
+            raise UserError(f"no column {name!r}; images have {', '.join(known)}")
+    return list(known if columns is None else columns)
 
 
 def _some(values: Sequence[int]) -> str:

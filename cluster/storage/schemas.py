@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import pyarrow as pa
 
 _STRING, _INT64, _DOUBLE = pa.string(), pa.int64(), pa.float64()
 _UTC = pa.timestamp("us", tz="UTC")
+_HUGGING_FACE = {"double": "float64", "float": "float32", "date32[day]": "date32"}
 _ENERGY = [
     ("energy_j", _DOUBLE),
     ("energy_low_j", _DOUBLE),
@@ -20,13 +22,14 @@ def _hugging_face_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
     """Schema metadata with which the ``datasets`` library decodes the ``image`` column."""
     features: dict[str, dict[str, str]] = {}
     for field in schema:
-        dtype = "float64" if field.type == _DOUBLE else str(field.type)
+        dtype = _HUGGING_FACE.get(str(field.type), str(field.type))
         features[field.name] = {"dtype": dtype, "_type": "Value"}
     features["image"] = {"_type": "Image"}
     return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
 
 
-def _image_schema() -> pa.Schema:
+def image_schema(carried: Iterable[pa.Field] = ()) -> pa.Schema:
+    """``IMAGE_SCHEMA``, and after it the columns that a job's rows carry on."""
     schema = pa.schema(
         [
             ("image", pa.struct([("bytes", pa.binary()), ("path", _STRING)])),
@@ -42,12 +45,13 @@ def _image_schema() -> pa.Schema:
             ("height", pa.int32()),
             *_ENERGY,
             ("hardware", _STRING),
+            *carried,
         ]
     )
     return schema.with_metadata(_hugging_face_metadata(schema))
 
 
-IMAGE_SCHEMA: pa.Schema = _image_schema()
+IMAGE_SCHEMA: pa.Schema = image_schema()
 """One row per image, in index order. ``energy_j`` is the shard's energy over its rows: null
 where unknown, with ``energy_low_j`` and ``energy_high_j`` where it is an estimate."""
 

@@ -25,6 +25,7 @@ from cluster.storage.checks import (
     row_faults,
 )
 from cluster.storage.commit import parse_record
+from cluster.storage.job_rows import JobRows, input_faults, rows_of
 from cluster.storage.layout import JobLayout, holds_images, shard_of_commit
 from cluster.storage.named import Named
 from cluster.storage.object_store import ObjectStore
@@ -90,6 +91,8 @@ def verify(
     """
     workload = load_job(store, job_id).workload
     committed, problems = _committed(store, workload)
+    if sample is None:
+        problems += input_faults(store, workload)
     total, drawn = workload.num_shards, None
     if sample is not None:
         committed = sorted(random.Random(seed).sample(committed, min(sample, len(committed))))
@@ -124,11 +127,13 @@ def verify(
 
 @dataclass
 class _Fetched:
-    """A shard as the store holds it. ``blobs``: its image objects; None if any is damaged."""
+    """A shard as the store holds it. ``blobs``: its image objects; None if any is damaged.
+    ``rows``: what its images are of; None if that is damaged."""
 
     shard: Shard
     record: CommitRecord | None = None
     blobs: list[bytes] | None = None
+    rows: JobRows | None = None
     problems: list[str] = field(default_factory=list)
 
 
@@ -149,7 +154,7 @@ class _Check:
             return
         self.records += 1
         self.energy = sum_energy([self.energy, fetched.record.energy])
-        if fetched.blobs is None:
+        if fetched.blobs is None or fetched.rows is None:
             return
         place = f"{fetched.record.objects[0].key} (shard {fetched.shard.index})"
         try:
@@ -157,7 +162,8 @@ class _Check:
         except (pa.ArrowException, OSError) as error:
             self.problems.append(f"{place}: not readable as Parquet: {error}")
             return
-        faults = list(row_faults(self.workload, fetched.shard, fetched.record, table))
+        record, rows = fetched.record, fetched.rows
+        faults = list(row_faults(self.workload, fetched.shard, record, table, rows))
         self.problems += faults
         if not faults:
             self._pixels(place, table, pool)
@@ -213,6 +219,7 @@ def _fetch(store: ObjectStore, workload: Workload, shard: Shard) -> _Fetched:
     key = JobLayout(workload.job_id).commit(shard.index)
     try:
         fetched.record = parse_record(CommitRecord, key, store.get(key))
+        fetched.rows = rows_of(store, workload, shard.start, shard.stop)
     except (Fatal, NotFound) as error:
         fetched.problems.append(str(error))
         return fetched

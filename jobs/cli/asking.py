@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cluster.storage.object_store import ObjectStore
     from jobs.service.api import JobService
     from jobs.service.views import JobEnergy, JobView, Quote
+    from jobs.spec import JobSpec
 
 Verb = Literal["cancel", "pause", "resume"]
 SERVER, TOKEN = "UN0_SERVER", "UN0_TOKEN"
@@ -75,6 +76,13 @@ def is_submitted(where: StoreArguments, job_id: str) -> bool:
     from cluster.storage.intents import newest_intent
 
     return newest_intent(store_of(where), job_id) is not None
+
+
+def images_words(spec: JobSpec) -> str:
+    """What the spec asks for; of rows, how many there are is not in it."""
+    if spec.count is not None or spec.inputs is None:
+        return f"{spec.count:,} images"
+    return f"the images of {spec.inputs.source}"
 
 
 def user_here() -> str:

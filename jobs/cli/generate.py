@@ -17,6 +17,7 @@ from jobs.cli.job_options import (
     Deadline,
     Encoding,
     EnergyBudget,
+    Inputs,
     JobId,
     Label,
     Model,
@@ -27,6 +28,7 @@ from jobs.cli.job_options import (
     Seed,
     ShardImages,
     Spec,
+    Strict,
     read_job,
 )
 from jobs.cli.options import (
@@ -47,6 +49,8 @@ from jobs.defaults import DEFAULT_STORE
 def generate_command(
     model: Model = None,
     count: Count = None,
+    inputs: Inputs = None,
+    strict: Strict = False,
     classes: Classes = None,
     seed: Seed = None,
     store: Store = DEFAULT_STORE,
@@ -80,6 +84,8 @@ def generate_command(
         label,
         model=model,
         count=count,
+        inputs=inputs,
+        strict=strict,
         classes=classes,
         seed=seed,
         job_id=job_id,

@@ -18,6 +18,16 @@ Model = Annotated[
 Count = Annotated[
     str | None, typer.Option(metavar="N", help="Images to generate: 1000, 1e6, 250k, 1.5M.")
 ]
+Inputs = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Rows, an image each: Parquet, CSV or JSONL; a path, s3://… or store:KEY.",
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse the job if a row of --inputs is bad.")
+]
 Classes = Annotated[
     str | None, typer.Option(help="Ids or names, comma-separated, dealt out in turn.")
 ]
@@ -65,11 +75,30 @@ def read_job(spec: Path | None, label: list[str] | None, **flags: Any) -> JobSpe
     from jobs.spec import load_spec, parse_spec
 
     flags["labels"] = split_labels(label)
+    inputs, strict = flags.pop("inputs", None), flags.pop("strict", False)
     data = load_spec(spec) if spec else {}
     data |= {name: value for name, value in flags.items() if value is not None}
-    if "count" not in data:
-        raise UserError("how many images? give --count N, or a --spec file with a count")
+    data |= _inputs_of(data.get("inputs"), inputs, strict=strict)
+    if "count" not in data and data.get("inputs") is None:
+        raise UserError(
+            "how many images? give --count N, or --inputs FILE, or a --spec file with one of these"
+        )
     return parse_spec(data, f"job spec {spec}" if spec else "job")
+
+
+def _inputs_of(of_file: Any, source: str | None, *, strict: bool) -> dict[str, Any]:
+    """What the flags say of ``inputs``, over what the file says. Raises UserError."""
+    if source is None and not strict:
+        return {}
+    if source is None and of_file is None:
+        raise UserError("--strict is about the rows of --inputs; give these, or leave it out")
+    changes: dict[str, Any] = {} if source is None else {"source": source}
+    if strict:
+        changes["strict"] = True
+    known = {"source": of_file} if isinstance(of_file, str) else of_file
+    if not isinstance(known, dict):
+        return {"inputs": changes if known is None else known}
+    return {"inputs": known | changes}
 
 
 def split_labels(pairs: list[str] | None) -> dict[str, str] | None:

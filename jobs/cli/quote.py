@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobs.cli.asking import StoreArguments, quote_words, service_of
+from jobs.cli.asking import StoreArguments, images_words, quote_words, service_of
 from jobs.cli.job_options import (
     Classes,
     Compression,
@@ -12,6 +12,7 @@ from jobs.cli.job_options import (
     Deadline,
     Encoding,
     EnergyBudget,
+    Inputs,
     Label,
     Model,
     Objective,
@@ -22,6 +23,7 @@ from jobs.cli.job_options import (
     Seed,
     ShardImages,
     Spec,
+    Strict,
     read_job,
 )
 from jobs.cli.options import (
@@ -38,11 +40,14 @@ from jobs.format import duration, joules, quality_words
 
 if TYPE_CHECKING:
     from jobs.service.views import Quote
+    from jobs.spec import JobSpec
 
 
 def quote_command(
     model: Model = None,
     count: Count = None,
+    inputs: Inputs = None,
+    strict: Strict = False,
     classes: Classes = None,
     seed: Seed = None,
     store: Store = DEFAULT_STORE,
@@ -70,6 +75,8 @@ def quote_command(
         label,
         model=model,
         count=count,
+        inputs=inputs,
+        strict=strict,
         classes=classes,
         seed=seed,
         precision=precision,
@@ -87,11 +94,11 @@ def quote_command(
     if as_json:
         show_json(quote.model_dump(mode="json"))
     else:
-        _show(quote, parsed.count)
+        _show(quote, parsed)
 
 
-def _show(quote: Quote, images: int) -> None:
-    print(f"{images:,} images: {quote_words(quote)}")
+def _show(quote: Quote, spec: JobSpec) -> None:
+    print(f"{images_words(spec)}: {quote_words(quote)}")
     if quote.queue_seconds:
         print(f"  of that   {duration(quote.queue_seconds)} until its turn")
     if quote.cost is not None:

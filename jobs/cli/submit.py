@@ -9,6 +9,7 @@ import typer
 from jobs.cli.asking import (
     StoreArguments,
     exit_code_of,
+    images_words,
     paste,
     quote_words,
     service_of,
@@ -22,6 +23,7 @@ from jobs.cli.job_options import (
     Deadline,
     Encoding,
     EnergyBudget,
+    Inputs,
     JobId,
     Label,
     Model,
@@ -33,6 +35,7 @@ from jobs.cli.job_options import (
     Seed,
     ShardImages,
     Spec,
+    Strict,
     read_job,
 )
 from jobs.cli.options import (
@@ -56,6 +59,8 @@ if TYPE_CHECKING:
 def submit_command(
     model: Model = None,
     count: Count = None,
+    inputs: Inputs = None,
+    strict: Strict = False,
     classes: Classes = None,
     seed: Seed = None,
     store: Store = DEFAULT_STORE,
@@ -92,6 +97,8 @@ def submit_command(
         label,
         model=model,
         count=count,
+        inputs=inputs,
+        strict=strict,
         classes=classes,
         seed=seed,
         job_id=job_id,
@@ -129,7 +136,7 @@ def _show_dry_run(service: JobService, spec: JobSpec, *, as_json: bool) -> None:
     if as_json:
         show_json({"job_id": None, "state": None, "quote": quote.model_dump(mode="json")})
     else:
-        print(f"{spec.count:,} images would be submitted; nothing is written")
+        print(f"{images_words(spec)} would be submitted; nothing is written")
         print(f"  quote     {quote_words(quote)}")
         show_notes(quote.notes)
 

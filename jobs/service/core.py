@@ -50,7 +50,8 @@ class StoreService:
     """``JobService`` on a store. Thread-safe; any number of processes may have one.
 
     patience_s: of ``Presence``: for a process that asks once, and does not live on. now_s: a
-    monotonic clock.
+    monotonic clock. reads_files: of this machine and of other buckets, for rows of jobs; not for a
+    server, whose callers must not see these.
     """
 
     def __init__(
@@ -59,21 +60,33 @@ class StoreService:
         *,
         patience_s: float = 0.0,
         now_s: Callable[[], float] = monotonic_s,
+        reads_files: bool = True,
     ) -> None:
         self._store = store
+        self._reads_files = reads_files
         self._presence = Presence(store, patience_s=patience_s, now_s=now_s)
         self._queued = Queued(store, self._presence, now_s)
 
     def submit(self, spec: JobSpec, *, by: str, idempotency_key: str | None = None) -> JobView:
         from jobs.service.submission import submit  # it reads models
 
+        self._check_source(spec)
         return self._view(submit(self._store, self._queued, spec, by, idempotency_key))
 
     def quote(self, spec: JobSpec) -> Quote:
-        from jobs.service.prepare import prepare
+        from jobs.service.prepare import inputs_of, prepare
         from jobs.service.submission import quote_of
 
-        return quote_of(self._store, self._queued, prepare(spec, self._store)[0])
+        self._check_source(spec)
+        with inputs_of(spec, self._store) as inputs:
+            record, _ = prepare(spec, self._store, inputs=inputs)
+            return quote_of(self._store, self._queued, record)
+
+    def _check_source(self, spec: JobSpec) -> None:
+        if spec.inputs is not None and not self._reads_files:
+            from jobs.inputs.source import check_remote
+
+            check_remote(spec.inputs)
 
     def status(self, job_id: str) -> JobView:
         return self._view(read_record(self._store, job_id))

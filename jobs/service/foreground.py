@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from cluster.actors.options import RunOptions
 from cluster.errors import UserError
@@ -15,7 +16,7 @@ from cluster.types import JobRecord
 from jobs.defaults import DEFAULT_STORE
 from jobs.follow import OnSnapshot, run
 from jobs.result import JobResult, result_of_earlier
-from jobs.service.prepare import prepare, submit, with_model
+from jobs.service.prepare import inputs_of, prepare, submit, with_model
 from jobs.spec import JobSpec
 
 OnJob = Callable[[JobRecord], None]
@@ -56,16 +57,18 @@ def generate(
         sse=sse,
         sse_kms_key=sse_kms_key,
     )
-    record, work = prepare(spec, opened)
+    with ExitStack() as on_disk:
+        inputs = on_disk.enter_context(inputs_of(spec, opened))
+        record, work = prepare(spec, opened, inputs=inputs)
 
-    def begin() -> None:
-        submit(record, opened)
-        if on_job is not None:
-            on_job(record)
+        def begin() -> None:
+            submit(record, opened, inputs)
+            on_disk.close()  # the store has the rows now
+            if on_job is not None:
+                on_job(record)
 
-    return run(
-        record, opened, RunOptions(replicas, address, stop_within_s), work, begin, on_snapshot
-    )
+        options = RunOptions(replicas, address, stop_within_s)
+        return run(record, opened, options, work, begin, on_snapshot)
 
 
 def resume(

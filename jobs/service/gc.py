@@ -17,6 +17,7 @@ from cluster.storage.commit import ended_state, find_manifest, parse_record
 from cluster.storage.commits import commits_of, open_commits
 from cluster.storage.finish import differences
 from cluster.storage.intents import newest_intent
+from cluster.storage.job_rows import InputsBegun
 from cluster.storage.layout import (
     IDEMPOTENCY,
     JOBS,
@@ -28,7 +29,7 @@ from cluster.storage.layout import (
 )
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.servers import read_beats
-from cluster.types import Manifest
+from cluster.types import JobRecord, Manifest
 from jobs.defaults import JOB_ID
 from jobs.service.idempotency import Request
 from jobs.service.listing import active_ids
@@ -79,6 +80,7 @@ def delete(store: ObjectStore, garbage: Garbage) -> None:
 
 def _of_job(store: ObjectStore, job_id: str, now: datetime, *, active: bool) -> Iterator[Garbage]:
     layout = JobLayout(job_id)
+    yield from _other_rows(store, layout)
     ended = ended_state(store, job_id)
     if ended is None:
         yield from _half_made(store, layout, now)
@@ -107,8 +109,11 @@ def _uncommitted(store: ObjectStore, manifest: Manifest, *, settled: bool) -> It
 
 def _half_made(store: ObjectStore, layout: JobLayout, now: datetime) -> Iterator[Garbage]:
     """What a submission wrote before it broke off, if that was long ago."""
+    began = [found.at for found in _begun(store, layout)]
     intent = newest_intent(store, layout.job_id)
-    if intent is None or intent.at > now - GRACE:
+    if intent is not None:
+        began.append(intent.at)
+    if not began or max(began) > now - GRACE:
         return
     with suppress(NotFound):
         store.get(layout.spec)
@@ -116,6 +121,28 @@ def _half_made(store: ObjectStore, layout: JobLayout, now: datetime) -> Iterator
     yield Garbage(layout.active, 0, _HALF_MADE, layout.job_id)
     for info in store.list(layout.root):
         yield Garbage(info.key, info.size_bytes, _HALF_MADE, layout.job_id)
+
+
+def _begun(store: ObjectStore, layout: JobLayout) -> Iterator[InputsBegun]:
+    for digest in store.list_dirs(layout.inputs):
+        with suppress(NotFound, Fatal):
+            key = layout.inputs_begun(digest)
+            yield parse_record(InputsBegun, key, store.get(key))
+
+
+def _other_rows(store: ObjectStore, layout: JobLayout) -> Iterator[Garbage]:
+    """Rows that were written for a job of this id, but not for the one that there is."""
+    digests = store.list_dirs(layout.inputs)
+    if not digests:
+        return
+    try:
+        inputs = parse_record(JobRecord, layout.spec, store.get(layout.spec)).workload.inputs
+    except (NotFound, Fatal):
+        return
+    for digest in digests:
+        if inputs is None or digest != inputs.digest:
+            for info in store.list(f"{layout.inputs}{digest}/"):
+                yield Garbage(info.key, info.size_bytes, "rows that the job of this id is not of")
 
 
 def _old_requests(store: ObjectStore, now: datetime) -> Iterator[Garbage]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import getpass
 import logging
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.profiles import rates_of
 from cluster.types import JobRecord, SubmittedSpec, model_key
+from jobs.inputs.gather import Gathered, gathered
 from jobs.resolve import ModelFacts, plan
 from jobs.shard_grid import ShardGrid, choose_grid
 from jobs.spec import JobSpec
@@ -30,18 +33,56 @@ class Taken(UserError):
     """The store has a job of this id."""
 
 
+@dataclass(frozen=True)
+class JobInputs:
+    """The rows of a job of rows, and its model, by whose classes they were checked."""
+
+    rows: Gathered
+    model: ModelFacts
+    work: ModelWork
+
+
+@contextmanager
+def inputs_of(spec: JobSpec, store: ObjectStore) -> Iterator[JobInputs | None]:
+    """Reads and checks the rows of a spec that has inputs; None of any other. On this machine's
+    disk while the context is open. Raises UserError, and Taken early: reading may take long."""
+    if spec.inputs is None:
+        yield None
+        return
+    if spec.job_id is not None:
+        _refuse_taken(spec.job_id, store)
+    facts, work = model_facts(spec.model or DEFAULT_MODEL)
+    with gathered(spec.inputs, store, facts) as rows:
+        if spec.count not in (None, rows.facts.count):
+            raise UserError(
+                f"count is {spec.count:,}, but {spec.inputs.source} has {rows.facts.count:,} good "
+                f"rows and {rows.facts.inputs.bad_rows:,} bad ones; leave count out"
+            )
+        yield JobInputs(rows, facts, work)
+
+
 def prepare(
-    spec: JobSpec, store: ObjectStore, submitted_at: datetime | None = None
+    spec: JobSpec,
+    store: ObjectStore,
+    submitted_at: datetime | None = None,
+    inputs: JobInputs | None = None,
 ) -> tuple[JobRecord, ModelWork]:
     """Make every choice that the spec leaves open. Writes nothing. Taken if the job exists.
 
-    submitted_at: as of then, where a submission is repeated; default: now.
+    submitted_at: as of then, where a submission is repeated; default: now. inputs: of
+    ``inputs_of(spec, store)``.
     """
     submitted_at = submitted_at or utc_now()
     spec = spec.due_from(submitted_at)
-    facts, work = model_facts(spec.model or DEFAULT_MODEL)
-    grid = shard_grid(spec, facts, store)
-    workload = plan(spec, facts, grid.images)
+    if inputs is None:
+        (facts, work), rows = model_facts(spec.model or DEFAULT_MODEL), None
+    else:
+        facts, work, rows = inputs.model, inputs.work, inputs.rows.facts
+    count = spec.count if rows is None else rows.count
+    if count is None:
+        raise ValueError("a spec with inputs needs its rows: see inputs_of")
+    grid = shard_grid(spec, count, facts, store)
+    workload = plan(spec, facts, grid.images, rows)
     record = JobRecord(
         workload=workload,
         spec=SubmittedSpec.model_validate(spec.model_dump(mode="json", exclude_none=True)),
@@ -49,17 +90,23 @@ def prepare(
         submitted_at=submitted_at,
         shard_reason=grid.reason,
     )
-    with suppress(NotFound):
-        store.get(JobLayout(workload.job_id).spec)
-        raise taken(workload.job_id, store)
+    _refuse_taken(workload.job_id, store)
     return record, work
 
 
-def submit(record: JobRecord, store: ObjectStore) -> None:
-    """Write the job to the store. Raises Taken if another job of this id exists."""
+def submit(record: JobRecord, store: ObjectStore, inputs: JobInputs | None = None) -> None:
+    """Write the job to the store, its rows first. Raises Taken if another job of this id exists."""
     job_id = record.workload.job_id
+    if inputs is not None:
+        inputs.rows.upload(store, job_id)
     spec = record.model_dump_json(indent=2).encode()
     if create_once(store, JobLayout(job_id).spec, spec) != spec:
+        raise taken(job_id, store)
+
+
+def _refuse_taken(job_id: str, store: ObjectStore) -> None:
+    with suppress(NotFound):
+        store.get(JobLayout(job_id).spec)
         raise taken(job_id, store)
 
 
@@ -71,12 +118,12 @@ def taken(job_id: str, store: ObjectStore) -> Taken:
     )
 
 
-def shard_grid(spec: JobSpec, model: ModelFacts, store: ObjectStore) -> ShardGrid:
+def shard_grid(spec: JobSpec, count: int, model: ModelFacts, store: ObjectStore) -> ShardGrid:
     """The shards that the spec asks for, or those that suit the hardware which the store knows."""
     if spec.shard_images is not None:
         return ShardGrid(spec.shard_images, "as submitted")
     rates = rates_of(store, model_key(model.rev, spec.precision))
-    return choose_grid(spec.count, model.image_size, spec.encoding, rates)
+    return choose_grid(count, model.image_size, spec.encoding, rates)
 
 
 def model_facts(name: str) -> tuple[ModelFacts, ModelWork]:
