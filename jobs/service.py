@@ -20,7 +20,7 @@ from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
 from cluster.storage.profiles import rates_of
 from cluster.storage.summaries import load_job
-from cluster.types import JobRecord, SubmittedSpec, model_key
+from cluster.types import JobRecord, SubmittedSpec, encoding_key, model_key
 from jobs.defaults import DEFAULT_STORE
 from jobs.follow import OnSnapshot, run
 from jobs.resolve import ModelFacts, plan
@@ -156,7 +156,9 @@ def shard_grid(spec: JobSpec, model: ModelFacts, store: ObjectStore) -> ShardGri
     """The shards that the spec asks for, or those that suit the hardware which the store knows."""
     if spec.shard_images is not None:
         return ShardGrid(spec.shard_images, "as submitted")
-    rates = rates_of(store, model_key(model.rev, spec.precision))
+    rates = rates_of(
+        store, model_key(model.rev, spec.precision), encoding_key(spec.encoding, spec.compression)
+    )
     return choose_grid(spec.count, model.image_size, spec.encoding, rates)
 
 
