@@ -22,6 +22,8 @@ _BOUNDARY_NAMES = {
     "marginal": "with overhead and wasted",
     "whole_node": "whole node",
 }
+_SPLIT = {"device J/image": "device_j_per_image{}", "host J/image": "host_j_per_image{}"}
+_COLUMNS = ("images", "energy", "job J/image", *_SPLIT, "idle", "wasted", "carbon", "cost")
 _WHOLE = {"images", "closure_error_mj"}
 
 
@@ -161,7 +163,7 @@ def rows_table(report: Report) -> Table:
     """The rows of ``--by``."""
     table = Table(box=None, padding=(0, 2), header_style="dim")
     table.add_column(str(report.by), no_wrap=True)  # job ids and owners are for pasting
-    for column in ("images", "energy", "job J/image", "idle", "wasted", "carbon", "cost"):
+    for column in _COLUMNS:
         if column not in _absent_columns(report):
             table.add_column(column, justify="right")
     for row in report.rows:
@@ -174,6 +176,7 @@ def _absent_columns(report: Report) -> set[str]:
     absent |= set() if report.rates.price_per_kwh is not None else {"cost"}
     if report.by and DIMENSIONS[report.by] == DIMENSIONS["job"]:
         absent.add("idle")  # is nobody's
+    absent |= set() if report.by == "encoding" else set(_SPLIT)
     return absent | ({"idle", "wasted"} if report.source == "commits" else set())
 
 
@@ -183,6 +186,10 @@ def _cells(report: Report, row: Mapping[str, Any]) -> Iterator[str]:
     yield f"{row['images']:,}"
     yield bounded(row, "energy{}_j", watt_hours)
     yield bounded(row["boundaries"]["job"], "j_per_image{}", joules) if row["images"] else "-"
+    for column, name in _SPLIT.items():
+        if column not in absent:
+            known = any(row[name.format(bound)] is not None for bound in ("", "_low"))
+            yield bounded(row, name, joules) if known else "-"
     for column in ("idle", "wasted"):
         if column not in absent:
             yield percent(row[f"{column}_share"])
@@ -199,7 +206,7 @@ def flat_table(report: Report) -> pa.Table:
     """
     rows = report.rows if report.by else [report.totals]
     flat = [dict(_flattened(row)) for row in rows]
-    names = list(dict(_flattened({"key": None, **report.totals} if report.by else report.totals)))
+    names = list(flat[0]) if flat else ["key", *dict(_flattened(report.totals))]
     schema = pa.schema([(name, _type(name)) for name in names])
     table = pa.Table.from_pylist(flat, schema)
     return table.rename_columns([report.by if n == "key" else n for n in names])
