@@ -18,12 +18,14 @@ from cluster.end_to_end import EnginePoint, Output, PathPoint, encoders_here, me
 from cluster.errors import Fatal
 from cluster.measuring import Window, measure
 from cluster.metering.bench import BenchMeter, Metered
+from cluster.pipeline.encode import encode_batch
+from cluster.pipeline.encoded import Encoded
 from cluster.stage_times import StageTimes
 from cluster.storage.chunks import Chunks
 from cluster.storage.local import LocalStore
 from cluster.storage.object_store import ObjectStore, StoreConfig
 from cluster.storage.open import open_store
-from cluster.types import MISSING_ENERGY, Energy
+from cluster.types import MISSING_ENERGY, Energy, ImageEncoding
 from un0 import Sampler
 
 COUNTED = Energy(energy_mj=8000, quality="measured_counter", method="test")
@@ -31,17 +33,17 @@ TILE = 64
 
 
 class Meter:
-    """Says the same of every window. open: whether one is, now."""
+    """Says the same joules of every window. open: whether one is, now."""
 
     open = False
 
     @contextmanager
     def window(self) -> Iterator[Metered]:
-        metered = Metered()
+        metered, began_s = Metered(), time.monotonic()
         self.open = True
         yield metered
         self.open = False
-        metered.energy, metered.duration_s = COUNTED, 2.0
+        metered.energy, metered.duration_s = COUNTED, time.monotonic() - began_s
 
 
 class Engine:
@@ -135,6 +137,18 @@ def test_a_window_holds_the_commit_of_all_its_images_and_nothing_stays_in_the_st
     assert [info.key for info in store.list("")] == []
     assert warm.windows[0].images % TILE == 0
     assert not [path for path in (tmp_path / "jobs").rglob("*") if path.is_file()]
+
+
+def test_a_host_that_holds_its_device_up_is_named(
+    store: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(images: NDArray[np.uint8], encoding: ImageEncoding) -> Encoded:
+        time.sleep(0.1)
+        return encode_batch(images, encoding)
+
+    monkeypatch.setattr("cluster.pipeline.shard_runner.encode_batch", slow)
+    (path,) = paths(store, Output("raw", "none"))
+    assert path.times.bottleneck == "encode"
 
 
 def test_what_the_store_refuses_is_raised_and_leaves_nothing(store: Watched) -> None:
