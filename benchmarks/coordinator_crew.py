@@ -46,6 +46,12 @@ class Runner:
 
     trouble = ""
 
+    @property
+    def times(self) -> Any:
+        from cluster.stage_times import StageTimes
+
+        return StageTimes()
+
     def __init__(self, workload: Any, pace_s: float) -> None:
         self._workload, self._pace_s = workload, pace_s
 

@@ -206,7 +206,7 @@ class Bench:
 
     def thrifty_rate(self) -> float:
         profiles = {profile.hardware: profile for profile in load_profiles(self.store)}
-        return profiles[THRIFTY.hardware].curve[0].images_per_s
+        return profiles[THRIFTY.hardware].of("png").curve[0].images_per_s
 
 
 class connected:  # noqa: N801

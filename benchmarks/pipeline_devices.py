@@ -49,7 +49,7 @@ def run_device(
     for attempt in attempts:
         attempt.result()
     took_s, cpu_s = time.monotonic() - began_s, time.process_time() - began_cpu_s
-    times, made = runner.clock.times(), len(attempts) * shard_images
+    times, made = runner.times, len(attempts) * shard_images
     return {
         "encoding": case.encoding,
         "compression": case.compression,

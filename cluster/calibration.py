@@ -1,102 +1,48 @@
-"""What this machine does with a model, measured: images/s and joules by batch and precision.
+"""What this machine does with a model, measured: images/s and joules by batch and precision, and of
+the whole path into a store by encoding.
 
-The energy of a window is what the node's meter would charge a replica for the same work. An image
-belongs to its batch: the batch is fixed for a model and a kind of device, so that every machine
-makes the same bytes (docs/adr/0002-tiles.md). The sweep shows what other batches would do; the
-profile holds the one that is used.
+An image belongs to its batch: the batch is fixed for a model and a kind of device, so that every
+machine makes the same bytes (docs/adr/0002-tiles.md). The sweep shows what other batches would do;
+the profile holds the one that is used.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
-from cluster.clock import monotonic_s
-from cluster.energy import MIN_WINDOW_S, in_joules, sum_energy
+from cluster.end_to_end import Output, PathPoint, measure_paths, threads_here
+from cluster.energy import MIN_WINDOW_S
 from cluster.errors import UserError
-from cluster.hardware.identify import GPU_THREADS, hardware_class, replica_threads
+from cluster.hardware.identify import hardware_class
+from cluster.measuring import ROUNDS, Measured, OnStep, Window, engine_window
 from cluster.metering.bench import BenchMeter, Idle, bench_meter
 from cluster.scheduler.priors import prior_profile
 from cluster.scheduler.profiles import Profile
-from cluster.scheduler.request import OperatingPoint, Performance, StandbyCost
-from cluster.types import Energy, EnergyQuality, Precision, model_key
+from cluster.scheduler.request import StandbyCost
+from cluster.storage.object_store import ObjectStore
+from cluster.types import Energy, Precision, model_key
 from un0 import Sampler, Un0Model, load_model
 from un0.machine import cpus_here, machine_cpus
 
 IDLE_S = 3.0
-ROUNDS = 3
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 CPU_BATCHES, GPU_BATCHES = (8, 16, 32, 64, 128), (64, 128, 256, 512, 1024)
 KEEP_BYTES = 2 * 2**30  # of weights: up to this all samplers stay, and windows are interleaved
 
-OnStep = Callable[[int, int, str], None]
-
 
 @dataclass(frozen=True)
-class Window:
-    """Images made without a pause, what it took, and what the meter says of it."""
-
-    images: int
-    duration_s: float
-    energy: Energy
-
-
-@dataclass(frozen=True)
-class Point:
+class Point(Measured):
     """One batch at one precision. used: the batch that the project uses on this kind of device."""
 
     precision: Precision
     batch_size: int
     used: bool
     windows: tuple[Window, ...] = ()
-
-    @property
-    def images_per_s(self) -> float:
-        """The median window's."""
-        return statistics.median(w.images / w.duration_s for w in self.windows)
-
-    @property
-    def energy_per_image_j(self) -> float | None:
-        """The median window's; None if one is not known."""
-        return self._per_image([w.energy.energy_mj for w in self.windows])
-
-    @property
-    def bounds_j(self) -> tuple[float | None, float | None]:
-        """Low and high of an image's joules where they are an estimate."""
-        return (
-            self._per_image([w.energy.low_mj for w in self.windows]),
-            self._per_image([w.energy.high_mj for w in self.windows]),
-        )
-
-    @property
-    def quality(self) -> EnergyQuality:
-        """That of the least sure window."""
-        return sum_energy(w.energy for w in self.windows).quality
-
-    def performance(self) -> Performance | None:
-        """The point as the scheduler knows it; None without joules."""
-        energy_j = self.energy_per_image_j
-        if not energy_j:
-            return None
-        power_w = energy_j * self.images_per_s
-        point = OperatingPoint(self.batch_size)
-        return Performance(
-            point, self.images_per_s, power_w, self.quality, *self.bounds_j, len(self.windows)
-        )
-
-    def _per_image(self, values_mj: Sequence[int | None]) -> float | None:
-        known = [
-            joules
-            for mj, window in zip(values_mj, self.windows, strict=True)
-            if (joules := in_joules(mj, window.images)) is not None
-        ]
-        return statistics.median(known) if known and len(known) == len(values_mj) else None
 
 
 @dataclass(frozen=True)
@@ -110,7 +56,10 @@ class Load:
 
 @dataclass(frozen=True)
 class Calibration:
-    """All that was measured. hardware: the class by which the fleet knows this machine."""
+    """All that was measured. hardware: the class by which the fleet knows this machine.
+
+    paths: of the whole path, at the batch that is used.
+    """
 
     hardware: str
     provider: str
@@ -120,6 +69,7 @@ class Calibration:
     idle: Idle
     loads: tuple[Load, ...]
     points: tuple[Point, ...]
+    paths: tuple[PathPoint, ...] = ()
 
     def share_of_best(self, point: Point) -> float:
         """Its images/s over those of the fastest batch at its precision."""
@@ -142,7 +92,9 @@ class Calibration:
                 guess = prior_profile(self.hardware, key, 1.0, batch_size=batch_size)
                 idle_w = guess.standby.idle_w
             standby = StandbyCost(idle_w, load.duration_s, load.energy.energy_mj / 1e3)
-            found.append(Profile(self.hardware, key, standby, (performance,)))
+            paths = (path.pipeline() for path in self.paths if path.precision == load.precision)
+            pipelines = tuple(known for known in paths if known is not None)
+            found.append(Profile(self.hardware, key, standby, (performance,), pipelines))
         return found
 
 
@@ -153,20 +105,23 @@ def calibrate(
     batches: Sequence[int] | None = None,
     seconds: float = MIN_WINDOW_S,
     rounds: int = ROUNDS,
+    outputs: Sequence[Output] = (),
+    store: ObjectStore | None = None,
     on_step: OnStep = lambda _done, _total, _what: None,
 ) -> Calibration:
     """Measure this machine's GPU, or its CPUs if it has none, as one replica uses them.
 
-    batches: besides the one that is used. seconds: of each
-    window, at least two; every point gets ``rounds`` of them, interleaved between points while the
-    samplers fit in memory, so that a slow spell of the machine does not fall on one point alone.
+    batches: besides the one that is used. outputs: of the whole path into the store, by default
+    into a local directory of its own. seconds: of each window, at least two; every point gets
+    ``rounds`` of them, interleaved between points while the samplers fit in memory, so that a slow
+    spell of the machine does not fall on one point alone.
     Raises InputError for a precision the device cannot run, UserError for a window too short.
     """
     if not MIN_WINDOW_S <= seconds < math.inf:
         raise UserError(f"--seconds {seconds:g}: joules need windows of at least {MIN_WINDOW_S:g}")
     gpu = torch.cuda.is_available()
     cpus = cpus_here()
-    threads = GPU_THREADS if gpu else replica_threads(cpus.usable)
+    threads = threads_here(torch.device("cuda" if gpu else "cpu"))
     cpu_share = min(1.0, threads / machine_cpus())
     with bench_meter("cuda" if gpu else "cpu") as bench:
         loads: list[Load] = []
@@ -190,6 +145,13 @@ def calibrate(
             interleaved=4 * loaded.config.num_params * len(precisions) * len(sizes) <= KEEP_BYTES,
             on_step=on_step,
         )
+        paths: list[PathPoint] = []
+        for precision in precisions if outputs else ():
+            ready = _sampler(loaded, Point(precision, used, used=True), threads)
+            if ready is not None:
+                paths += measure_paths(
+                    ready, outputs, bench, store, seconds=seconds, rounds=rounds, on_step=on_step
+                )
     return Calibration(
         hardware=hardware_class(bench.device.hw_name if gpu else None, threads, cpus=cpus.share),
         provider=bench.provider,
@@ -199,6 +161,7 @@ def calibrate(
         idle=idle,
         loads=tuple(loads),
         points=tuple(points),
+        paths=tuple(paths),
     )
 
 
@@ -225,7 +188,7 @@ def _sweep(
             samplers[point] = build(point)
         sampler = samplers[point]
         if sampler is not None:
-            windows[point].append(_window(bench, sampler, seconds))
+            windows[point].append(engine_window(bench, sampler, seconds))
     return [replace(p, windows=tuple(windows[p])) for p in points if windows[p]]
 
 
@@ -237,34 +200,3 @@ def _sampler(loaded: Un0Model, point: Point, threads: int) -> Sampler | None:
     except torch.OutOfMemoryError:
         return None
     return sampler
-
-
-def _window(bench: BenchMeter, sampler: Sampler, seconds: float) -> Window:
-    """A window of the sampler's own batches, on all its threads."""
-
-    def make(first: int, count: int) -> None:
-        classes = np.arange(first, first + count) % sampler.config.num_classes
-        for _ in sampler.generate_tiles(0, first, classes):
-            pass
-
-    return measure(bench, make, sampler.tile * sampler.threads, seconds)
-
-
-def measure(
-    bench: BenchMeter, make: Callable[[int, int], None], unit: int, seconds: float
-) -> Window:
-    """Images made without a pause for at least so long.
-
-    make: makes the images (first, count); count is a multiple of ``unit``.
-    """
-    made, wanted = 0, unit
-    with bench.window() as metered:
-        start_s = monotonic_s()
-        while True:
-            make(made, wanted)
-            made += wanted
-            spent_s = monotonic_s() - start_s
-            if spent_s >= seconds:
-                break
-            wanted = unit * math.ceil(made / spent_s * (seconds - spent_s) / unit)
-    return Window(made, metered.duration_s, metered.energy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -18,6 +19,13 @@ class StageTimes:
     device_s: float = 0.0
     encode_s: float = 0.0
     upload_s: float = 0.0
+
+    @staticmethod
+    def of(shares: Mapping[Stage, float] | None) -> StageTimes:
+        """Those of a window of a second with these shares; without a window for None."""
+        if shares is None:
+            return StageTimes()
+        return StageTimes(1.0, *(shares.get(stage, 0.0) for stage in STAGES))
 
     def __add__(self, other: StageTimes) -> StageTimes:
         return StageTimes(

@@ -35,6 +35,8 @@ Precision = Literal["fp32", "bf16", "fp16", "int8", "fp8", "fp8-full"]
 ImageEncoding = Literal["png", "webp", "jpeg", "raw"]
 Compression = Literal["none", "lz4", "zstd"]
 
+RAW_COMPRESSION: Compression = "zstd"  # where nobody chose
+
 SCHEMA_VERSION: Literal[1] = 1
 
 
@@ -104,7 +106,12 @@ class Workload(Record):
         """How pages of images are compressed. Only bare pixels gain by it."""
         if self.encoding != "raw":
             return "none"
-        return self.compression or "zstd"
+        return self.compression or RAW_COMPRESSION
+
+    @property
+    def encoding_key(self) -> str:
+        """How its images are written, as profiles and the scheduler know it."""
+        return encoding_key(self.encoding, self.compression)
 
     @property
     def num_shards(self) -> int:
@@ -185,6 +192,14 @@ class JobRecord(Record):
 def model_key(model_rev: str, precision: Precision) -> str:
     """The key of what a replica loads, in profiles and in the scheduler."""
     return f"{model_rev}/{precision}"
+
+
+def encoding_key(encoding: ImageEncoding, compression: Compression | None = None) -> str:
+    """The key of a way to write images, in profiles and in the scheduler: ``png``, ``raw/zstd``."""
+    return f"raw/{compression or RAW_COMPRESSION}" if encoding == "raw" else encoding
+
+
+DEFAULT_ENCODING = encoding_key("png")
 
 
 class Energy(Record):

@@ -107,7 +107,7 @@ def _demand(record: JobRecord) -> str:
     """The name of the demand that the job is part of."""
     workload = record.workload
     key = model_key(workload.model_rev, workload.precision)
-    return demand_name(key, record.spec.objective)
+    return demand_name(key, record.spec.objective, workload.encoding_key)
 
 
 def _plan(plan: DecisionRecord) -> LastPlan:

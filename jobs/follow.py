@@ -97,6 +97,7 @@ def request_of(record: JobRecord, facts: ModelWork) -> RunRequest:
         deadline_s=deadline_s,
         objective=objective_of(spec.objective),
         energy_budget_j=spec.energy_budget,
+        encoding=workload.encoding_key,
     )
     return RunRequest(workload, request, facts)
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 
-from cluster.actors.outcomes import Done
+from cluster.actors.outcomes import Done, Progress
 from cluster.actors.slot import SlotHandle
 from cluster.clock import monotonic_s
 from cluster.energy import ZERO_ENERGY, sum_energy
@@ -59,7 +59,8 @@ class JobRun:
         self._earlier_overhead = ZERO_ENERGY  # of runs that had ended the job before
         self._committed_images = self._committed_shards = 0
         self._run_images = 0
-        self._stages = StageTimes()
+        self._stages = StageTimes()  # of replicas' parts in the job that are over
+        self._times: dict[str, StageTimes] = {}  # of those that are not, as last reported
         self.retries = 0
         self.note = ""
         self._state = JobState.STARTING
@@ -144,12 +145,13 @@ class JobRun:
         """Of a job so large that it has checkpoints: a commit that is to be in one."""
         self._checkpoints.add(record)
 
-    def under_way(self, replica_id: str, images: int, trouble: str | None = None) -> None:
-        """So many images are generated on the replica, and not committed. trouble: what holds it
-        up; None leaves the note as it is."""
-        self._under_way[replica_id] = images
-        if trouble is not None and trouble != self.view(replica_id).note:
-            self.update(replica_id, note=trouble)
+    def under_way(self, replica_id: str, progress: Progress) -> None:
+        """What the replica has generated and not committed, what holds it up, and its stages."""
+        self._under_way[replica_id] = progress.images
+        if progress.trouble != self.view(replica_id).note:
+            self.update(replica_id, note=progress.trouble)
+        if progress.times.window_s and self._ended_s is None:  # else it may be closed already
+            self._times[replica_id] = progress.times
 
     def started(self, startup: Energy) -> None:
         """A replica was started for this job: what that took is its overhead."""
@@ -176,9 +178,12 @@ class JobRun:
         if self._state in (JobState.STARTING, JobState.RUNNING):
             self._move(JobState.STOPPING)
 
-    def closed(self, times: StageTimes) -> None:
-        """A replica's part in the job is over."""
-        self._stages += times
+    def closed(self, replica_id: str, times: StageTimes | None = None) -> None:
+        """A replica's part in the job is over, with nothing under way. times: of its stages; None
+        takes those last reported."""
+        reported = self._times.pop(replica_id, StageTimes())
+        self._stages += reported if times is None else times
+        self._under_way[replica_id] = 0
 
     def view(self, replica_id: str) -> ReplicaView:
         return self._views.setdefault(replica_id, ReplicaView(replica_id))
@@ -289,7 +294,7 @@ class JobRun:
             run_s=now_s - ready_s,
             energy=self._energy if self._committed_images else MISSING_ENERGY,
             overhead=self._overhead if self._first_ready_s else MISSING_ENERGY,
-            stages=self._stages,
+            stages=sum(self._times.values(), self._stages),
             replicas=tuple(map(self._with_images, self._views.values())),
             reason=self._reason,
             retries=self.retries,

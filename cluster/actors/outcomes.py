@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from cluster.energy import sum_energy
 from cluster.ledger.usage import Outcome
+from cluster.stage_times import StageTimes
 from cluster.types import CommitRecord, Energy, Workload
 
 
@@ -65,10 +66,11 @@ class Failed:
 @dataclass(frozen=True)
 class Progress:
     """Of a job on a replica: images that are generated and not reported yet. trouble: what holds
-    it up, if anything."""
+    it up, if anything. times: of its stages there so far."""
 
     images: int
     trouble: str
+    times: StageTimes = field(default_factory=StageTimes)
 
 
 @dataclass(frozen=True)

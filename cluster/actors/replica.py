@@ -136,7 +136,7 @@ class Replica:
             runner = self._runners.pop(job_id, None)
         if runner is None:
             return StageTimes()
-        return runner.clock.times()
+        return runner.times
 
     def _runner(self, workload: Workload) -> ShardRunner:
         with self._lock:

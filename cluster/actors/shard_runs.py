@@ -101,7 +101,7 @@ class ShardRuns:
             for job_id in slot.under_way.keys() | report.under_way.keys():
                 if (job := self._jobs.get(job_id)) is not None:
                     progress = report.under_way.get(job_id, NOTHING)
-                    job.under_way(slot.replica_id, progress.images, progress.trouble)
+                    job.under_way(slot.replica_id, progress)
             slot.under_way = report.under_way
         for record in report.records:
             if (job := self._jobs.get(record.job_id)) is not None:

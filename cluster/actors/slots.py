@@ -158,7 +158,6 @@ class Slots:
             await self.end_job(slot, job)
             if slot.replica_id in job.replicas:
                 job.update(slot.replica_id, state=ReplicaState.PARKED)
-                job.under_way(slot.replica_id, 0)
         if slot.meter is not None:
             slot.meter.lose(slot.name)
         slot.vacate()
@@ -172,17 +171,17 @@ class Slots:
     async def end_job(self, slot: SlotHandle, job: JobRun) -> None:
         """Close the job's part of the replica, unless it has none."""
         if slot.actor is None or slot.replica_id not in job.replicas:
-            return
+            return None
         if job.view(slot.replica_id).state == ReplicaState.WAKING:  # no answer before it is up
-            return
+            return None
         try:
             times: StageTimes = await asyncio.wait_for(
                 slot.actor.end_job.remote(job.workload.job_id), left_s(job.grace.log_s, CLOSE_S)
             )
         except (RayError, TimeoutError) as error:
             logger.warning("a replica did not close: %s", reason_of(error, "no answer"))
-            return
-        job.closed(times)
+            return job.closed(slot.replica_id)
+        return job.closed(slot.replica_id, times)
 
     async def give_up(self, slot: SlotHandle, reason: str, incarnation: int) -> None:
         """A replica does not answer: it is lost, or all of its node, which is no fault of the
@@ -222,7 +221,7 @@ class Slots:
         for job_id, job in self._jobs.items():
             if slot.replica_id in job.replicas:
                 job.update(slot.replica_id, state=ReplicaState.LOST, note=reason)
-                job.under_way(slot.replica_id, 0)
+                job.closed(slot.replica_id)
                 job.retries += job_id == slot.job_at_work and not job.stopping
 
     async def leave_meters(self, until_s: float) -> None:

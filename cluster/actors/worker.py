@@ -12,7 +12,7 @@ import uuid
 from bisect import insort
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cluster.actors.outcomes import Done, Failed, Failure, Order, Progress, Report, done_of, merged
@@ -22,6 +22,7 @@ from cluster.errors import Fatal, Retryable, UserError
 from cluster.ledger.usage import Outcome
 from cluster.pipeline.giving_up import Abandoned
 from cluster.pipeline.publisher import PATIENCE_S, Attempt
+from cluster.stage_times import StageTimes
 from cluster.storage.commits import has_checkpoints
 from cluster.types import CommitRecord, Shard, Workload
 from un0.errors import Un0Error
@@ -37,6 +38,9 @@ class Runner(Protocol):
 
     @property
     def trouble(self) -> str: ...
+
+    @property
+    def times(self) -> StageTimes: ...
 
     def start(
         self, shard: Shard, attempt_id: str, on_images: Callable[[int], None]
@@ -142,10 +146,11 @@ class Worker:
             if work.runner is not None:
                 before = under_way.get(work.job_id, Progress(0, ""))
                 images = before.images + sum(work.running.values())
-                under_way[work.job_id] = Progress(images, work.runner.trouble)
+                runner = work.runner
+                under_way[work.job_id] = Progress(images, runner.trouble, runner.times)
         for _, record in self._uncommitted:  # by the next report the coordinator has counted them
             before = under_way.get(record.job_id, Progress(0, ""))
-            under_way[record.job_id] = Progress(before.images + record.rows, before.trouble)
+            under_way[record.job_id] = replace(before, images=before.images + record.rows)
         return under_way
 
     def _work(self) -> None:

@@ -34,10 +34,12 @@ class Idle:
 
 @dataclass
 class Metered:
-    """The energy of a window; set when it ends."""
+    """The energy of a window; set when it ends. host: of one on a GPU, what the CPUs beside it took
+    for this process; None where they have no meter of their own."""
 
     energy: Energy = MISSING_ENERGY
     duration_s: float = 0.0
+    host: Energy | None = None
 
 
 class BenchMeter:
@@ -59,6 +61,8 @@ class BenchMeter:
         finally:
             use = replace(use, end_ns=monotonic_ns())
             metered.energy = self._meter.end(use)
+            if self._tenant.gpu_uuid is not None:
+                metered.host = self._meter.host_energy(use.attempt_id)
             metered.duration_s = ((use.end_ns or 0) - use.start_ns) / 1e9
 
     def idle(self, watch_s: float, cpu_share: float) -> Idle:

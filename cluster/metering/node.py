@@ -126,9 +126,17 @@ class NodeMeter:
                 self._ledgers[gpu].report(use)
                 self._read([gpu])
             self._cut(ended=use)
-            own = self._hosts if gpu is None else [gpu]
-            known = [self._ledgers[hw_id].attempt_energy(use.attempt_id) for hw_id in own]
-            return sum_energy(energy or MISSING_ENERGY for energy in known)
+            return self._energy_on(self._hosts if gpu is None else [gpu], use.attempt_id)
+
+    def host_energy(self, attempt_id: str) -> Energy | None:
+        """What an attempt that has ended took of the CPUs: on a GPU, beside its own energy. None
+        where the CPUs have no meter of their own."""
+        with self._lock:
+            return self._energy_on(self._hosts, attempt_id) if self._hosts else None
+
+    def _energy_on(self, hw_ids: Sequence[str], attempt_id: str) -> Energy:
+        known = [self._ledgers[hw_id].attempt_energy(attempt_id) for hw_id in hw_ids]
+        return sum_energy(energy or MISSING_ENERGY for energy in known)
 
     def at_work(self, replica_id: str) -> Work | None:
         """What the replica uses its devices for, or did so when it died; None: nothing, as far as

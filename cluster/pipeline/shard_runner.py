@@ -22,6 +22,7 @@ from cluster.pipeline.encoded import Encoded
 from cluster.pipeline.giving_up import GivenUp
 from cluster.pipeline.publisher import Attempt, Generated, Publisher
 from cluster.pipeline.stages import Holding, Lane, StageClock
+from cluster.stage_times import StageTimes
 from cluster.storage.chunks import Chunks
 from cluster.storage.job_rows import JobRows, rows_of
 from cluster.storage.object_store import ObjectStore
@@ -84,12 +85,17 @@ class ShardRunner:
         self._given_up = GivenUp()
         self._store = store
         self._publisher = Publisher(workload, store, self._given_up, commit_here=commit_here)
-        self.clock = StageClock(self._lane.encoders, self._lane.uploads)
+        self._clock = StageClock(self._lane.encoders, self._lane.uploads)
 
     @property
     def trouble(self) -> str:
         """What keeps the store from taking images; empty while nothing does."""
         return self._publisher.trouble
+
+    @property
+    def times(self) -> StageTimes:
+        """How busy its stages have been, since the first of them was."""
+        return self._clock.times()
 
     def run(
         self,
@@ -179,12 +185,12 @@ class ShardRunner:
         return self._sampler.generate_tiles(*asked, RowNoise(rows.seeds, rows.indices))
 
     def _next(self, tiles: Iterator[tuple[int, Images]]) -> Images | None:
-        with self.clock.busy("device"):
+        with self._clock.busy("device"):
             _, images = next(tiles, (0, None))
         return images
 
     def _encode(self, images: Images, holding: Holding) -> Encoded:
-        with self.clock.busy("encode"):
+        with self._clock.busy("encode"):
             encoded = encode_batch(images, self._workload.encoding)
         holding.replace(images.nbytes, encoded.data.nbytes)
         return encoded
@@ -194,7 +200,7 @@ class ShardRunner:
         waits here for work that needs it."""
         parts = [part.result() for part in encoding]
         encoding.clear()
-        with self.clock.busy("encode"):
+        with self._clock.busy("encode"):
             chunks = self._publisher.pack(made, parts)
         holding.replace(holding.size_bytes, chunks.size_bytes)
         return chunks
@@ -202,7 +208,7 @@ class ShardRunner:
     def _publish(self, made: Generated, packed: Future[Chunks], holding: Holding) -> Attempt:
         try:
             data = packed.result()
-            with self.clock.busy("upload"):
+            with self._clock.busy("upload"):
                 return self._publisher.publish(made, data)
         finally:
             holding.release()

@@ -20,7 +20,7 @@ from cluster.scheduler.dispatch import (
 from cluster.scheduler.explain import demand_name
 from cluster.scheduler.fleet import Slot
 from cluster.scheduler.plan import make_plan
-from cluster.scheduler.request import Performance
+from cluster.scheduler.request import DemandKey, Performance
 from cluster.scheduler.supply import Demand, Offer, power_mw
 from cluster.states import ReplicaState
 
@@ -32,9 +32,9 @@ def replan(core: Core) -> None:
     core.stale = False
     core.planned_s, core.plan_at_s = core.now_s, math.inf
     open_jobs = [job for job in core.jobs.values() if not job.stopping]
-    models = {job.request.model for job in open_jobs}
-    offers = {model: core.offers(model) for model in models}
-    standby = {model: _standby(own) for model, own in offers.items()}
+    wanted = dict.fromkeys(job.request.demand for job in open_jobs)
+    offers = {demand: core.offers(demand) for demand in wanted}
+    standby = {demand: _standby(own) for demand, own in offers.items()}
     needs = demands(open_jobs, core.now_s, standby, core.policy, core.forecast)
     before = core.plan.decided
     core.plan = make_plan(needs, offers, core.policy, core.cap_mw)
@@ -78,9 +78,9 @@ def _standby(offers: list[Offer]) -> Standby:
 def _wake_and_switch(core: Core) -> None:
     """Wake replicas where the plan wants more than are up; park idle ones with another model."""
     wanted: dict[tuple[str, str], Performance] = {}
-    for (model, _), grants in core.plan.grants.items():
+    for demand, grants in core.plan.grants.items():
         for hardware, grant in grants.items():
-            wanted.setdefault((hardware, model), grant.performance)
+            wanted.setdefault((hardware, demand.model), grant.performance)
     for (hardware, model), performance in wanted.items():
         group = core.fleet.groups[hardware]
         lacking = core.plan.nodes(hardware, model) - group.up_with(model)
@@ -151,11 +151,11 @@ def _make_room(core: Core) -> None:
             park(core, slot, "its power is needed elsewhere")
     if core.fleet.power_mw <= core.cap_mw:
         return
-    for (model, _), grants in core.plan.grants.items():
+    for demand, grants in core.plan.grants.items():
         for hardware, grant in grants.items():
-            profile = core.book.profile(hardware, model)
+            profile = core.book.profile(hardware, demand.model, demand.encoding)
             slowest_mw = [power_mw(p) for p in profile.curve] if profile else []
-            for slot in core.fleet.with_assignments(hardware, model, 0, grant.nodes):
+            for slot in core.fleet.with_assignments(hardware, demand.model, 0, grant.nodes):
                 with core.fleet.changing(slot):
                     slot.power_mw = min(slot.power_mw, *slowest_mw)
 
@@ -171,16 +171,16 @@ def _probe(core: Core, needs: list[Demand]) -> None:
         return
     for need in needs:
         grants = core.plan.grants.get(need.key)
-        job = work_to_probe(core, need.model)
+        job = work_to_probe(core, need.model, need.encoding)
         if need.objective != "energy" or not need.relaxed or need.key in core.plan.shortfall:
             continue
         if not grants or job is None:
             continue
         best = min(grant.cost for grant in grants.values())
-        for offer in core.offers(need.model):
+        for offer in core.offers(need.key):
             for point in _hopeful(offer, best, granted=offer.profile.hardware in grants):
                 takes_j = probe_images(core, job, point) * point.energy_per_image_j
-                if _probe_on(core, offer, point, takes_j):
+                if _probe_on(core, need, offer, point, takes_j):
                     return
 
 
@@ -196,11 +196,11 @@ def _hopeful(offer: Offer, best_j: float, *, granted: bool) -> list[Performance]
     ]
 
 
-def _probe_on(core: Core, offer: Offer, point: Performance, takes_j: float) -> bool:
+def _probe_on(core: Core, need: Demand, offer: Offer, point: Performance, takes_j: float) -> bool:
     """Probe an idle replica, or wake one to be probed when it is up."""
     hardware, model = offer.profile.hardware, offer.profile.model
     for slot in core.fleet.with_assignments(hardware, model, 0):
-        return probe_point(core, slot, point.point)
+        return probe_point(core, slot, point.point, need.encoding)
     load_j = offer.profile.standby.load_j
     if offer.up or takes_j + load_j > room_to_probe_j(core):
         return False
@@ -215,26 +215,26 @@ def _probe_on(core: Core, offer: Offer, point: Performance, takes_j: float) -> b
 def _tell(
     core: Core,
     needs: list[Demand],
-    offers: dict[str, list[Offer]],
-    standby: dict[str, Standby],
+    offers: dict[DemandKey, list[Offer]],
+    standby: dict[DemandKey, Standby],
 ) -> None:
     """Tell users why their jobs stand still, and when to look again."""
-    held_s: dict[tuple[str, str], float] = {}
+    held_s: dict[DemandKey, float] = {}
     for need in needs:
         rate = core.plan.hold_rate.get(need.key)
         if rate is not None:
-            margin_s = core.policy.assignment_s + standby[need.model].load_s
+            margin_s = core.policy.assignment_s + standby[need.key].load_s
             until_s = hold_until_s(core.jobs.values(), need.key, rate, margin_s, core.policy)
             held_s[need.key] = max(0.0, until_s - core.now_s)
             core.plan_by(max(until_s, core.now_s + REPLAN_AT_LEAST_S))
     for job in core.jobs.values():
         if job.stopping:
             continue
-        if offers[job.request.model]:
+        if offers[job.request.demand]:
             job.alone_s = None
         elif job.alone_s is None:
             job.alone_s = core.now_s
-        _say(core, job, held_s.get((job.request.model, job.request.objective)))
+        _say(core, job, held_s.get(job.request.demand))
 
 
 def _say(core: Core, job: Job, held_s: float | None) -> None:
@@ -244,7 +244,7 @@ def _say(core: Core, job: Job, held_s: float | None) -> None:
     elif not job.assignments:
         if job.alone_s is not None:
             reason = f"no live replica can run {job.request.model}"
-        elif not core.plan.grants.get((job.request.model, job.request.objective)):
+        elif not core.plan.grants.get(job.request.demand):
             reason = "higher-ranked jobs or the power cap leave no replica for it"
     if reason == job.notified:
         return

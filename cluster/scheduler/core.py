@@ -15,7 +15,7 @@ from cluster.scheduler.forecast import Forecast
 from cluster.scheduler.plan import Plan
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import ProfileBook
-from cluster.scheduler.request import Objective, Performance
+from cluster.scheduler.request import DemandKey, Performance
 from cluster.scheduler.supply import Offer, frontier
 
 TimerKind = Literal["plan", "idle", "late"]
@@ -31,7 +31,8 @@ class Core:
 
     # --- What is believed and configured ---
 
-    #: Measured or estimated performance by (hardware, model). Learns from every reported usage.
+    #: Measured or estimated performance by hardware, model and encoding. Learns from every reported
+    #: usage.
     book: ProfileBook
     #: The tuning parameters. Never changes.
     policy: Policy
@@ -159,11 +160,12 @@ class Core:
         decision = Decision(kind, self.now_s, self.plan_number, why, **facts)  # type: ignore[arg-type]
         self.decisions.note(decision)
 
-    def offers(self, model: str) -> list[Offer]:
-        """The hardware in the fleet that can run the model and is not blocklisted for it."""
-        found = []
+    def offers(self, demand: DemandKey) -> list[Offer]:
+        """The hardware in the fleet that can run its model and is not blocklisted for that, as it
+        is in its encoding."""
+        model, found = demand.model, []
         for hardware, group in self.fleet.groups.items():
-            profile = self.book.profile(hardware, model)
+            profile = self.book.profile(hardware, model, demand.encoding)
             nodes = group.total()
             if profile is not None and nodes and (hardware, model) not in self.blocklisted:
                 found.append(Offer(profile, nodes, group.up_with(model)))
@@ -178,20 +180,20 @@ class Core:
             for hardware, group in self.fleet.groups.items()
         )
 
-    def planned_point(self, hardware: str, model: str, objective: Objective) -> Performance | None:
+    def planned_point(self, hardware: str, demand: DemandKey) -> Performance | None:
         """The performance at which the plan runs this work on this hardware; None: not there.
 
         A demand that was granted nothing may use replicas that are up for other demands of its
         model.
         """
-        grants = self.plan.grants.get((model, objective))
-        if grants or (model, objective) in self.plan.hold_rate:
+        grants = self.plan.grants.get(demand)
+        if grants or demand in self.plan.hold_rate:
             grant = (grants or {}).get(hardware)
             return None if grant is None else grant.performance
-        profile = self.book.profile(hardware, model)
-        if profile is None or not self.plan.nodes(hardware, model):
+        profile = self.book.profile(hardware, demand.model, demand.encoding)
+        if profile is None or not self.plan.nodes(hardware, demand.model):
             return None
-        return frontier(profile, objective)[0]
+        return frontier(profile, demand.objective)[0]
 
     def drop_assignment(self, assignment: Assignment) -> None:
         """Remove an assignment from its job and replica. The caller puts its open shards back."""

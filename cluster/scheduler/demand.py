@@ -11,11 +11,10 @@ from typing import NamedTuple
 from cluster.scheduler.backlog import Job
 from cluster.scheduler.forecast import Expected, Forecast
 from cluster.scheduler.policy import Policy
-from cluster.scheduler.request import Objective
+from cluster.scheduler.request import DemandKey
 from cluster.scheduler.supply import Demand
 
 DEADLINE_RESERVE = 1.4  # rate over the required one, for the objective ``deadline``
-Key = tuple[str, Objective]
 
 
 @dataclass(frozen=True)
@@ -57,46 +56,47 @@ def _turn_s(job: Job, now_s: float, policy: Policy) -> float:
 def demands(
     jobs: Iterable[Job],
     now_s: float,
-    standby: Mapping[str, Standby],
+    standby: Mapping[DemandKey, Standby],
     policy: Policy,
     forecast: Forecast,
 ) -> list[Demand]:
-    """The demand of every model and objective, most urgent first: by priority, deadline, then age.
-    So no model waits forever for hardware that another one holds.
+    """The demand of every model, objective and encoding, most urgent first: by priority, deadline,
+    then age. So no model waits forever for hardware that another one holds.
 
-    standby: by model. Time to load it is planned for only if the replicas that are up are too
+    standby: by demand. Time to load it is planned for only if the replicas that are up are too
     slow. forecast: of expected work.
     """
-    groups: dict[Key, list[Job]] = defaultdict(list)
+    groups: dict[DemandKey, list[Job]] = defaultdict(list)
     for job in jobs:
         if not job.stopping:
-            groups[job.request.model, job.request.objective].append(job)
+            groups[job.request.demand].append(job)
     found: list[tuple[float, float, int, Demand]] = []
-    for (model, objective), members in groups.items():
+    for key, members in groups.items():
         due = sorted((j for j in members if j.request.deadline_s is not None), key=_deadline_s)
-        ahead = forecast.ahead((model, objective), now_s) if due else []
+        ahead = forecast.ahead(key, now_s) if due else []
         pace = _pace(due, ahead, now_s, policy.assignment_s, policy)
-        ready = standby.get(model)
+        ready = standby.get(key)
         if ready is not None and pace.rate > ready.images_per_s:
             loading_s = ready.load_s * (1 - ready.images_per_s / pace.rate)
             pace = _pace(due, ahead, now_s, policy.assignment_s + loading_s, policy)
         rate = pace.rate
-        if objective == "deadline":
+        if key.objective == "deadline":
             rate *= DEADLINE_RESERVE
-        elif objective == "throughput":
+        elif key.objective == "throughput":
             rate = math.inf
         demand = Demand(
-            model,
-            objective,
+            key.model,
+            key.objective,
             rate,
             sum(job.images_left for job in members),
             patient=pace.in_time
-            and objective in ("energy", "cost", "carbon")
+            and key.objective in ("energy", "cost", "carbon")
             and len(due) == len(members),
             shards=sum(job.shards_left for job in members),
             relaxed=pace.in_time,
             steady=pace.steady,
             busy=pace.steady * (1 + (ahead[0].unsure if ahead else 0.0)),
+            encoding=key.encoding,
         )
         first_s = min(_turn_s(job, now_s, policy) for job in members)
         priority, oldest = max(j.request.priority for j in members), min(j.number for j in members)
@@ -106,11 +106,11 @@ def demands(
 
 
 def hold_until_s(
-    jobs: Iterable[Job], key: Key, rate: float, margin_s: float, policy: Policy
+    jobs: Iterable[Job], key: DemandKey, rate: float, margin_s: float, policy: Policy
 ) -> float:
     """When the rate required by these jobs' deadlines will reach ``rate`` if none of them runs."""
     prefix, until_s = 0, math.inf
-    members = [j for j in jobs if (j.request.model, j.request.objective) == key and not j.stopping]
+    members = [j for j in jobs if j.request.demand == key and not j.stopping]
     for job in sorted(members, key=_deadline_s):
         prefix += job.images_left
         needed_s = (policy.reserve * prefix / rate + margin_s) / policy.slack_share

@@ -10,7 +10,7 @@ from cluster.scheduler.core import Core
 from cluster.scheduler.explain import Kind
 from cluster.scheduler.fleet import Slot
 from cluster.scheduler.ranges import Ranges
-from cluster.scheduler.request import Objective, OperatingPoint, Performance
+from cluster.scheduler.request import DemandKey, OperatingPoint, Performance
 from cluster.scheduler.supply import power_mw
 from cluster.states import ReplicaState
 
@@ -29,9 +29,9 @@ def feed(core: Core, slot: Slot) -> bool:
 def feed_all(core: Core) -> None:
     """Give work to every replica that the plan has work for, first to those without any."""
     for waiting in range(core.policy.assignments):
-        for (model, _), grants in core.plan.grants.items():
+        for demand, grants in core.plan.grants.items():
             for hardware in grants:
-                for slot in core.fleet.hungry(hardware, model, waiting):
+                for slot in core.fleet.hungry(hardware, demand.model, waiting):
                     if not _takes_work(core, slot) or _next_assignment(core, slot) is None:
                         break
 
@@ -72,7 +72,7 @@ def _work_for(core: Core, slot: Slot, *, missed: bool) -> tuple[Job, int, Perfor
         if job.stopping or not job.has_work:
             spent.append(job_id)
             continue
-        performance = _point_now(core, slot, job.request.objective)
+        performance = _point_now(core, slot, job.request.demand)
         if performance is None or (missed and not job.missed(core.now_s)):
             continue
         shards = _size(core, job, slot, performance, missed=missed)
@@ -84,13 +84,13 @@ def _work_for(core: Core, slot: Slot, *, missed: bool) -> tuple[Job, int, Perfor
     return work
 
 
-def _point_now(core: Core, slot: Slot, objective: Objective) -> Performance | None:
+def _point_now(core: Core, slot: Slot, demand: DemandKey) -> Performance | None:
     """How the plan runs such work there; slower while others still draw the power for that; None
     if it has none for it."""
-    planned = core.planned_point(slot.hardware, slot.model, objective)
+    planned = core.planned_point(slot.hardware, demand)
     if planned is None or _within_cap(core, slot, planned):
         return planned
-    profile = core.book.profile(slot.hardware, slot.model)
+    profile = core.book.profile(slot.hardware, demand.model, demand.encoding)
     fitting = [p for p in profile.curve if _within_cap(core, slot, p)] if profile else []
     return max(fitting, key=lambda p: p.images_per_s, default=None)
 
@@ -112,7 +112,7 @@ def _size(core: Core, job: Job, slot: Slot, performance: Performance, *, missed:
     if not room:
         return 0
     shard_s = request.shard_images / performance.images_per_s
-    grants = core.plan.grants.get((request.model, request.objective), {}).values()
+    grants = core.plan.grants.get(request.demand, {}).values()
     able = [g for g in grants if _affordable(core, job, g.performance)]
     together = sum(g.nodes * g.performance.images_per_s for g in able) or performance.images_per_s
     fastest_s = min([shard_s, *(request.shard_images / g.performance.images_per_s for g in able)])
@@ -143,7 +143,7 @@ def broke(core: Core, job: Job) -> bool:
     """Whether the job's energy budget is too small for a shard on any hardware of the plan."""
     if job.request.energy_budget_j is None or job.assignments or not job.has_work:
         return False
-    grants = core.plan.grants.get((job.request.model, job.request.objective), {}).values()
+    grants = core.plan.grants.get(job.request.demand, {}).values()
     return bool(grants) and not any(_affordable(core, job, g.performance) for g in grants)
 
 
@@ -279,21 +279,22 @@ def _other(
 ) -> tuple[Slot, Performance] | None:
     """A replica with room other than the late one, and its performance; idle ones first. idle: no
     others."""
-    grants = core.plan.grants.get((job.request.model, job.request.objective), {})
+    grants = core.plan.grants.get(job.request.demand, {})
     for waiting in range(1 if idle else core.policy.assignments):
         for hardware in sorted(grants, key=lambda name: grants[name].cost):
             for slot in core.fleet.with_assignments(hardware, job.request.model, waiting, most=2):
-                performance = _point_now(core, slot, job.request.objective)
+                performance = _point_now(core, slot, job.request.demand)
                 if slot is not late and _takes_work(core, slot) and performance is not None:
                     return slot, performance
     return None
 
 
-def work_to_probe(core: Core, model: str) -> Job | None:
-    """A job whose shards may be used for a probe; None if there is none."""
+def work_to_probe(core: Core, model: str, encoding: str | None = None) -> Job | None:
+    """A job whose shards may be used for a probe; None if there is none. encoding: None is any."""
     for job in core.order.get(model, {}).values():
         can_wait = job.request.objective == "energy" and not job.has_budget
-        if can_wait and job.waiting and not job.stopping:
+        fits = encoding is None or job.request.encoding == encoding
+        if can_wait and fits and job.waiting and not job.stopping:
             return job
     return None
 
@@ -309,12 +310,15 @@ def room_to_probe_j(core: Core) -> float:
     return core.policy.probe_share * core.spent_j - core.probed_j
 
 
-def probe_point(core: Core, slot: Slot, point: OperatingPoint) -> bool:
-    """Give the replica a probe: work at a point to be measured. True if it got one."""
-    profile = core.book.profile(slot.hardware, slot.model)
+def probe_point(core: Core, slot: Slot, point: OperatingPoint, encoding: str | None = None) -> bool:
+    """Give the replica a probe: work at a point to be measured, in this encoding or any. True if it
+    got one."""
+    job = work_to_probe(core, slot.model, encoding)
+    if job is None:
+        return False
+    profile = core.book.profile(slot.hardware, slot.model, job.request.encoding)
     performance = next((p for p in profile.curve if p.point == point), None) if profile else None
-    job = work_to_probe(core, slot.model)
-    if performance is None or job is None:
+    if performance is None:
         return False
     if not slot.idle or not _takes_work(core, slot) or not _within_cap(core, slot, performance):
         return False

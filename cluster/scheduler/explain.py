@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cluster.scheduler.plan import Rival
+from cluster.types import DEFAULT_ENCODING
 
 Kind = Literal["plan", "hold", "wake", "park", "lease", "probe", "speculate", "set_aside", "pause"]
 KEPT = 10_000  # decisions not taken yet; beyond that the oldest are dropped
@@ -37,9 +38,11 @@ class Decision:
     demand: str | None = None
 
 
-def demand_name(model: str, objective: str) -> str:
-    """The name of the demand that all jobs of this model and objective share."""
-    return f"{model} for {objective}"
+def demand_name(model: str, objective: str, encoding: str) -> str:
+    """The name of the demand that all jobs of this model, objective and encoding share. The default
+    encoding is not named."""
+    name = f"{model} for {objective}"
+    return name if encoding == DEFAULT_ENCODING else f"{name} in {encoding}"
 
 
 class DecisionQueue:

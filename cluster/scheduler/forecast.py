@@ -1,8 +1,8 @@
 """Forecast of the work of the next 24 hours, from the same time of earlier days. Pure.
 
-Images are counted per quarter of an hour (a bin) and kind of work (model and objective). The
-forecast of a bin is the mean of that bin and its neighbours on earlier days; newer days count more.
-Only work with a deadline is counted: other work is never urgent.
+Images are counted per quarter of an hour (a bin) and kind of work (model, objective, encoding).
+The forecast of a bin is the mean of that bin and its neighbours on earlier days; newer days count
+more. Only work with a deadline is counted: other work is never urgent.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cluster.scheduler.request import JobRequest, Objective
+from cluster.scheduler.request import DemandKey, JobRequest
 
-Key = tuple[str, Objective]
 DAY_S = 86_400.0
 BIN_S = 900.0
 BINS = int(DAY_S / BIN_S)
@@ -86,7 +85,7 @@ class Habits:
     """What a forecast has learned, to be saved. open_bin: number of the current bin since 1970."""
 
     open_bin: int
-    kinds: Mapping[Key, Kind]
+    kinds: Mapping[DemandKey, Kind]
 
 
 class Forecast:
@@ -105,7 +104,7 @@ class Forecast:
         self._open = habits.open_bin if habits else None
         kinds = habits.kinds.items() if habits else ()
         self._kinds = {key: kind.copy() for key, kind in kinds}
-        self._usual: dict[Key, list[Usual]] = {}  # by bin; until one closes
+        self._usual: dict[DemandKey, list[Usual]] = {}  # by bin; until one closes
 
     @property
     def habits(self) -> Habits | None:
@@ -127,7 +126,7 @@ class Forecast:
         """Learn from a job submitted at ``at_s``. Ignores jobs without a deadline."""
         self._advance(at_s)
         if job.deadline_s is not None:
-            kind = self._kinds.setdefault((job.model, job.objective), Kind())
+            kind = self._kinds.setdefault(job.demand, Kind())
             slack_s, today = max(0.0, job.deadline_s - at_s), kind.today
             kind.today = Bin(
                 today.days,
@@ -136,7 +135,7 @@ class Forecast:
                 today.slack + job.images * slack_s,
             )
 
-    def ahead(self, key: Key, now_s: float) -> list[Expected]:
+    def ahead(self, key: DemandKey, now_s: float) -> list[Expected]:
         """The forecast of the next 24 hours by bin, in order; empty until a whole day was seen."""
         self._advance(now_s)
         kind = self._kinds.get(key)

@@ -79,7 +79,7 @@ def shard_failed(core: Core, job: Job, shard: int, slot: Slot, reason: str) -> N
     if other hardware runs this model without failures: a full disk, say, fails everywhere."""
     if shard not in job.attempts:
         model = slot.model
-        rivals = [o.profile.hardware for o in core.offers(model)]
+        rivals = [o.profile.hardware for o in core.offers(job.request.demand)]
         if any(r != slot.hardware and (r, model) not in core.losses for r in rivals):
             _count(core, slot, reason, fatal=False)
     blame(core, job, shard, slot, reason, sure=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cluster.scheduler.policy import Policy
-from cluster.scheduler.request import Objective, Performance
+from cluster.scheduler.request import DemandKey, Performance
 from cluster.scheduler.supply import Demand, Offer, Step, merit_order, power_mw, start_cost
 
 ROUNDING = 1e-9  # share of a rate that is taken for a rounding error
@@ -47,18 +47,18 @@ class Rival:
 
 @dataclass
 class Plan:
-    """What each demand, a (model, objective), gets. Made by ``make_plan``; not changed later."""
+    """What each demand gets, by its key. Made by ``make_plan``; not changed later."""
 
     #: Grants by demand and hardware.
-    grants: dict[tuple[str, Objective], dict[str, Grant]] = field(default_factory=dict)
+    grants: dict[DemandKey, dict[str, Grant]] = field(default_factory=dict)
     #: Demands that wait, and the rate in images/s from which on they are served.
-    hold_rate: dict[tuple[str, Objective], float] = field(default_factory=dict)
+    hold_rate: dict[DemandKey, float] = field(default_factory=dict)
     #: Rate in images/s that a demand lacks because no hardware is left.
-    shortfall: dict[tuple[str, Objective], float] = field(default_factory=dict)
+    shortfall: dict[DemandKey, float] = field(default_factory=dict)
     #: Hardware that was considered for a demand, cheapest first.
-    rivals: dict[tuple[str, Objective], tuple[Rival, ...]] = field(default_factory=dict)
+    rivals: dict[DemandKey, tuple[Rival, ...]] = field(default_factory=dict)
     #: Demands that are served faster than their deadlines require, ahead of expected work.
-    ahead: set[tuple[str, Objective]] = field(default_factory=set)
+    ahead: set[DemandKey] = field(default_factory=set)
 
     @property
     def decided(self) -> object:
@@ -83,8 +83,8 @@ class Plan:
         """Number of replicas of this hardware that the plan wants up with the model."""
         return sum(
             grants[hardware].nodes
-            for (of_model, _), grants in self.grants.items()
-            if of_model == model and hardware in grants
+            for key, grants in self.grants.items()
+            if key.model == model and hardware in grants
         )
 
 
@@ -107,11 +107,11 @@ class _Room:
 
 def make_plan(
     demands: Sequence[Demand],
-    offers: Mapping[str, Sequence[Offer]],
+    offers: Mapping[DemandKey, Sequence[Offer]],
     policy: Policy,
     cap_mw: int | None = None,
 ) -> Plan:
-    """Serve the demands, in this order, from the offers of their models.
+    """Serve the demands, in this order, from the offers to each.
 
     cap_mw: bound of the power of all grants. Takes time in proportion to demands x hardware x
     points, whatever the number of nodes, shards and jobs.
@@ -119,10 +119,10 @@ def make_plan(
     plan = Plan()
     free = {o.profile.hardware: o.nodes for own in offers.values() for o in own}
     room = _Room(free, math.inf if cap_mw is None else float(cap_mw))
-    steps_of: dict[tuple[str, Objective], list[Step]] = {}
+    steps_of: dict[DemandKey, list[Step]] = {}
     served: list[Demand] = []
     for demand in demands:
-        own = _within(room, offers.get(demand.model, ()))
+        own = _within(room, offers.get(demand.key, ()))
         steps = steps_of[demand.key] = merit_order(demand, own)
         if _is_scarce(demand, steps, policy):
             worth = _speed(steps, policy.ahead_price * steps[0].order)
@@ -138,7 +138,7 @@ def make_plan(
     for demand in served:  # only when all have what they need
         grants = plan.grants.get(demand.key)
         if grants is not None:
-            _widen(demand, offers.get(demand.model, ()), grants, room, policy)
+            _widen(demand, offers.get(demand.key, ()), grants, room, policy)
             missing = _shortfall(demand, steps_of[demand.key], grants, room)
             if missing > 0:
                 plan.shortfall[demand.key] = missing

@@ -1,9 +1,10 @@
-"""Performance by (hardware, model, operating point), and how finished work updates it. Pure.
+"""Performance by (hardware, model, encoding, operating point), and how work updates it. Pure.
 
-A value starts as a prior: a measurement of another fleet, or an estimate from data sheets. Each
-window of work moves it, less and less the more work is behind it, down to a share that lets it
-follow slow change. Deviations to one side that add up (CUSUM) are a drift: then the value starts
-anew from the current window.
+A value starts as a prior: a measurement of another fleet, or an estimate from data sheets. What is
+known of a device alone is the prior of every encoding. What work shows is of its own encoding only,
+since encoding and storage may be slower than the device. Each window of work moves a value, less
+and less the more work is behind it, down to a share that lets it follow slow change. Deviations to
+one side that add up (CUSUM) are a drift: then the value starts anew from the current window.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dataclasses import dataclass, field, replace
 
 from cluster.energy import MIN_WINDOW_S
 from cluster.scheduler.request import OperatingPoint, Performance, StandbyCost, Usage, joules
-from cluster.types import QUALITIES, EnergyQuality
+from cluster.stage_times import StageTimes
+from cluster.types import DEFAULT_ENCODING, QUALITIES, EnergyQuality
 
 PRIOR_WEIGHT = 1.0  # of a prior, in windows
 MOST_WEIGHT = 50.0  # of what was learned: a belief follows change within about so many windows
@@ -24,13 +26,52 @@ DRIFT = 8.0  # surprises that add up to this are no accident
 
 
 @dataclass(frozen=True)
+class Pipeline:
+    """The whole path from a device into a store, in one encoding at one point. times: of its
+    stages, as they were last measured apart; without a window where they never were."""
+
+    encoding: str
+    performance: Performance
+    times: StageTimes = field(default_factory=StageTimes)
+
+
+@dataclass(frozen=True)
 class Profile:
-    """One hardware class with one model. curve: its performance, one entry per point."""
+    """One hardware class with one model. curve: the performance of the device, one entry per point.
+    pipelines: of the whole path, where it is known."""
 
     hardware: str
     model: str
     standby: StandbyCost
     curve: tuple[Performance, ...]
+    pipelines: tuple[Pipeline, ...] = ()
+
+    def of(self, encoding: str) -> Profile:
+        """The same with what is known of work in this encoding as its curve: of the whole path, or
+        else of the device. Points that only the device was measured at go where the path went."""
+        known = {
+            p.performance.point: p.performance for p in self.pipelines if p.encoding == encoding
+        }
+        both = [(known[p.point], p) for p in self.curve if p.point in known]
+        if not both:
+            return self
+        path, device = both[0]
+        faster = path.images_per_s / device.images_per_s
+        hotter = path.power_w / device.power_w
+        curve = (known.get(p.point) or _moved(p, faster, hotter) for p in self.curve)
+        return replace(self, curve=tuple(curve))
+
+    def knowing(self, encoding: str, performance: Performance) -> Profile:
+        """The same with this performance of the whole path, in place of an earlier one."""
+        point, times = performance.point, StageTimes()
+        others = []
+        for p in self.pipelines:
+            if (p.encoding, p.performance.point) == (encoding, point):
+                times = p.times
+            else:
+                others.append(p)
+        new = Pipeline(encoding, performance, times)
+        return replace(self, pipelines=(*others, new))
 
 
 @dataclass
@@ -66,7 +107,8 @@ class ProfileBook:
 
     def __init__(self, profiles: Iterable[Profile] = ()) -> None:
         self._profiles: dict[tuple[str, str], Profile] = {}
-        self._beliefs: dict[tuple[str, str, OperatingPoint], _Belief] = {}
+        self._views: dict[tuple[str, str, str], Profile] = {}  # by encoding, made when asked for
+        self._beliefs: dict[tuple[str, str, str, OperatingPoint], _Belief] = {}  # likewise
         self.drifts = 0
         self._changed: dict[tuple[str, str], None] = {}
         for profile in profiles:
@@ -74,20 +116,38 @@ class ProfileBook:
 
     def put(self, profile: Profile) -> None:
         """Set the profile of its hardware and model, replacing an earlier one."""
-        self._profiles[profile.hardware, profile.model] = profile
-        for performance in profile.curve:
-            weight = max(PRIOR_WEIGHT, min(float(performance.samples), MOST_WEIGHT))
-            key = profile.hardware, profile.model, performance.point
-            self._beliefs[key] = _Belief(performance, weight, weight)
+        own = profile.hardware, profile.model
+        self._profiles[own] = profile
+        self._views = {key: view for key, view in self._views.items() if key[:2] != own}
+        self._beliefs = {key: one for key, one in self._beliefs.items() if key[:2] != own}
 
-    def profile(self, hardware: str, model: str) -> Profile | None:
-        """The profile of this hardware with this model; None if there is none."""
-        return self._profiles.get((hardware, model))
+    def profile(
+        self, hardware: str, model: str, encoding: str = DEFAULT_ENCODING
+    ) -> Profile | None:
+        """The profile of this hardware with this model, its curve that of work in this encoding;
+        None if there is none."""
+        key = hardware, model, encoding
+        view = self._views.get(key)
+        if view is None and (known := self._profiles.get((hardware, model))) is not None:
+            view = self._views[key] = known.of(encoding)
+            for performance in view.curve:
+                weight = max(PRIOR_WEIGHT, min(float(performance.samples), MOST_WEIGHT))
+                self._beliefs[*key, performance.point] = _Belief(performance, weight, weight)
+        return view
 
-    def observe(self, hardware: str, model: str, point: OperatingPoint, usage: Usage) -> None:
-        """Learn from finished work. Ignores points that the profile does not have."""
-        belief = self._beliefs.get((hardware, model, point))
-        if belief is None or usage.images <= 0 or usage.duration_s <= 0:
+    def observe(
+        self,
+        hardware: str,
+        model: str,
+        point: OperatingPoint,
+        usage: Usage,
+        encoding: str = DEFAULT_ENCODING,
+    ) -> None:
+        """Learn from finished work in this encoding. Ignores points that the profile does not
+        have."""
+        view = self.profile(hardware, model, encoding)
+        belief = self._beliefs.get((hardware, model, encoding, point))
+        if view is None or belief is None or usage.images <= 0 or usage.duration_s <= 0:
             return
         belief.window.add(usage)
         if belief.window.duration_s < MIN_WINDOW_S:
@@ -95,16 +155,16 @@ class ProfileBook:
         before = belief.performance
         self.drifts += _learn(belief)
         belief.window = _Window()
-        profile = self._profiles[hardware, model]
         faster = belief.performance.images_per_s / before.images_per_s
         hotter = belief.performance.power_w / before.power_w
         curve = tuple(
-            belief.performance if p.point == point else _like(p, faster, hotter)
-            for p in profile.curve
+            belief.performance if p.point == point else _like(p, faster, hotter) for p in view.curve
         )
         for performance in curve:
-            self._beliefs[hardware, model, performance.point].performance = performance
-        self._profiles[hardware, model] = replace(profile, curve=curve)
+            self._beliefs[hardware, model, encoding, performance.point].performance = performance
+        self._views[hardware, model, encoding] = replace(view, curve=curve)
+        known = self._profiles[hardware, model].knowing(encoding, belief.performance)
+        self._profiles[hardware, model] = known
         self._changed[hardware, model] = None
 
     def changed(self) -> list[Profile]:
@@ -124,6 +184,9 @@ class ProfileBook:
             load_j = (load_j + seen_j) / 2
         standby = replace(standby, load_s=(standby.load_s + usage.duration_s) / 2, load_j=load_j)
         self._profiles[hardware, model] = replace(profile, standby=standby)
+        for key, view in self._views.items():
+            if key[:2] == (hardware, model):
+                self._views[key] = replace(view, standby=standby)
 
 
 def _learn(belief: _Belief) -> bool:
@@ -176,8 +239,11 @@ def _mean(old: float, weight: float, seen: float) -> float:
 
 def _like(performance: Performance, faster: float, hotter: float) -> Performance:
     """A point that nothing was measured at goes where its measured neighbour went."""
-    if performance.samples:
-        return performance
+    return performance if performance.samples else _moved(performance, faster, hotter)
+
+
+def _moved(performance: Performance, faster: float, hotter: float) -> Performance:
+    """A guess at so many times the speed and the power."""
     ratio = hotter / faster
     return replace(
         performance,
@@ -185,4 +251,5 @@ def _like(performance: Performance, faster: float, hotter: float) -> Performance
         power_w=performance.power_w * hotter,
         low_j=None if performance.low_j is None else performance.low_j * ratio,
         high_j=None if performance.high_j is None else performance.high_j * ratio,
+        samples=0,
     )

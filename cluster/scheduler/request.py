@@ -2,19 +2,28 @@
 
 Times are seconds on the caller's clock; only differences matter. ``model`` is an opaque key of
 what a replica loads: a revision at a precision. The job sets the precision, never the scheduler,
-because it changes pixels.
+because it changes pixels. ``encoding`` is as opaque: a way to write images (``encoding_key``).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Literal, NamedTuple
 
 from cluster.energy import in_joules
-from cluster.types import EnergyQuality
+from cluster.types import DEFAULT_ENCODING, EnergyQuality
 from cluster.types import SetAside as SetAside
 
 Objective = Literal["energy", "deadline", "throughput", "cost", "carbon"]
+
+
+class DemandKey(NamedTuple):
+    """What jobs share whose images cost alike and are wanted alike."""
+
+    model: str
+    objective: Objective
+    encoding: str = DEFAULT_ENCODING
 
 
 @dataclass(frozen=True, order=True)
@@ -96,6 +105,12 @@ class JobRequest:
     deadline_s: float | None = None
     objective: Objective = "energy"
     energy_budget_j: float | None = None
+    encoding: str = DEFAULT_ENCODING
+
+    @cached_property
+    def demand(self) -> DemandKey:
+        """The demand that it is part of."""
+        return DemandKey(self.model, self.objective, self.encoding)
 
     @property
     def shards(self) -> int:

@@ -255,10 +255,11 @@ class SchedulerState:
         took_j = joules(event.usage)
         core.spent_j += took_j or 0.0
         assignment = None if job is None else job.assignments.get(event.assignment_id)
-        if slot is not None and assignment is not None:
+        if slot is not None and job is not None and assignment is not None:
             core.losses.pop((slot.hardware, slot.model), None)
             if event.usage is not None:
-                core.book.observe(slot.hardware, slot.model, assignment.point, event.usage)
+                key, point = (slot.hardware, slot.model), assignment.point
+                core.book.observe(*key, point, event.usage, job.request.encoding)
         if job is None:
             return
         if (

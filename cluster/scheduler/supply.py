@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cluster.scheduler.profiles import Profile
-from cluster.scheduler.request import Objective, Performance, StandbyCost
+from cluster.scheduler.request import DemandKey, Objective, Performance, StandbyCost
+from cluster.types import DEFAULT_ENCODING
 
 J_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What the jobs of one model and objective require from now on.
+    """What the jobs of one model, objective and encoding require from now on.
 
     rate: images/s that meets all deadlines, reserve included; inf: as fast as possible.
     images: still to generate. shards: that they are in, the most replicas that can share them.
@@ -33,16 +34,17 @@ class Demand:
     relaxed: bool = True
     steady: float = 0.0
     busy: float = 0.0
+    encoding: str = DEFAULT_ENCODING
 
     @property
-    def key(self) -> tuple[str, Objective]:
-        return self.model, self.objective
+    def key(self) -> DemandKey:
+        return DemandKey(self.model, self.objective, self.encoding)
 
 
 @dataclass(frozen=True)
 class Offer:
-    """One hardware class for one model. nodes: replicas that may be used; up: those of them that
-    hold or load the model."""
+    """One hardware class for one model and encoding. nodes: replicas that may be used; up: those of
+    them that hold or load the model."""
 
     profile: Profile
     nodes: int

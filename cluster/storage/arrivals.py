@@ -13,21 +13,22 @@ from pydantic import Field, NonNegativeFloat
 
 from cluster.errors import NotFound
 from cluster.scheduler.forecast import BINS, Bin, Habits, Kind
-from cluster.scheduler.request import Objective
+from cluster.scheduler.request import DemandKey, Objective
 from cluster.storage.commit import parse_record
 from cluster.storage.layout import arrivals_key
 from cluster.storage.object_store import ObjectStore
-from cluster.types import SCHEMA_VERSION, Record
+from cluster.types import DEFAULT_ENCODING, SCHEMA_VERSION, Record
 
 BinRow = tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat]
 
 
 class KindRecord(Record):
     """One kind of work: (days, images, squares, slack) of each bin, from midnight UTC on; and of
-    the open one until now."""
+    the open one until now. encoding: the default one is left out, as versions without it did."""
 
     model: str = Field(min_length=1)
     objective: Objective
+    encoding: str = Field(default=DEFAULT_ENCODING, exclude_if=lambda key: key == DEFAULT_ENCODING)
     bins: Annotated[tuple[BinRow, ...], Field(min_length=BINS, max_length=BINS)]
     today: BinRow
 
@@ -44,12 +45,13 @@ def save_habits(store: ObjectStore, cluster_id: str, habits: Habits) -> None:
     """Save them for the cluster's next coordinator. Raises what the store raises."""
     kinds = [
         KindRecord(
-            model=model,
-            objective=objective,
+            model=key.model,
+            objective=key.objective,
+            encoding=key.encoding,
             bins=tuple(kind.bins),
             today=kind.today,
         )
-        for (model, objective), kind in habits.kinds.items()
+        for key, kind in habits.kinds.items()
     ]
     record = ArrivalsRecord(open_bin=habits.open_bin, kinds=tuple(kinds))
     store.put(arrivals_key(cluster_id), record.model_dump_json().encode())
@@ -62,7 +64,9 @@ def load_habits(store: ObjectStore, cluster_id: str) -> Habits | None:
     with suppress(NotFound):
         record = parse_record(ArrivalsRecord, key, store.get(key))
         kinds = {
-            (kind.model, kind.objective): Kind([Bin(*row) for row in kind.bins], Bin(*kind.today))
+            DemandKey(kind.model, kind.objective, kind.encoding): Kind(
+                [Bin(*row) for row in kind.bins], Bin(*kind.today)
+            )
             for kind in record.kinds
         }
         return Habits(record.open_bin, kinds)

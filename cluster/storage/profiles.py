@@ -15,17 +15,26 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field, NonNegativeInt, PositiveInt
 
 from cluster.errors import Fatal, NotFound
-from cluster.scheduler.profiles import Profile
+from cluster.scheduler.profiles import Pipeline, Profile
 from cluster.scheduler.request import OperatingPoint, Performance, StandbyCost
+from cluster.stage_times import Stage, StageTimes
 from cluster.storage.commit import parse_record
 from cluster.storage.layout import PROFILES, profile_key
 from cluster.storage.object_store import ObjectStore
-from cluster.types import SCHEMA_VERSION, EnergyQuality, Record
+from cluster.types import (
+    SCHEMA_VERSION,
+    Compression,
+    EnergyQuality,
+    ImageEncoding,
+    Record,
+    encoding_key,
+)
 
 logger = logging.getLogger(__name__)
 _THREADS = 8
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class PointRecord(Record):
@@ -70,8 +79,46 @@ class PointRecord(Record):
         )
 
 
+class PipelineRecord(PointRecord):
+    """Performance of the whole path into a store, with images written in this way.
+
+    compression: of raw images. stage_share, bottleneck: how busy device, encode and upload were
+    when they were last measured apart (``un0 calibrate``), and which was busiest.
+    """
+
+    encoding: ImageEncoding
+    compression: Compression | None = None
+    stage_share: dict[Stage, Share] | None = None
+    bottleneck: Stage | None = None
+
+    @property
+    def key(self) -> str:
+        return encoding_key(self.encoding, self.compression)
+
+    def pipeline(self) -> Pipeline:
+        return Pipeline(self.key, self.performance(), StageTimes.of(self.stage_share))
+
+    @staticmethod
+    def of_pipeline(own: Pipeline, measured_at: datetime) -> PipelineRecord:
+        encoding, _, compression = own.encoding.partition("/")
+        point = PointRecord.of(own.performance, measured_at)
+        return PipelineRecord.model_validate(
+            point.model_dump()
+            | {
+                "encoding": encoding,
+                "compression": compression or None,
+                "stage_share": own.times.shares,
+                "bottleneck": own.times.bottleneck,
+            }
+        )
+
+
 class ProfileRecord(Record):
-    """``fleet/profiles/<hardware>/<model>.json``: one kind of hardware with one model."""
+    """``fleet/profiles/<hardware>/<model>.json``: one kind of hardware with one model.
+
+    curve: of the device, or what earlier versions saw of work in any encoding. pipelines: of the
+    whole path, by encoding; left out of the JSON where there is none.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     hardware: str = Field(min_length=1)
@@ -82,13 +129,15 @@ class ProfileRecord(Record):
     price_per_h: NonNegative = 0.0
     carbon_g_per_kwh: NonNegative = 0.0
     curve: tuple[PointRecord, ...]
+    pipelines: tuple[PipelineRecord, ...] = Field(default=(), exclude_if=lambda known: not known)
 
     def profile(self) -> Profile:
         standby = StandbyCost(
             self.idle_w, self.load_s, self.load_j, self.price_per_h, self.carbon_g_per_kwh
         )
         curve = tuple(point.performance() for point in self.curve)
-        return Profile(self.hardware, self.model, standby, curve)
+        pipelines = tuple(known.pipeline() for known in self.pipelines)
+        return Profile(self.hardware, self.model, standby, curve, pipelines)
 
 
 def save_profile(store: ObjectStore, profile: Profile, measured_at: datetime) -> None:
@@ -98,7 +147,8 @@ def save_profile(store: ObjectStore, profile: Profile, measured_at: datetime) ->
     Raises what the store raises.
     """
     key = profile_key(profile.hardware, profile.model)
-    kept = {point.performance().point: point for point in _standing_curve(store, key)}
+    standing = _read(store, key)
+    kept = {point.performance().point: point for point in standing.curve} if standing else {}
     standby = profile.standby
     record = ProfileRecord(
         hardware=profile.hardware,
@@ -109,6 +159,7 @@ def save_profile(store: ObjectStore, profile: Profile, measured_at: datetime) ->
         price_per_h=standby.price_per_h,
         carbon_g_per_kwh=standby.carbon_g_per_kwh,
         curve=tuple(_newer(kept.get(p.point), p, measured_at) for p in profile.curve),
+        pipelines=_newer_pipelines(standing.pipelines if standing else (), profile, measured_at),
     )
     store.put(key, record.model_dump_json(indent=2).encode())
 
@@ -127,11 +178,15 @@ def load_profile_records(store: ObjectStore, model: str | None = None) -> list[P
         return [record for record in pool.map(lambda key: _read(store, key), keys) if record]
 
 
-def rates_of(store: ObjectStore, model: str) -> list[float]:
-    """The most images/s of each hardware class that was measured with the model (its key)."""
-    curves = [record.curve for record in load_profile_records(store, model)]
-    measured = [[point.images_per_s for point in curve if point.samples] for curve in curves]
-    return [max(rates) for rates in measured if rates]
+def rates_of(store: ObjectStore, model: str, encoding: str) -> list[float]:
+    """The most images/s of each hardware class that was measured with the model (its key): of the
+    whole path in this encoding, where that was, else of what is known of it."""
+    found = []
+    for record in load_profile_records(store, model):
+        whole = [known.images_per_s for known in record.pipelines if known.key == encoding]
+        rates = whole or [point.images_per_s for point in record.curve if point.samples]
+        found += [max(rates)] if rates else []
+    return found
 
 
 def _newer(kept: PointRecord | None, own: Performance, measured_at: datetime) -> PointRecord:
@@ -141,9 +196,20 @@ def _newer(kept: PointRecord | None, own: Performance, measured_at: datetime) ->
     return PointRecord.of(own, measured_at)
 
 
-def _standing_curve(store: ObjectStore, key: str) -> tuple[PointRecord, ...]:
-    record = _read(store, key)
-    return record.curve if record else ()
+def _newer_pipelines(
+    standing: tuple[PipelineRecord, ...], profile: Profile, measured_at: datetime
+) -> tuple[PipelineRecord, ...]:
+    """Those of the profile, and of the store's those that it has no newer measurement of."""
+    found = {(known.key, known.performance().point): known for known in standing}
+    for own in profile.pipelines:
+        place = own.encoding, own.performance.point
+        kept, new = found.get(place), PipelineRecord.of_pipeline(own, measured_at)
+        if kept is None or kept.performance() != own.performance:
+            if kept is not None and new.stage_share is None:
+                shares = {"stage_share": kept.stage_share, "bottleneck": kept.bottleneck}
+                new = new.model_copy(update=shares)
+            found[place] = new
+    return tuple(found.values())
 
 
 def _read(store: ObjectStore, key: str) -> ProfileRecord | None:

@@ -11,6 +11,7 @@ import typer
 from cluster.errors import UserError
 from cluster.hardware.identify import host_name
 from jobs.cli.options import EndpointUrl, Json, Sse, SseKmsKey, plain_table, show_json, show_table
+from jobs.cli.outputs import parse_outputs, show_paths
 from jobs.cli.progress import progress
 from jobs.format import bounded, duration, energy_per_image, quality_words
 from jobs.listening import EXIT_INTERRUPTED
@@ -35,20 +36,32 @@ def calibrate_command(
         str, typer.Option(help="Comma-separated: fp32, bf16, fp16.")
     ] = "fp32,bf16",
     seconds: Annotated[float, typer.Option(help="Of each window of work, from 2.")] = 2.0,
+    encoding: Annotated[
+        str,
+        typer.Option(
+            help="Of the whole path into the store, comma-separated: png, jpeg, webp, raw; all; or "
+            "none to leave it out."
+        ),
+    ] = "png",
     store: Annotated[
-        str | None, typer.Option(help="Save what is measured there, for the fleet.")
+        str | None,
+        typer.Option(
+            help="Save what is measured there, for the fleet; the whole path leads there too. "
+            "Default: save nothing, write to a temporary directory."
+        ),
     ] = None,
     endpoint_url: EndpointUrl = None,
     sse: Sse = None,
     sse_kms_key: SseKmsKey = None,
     as_json: Json = False,
 ) -> None:
-    """Measure this machine: images/s and J/image by batch and precision, loading, idling."""
+    """Measure this machine: images/s and J/image by batch, precision, encoding; load, idle."""
     from cluster.clock import utc_now
     from cluster.storage.open import open_store
     from cluster.storage.profiles import save_profile
 
     precisions = _precisions(precision)
+    outputs = [] if encoding.strip() == "none" else parse_outputs(encoding)
     opened = (
         open_store(store, endpoint_url=endpoint_url, sse=sse, sse_kms_key=sse_kms_key)
         if store
@@ -58,7 +71,14 @@ def calibrate_command(
 
     with progress("loading", quiet=as_json) as step:
         try:
-            found = calibrate(model, precisions=precisions, seconds=seconds, on_step=step)
+            found = calibrate(
+                model,
+                precisions=precisions,
+                seconds=seconds,
+                outputs=outputs,
+                store=opened,
+                on_step=step,
+            )
         except KeyboardInterrupt:
             print("interrupted; nothing was saved", file=sys.stderr)
             raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -88,6 +108,8 @@ def _precisions(text: str) -> list[Precision]:
 
 
 def _facts(found: Calibration) -> dict[str, Any]:
+    from jobs.bench import path_row
+
     return {
         "host_name": host_name(),
         "hardware": found.hardware,
@@ -105,6 +127,7 @@ def _facts(found: Calibration) -> dict[str, Any]:
             for load in found.loads
         ],
         "points": [_point(point, found.share_of_best(point)) for point in found.points],
+        "pipelines": [asdict(path_row(path)) for path in found.paths],
     }
 
 
@@ -149,3 +172,8 @@ def _show(found: Calibration) -> None:
         )
     show_table(table)
     print(_WHY)
+    if found.paths:
+        from jobs.bench import path_row
+
+        print("\nThe whole path into the store, at the batch that is used:\n")
+        show_paths([path_row(path) for path in found.paths])

@@ -220,20 +220,23 @@ def _show_devices(devices: Sequence[dict[str, Any]]) -> None:
 def _show_profiles(profiles: Sequence[ProfileRecord], store: str, now: datetime) -> None:
     from rich.text import Text
 
+    from cluster.storage.profiles import PipelineRecord
+
     if not profiles:
         print(f"\nNothing is known of any hardware in {store} yet; `un0 calibrate --store {store}`")
         print("measures this machine, and every job measures what it runs on.")
         return
     print(f"\nWhat is known of hardware, in {store}:")
     table = plain_table(
-        "hardware", "model", "batch", "images/s", "an image", "quality", "windows", "measured",
-        "idle", "loads in", "for", typed=("hardware", "model"),
+        "hardware", "model", "encoding", "batch", "images/s", "an image", "quality", "windows",
+        "measured", "idle", "loads in", "for", typed=("hardware", "model"),
     )  # fmt: skip
     for profile in profiles:
-        for point in profile.curve:
+        for point in (*profile.curve, *profile.pipelines):
             table.add_row(
                 Text(profile.hardware),
                 Text(_short(profile.model)),
+                point.key if isinstance(point, PipelineRecord) else "-",
                 _point(point),
                 f"{point.images_per_s:,.0f}",
                 bounded(point.power_w / point.images_per_s, point.low_j, point.high_j),

@@ -96,6 +96,10 @@ def live_view(snapshot: Snapshot, deadline_s: float | None = None) -> Renderable
             f"in {duration(max(deadline_s, 0))}",
             Text("will be missed", "red") if late else "",
         )
+    shares, bottleneck = snapshot.stages.shares, snapshot.stages.bottleneck
+    if shares is not None:
+        busy = ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items())
+        facts.add_row("busy", busy, f"bottleneck: {bottleneck}")
     if snapshot.note:
         facts.add_row("waiting", snapshot.note, "")
     if snapshot.retries:

@@ -123,12 +123,13 @@ COMMANDS = (
     ),
     Command(
         "calibrate", "jobs.cli.calibrate:calibrate_command",
-        "Measure this machine: images/s and J/image by batch and precision, loading, idling.",
+        "Measure this machine: images/s and J/image by batch, precision, encoding; load, idle.",
         ENERGY,
     ),
     Command(
         "bench", "jobs.cli.bench:bench_command",
-        "Measure images/s and J/image of every engine and precision, by batch size.", ENERGY,
+        "Measure images/s and J/image of engines, by precision and batch, or of the whole path.",
+        ENERGY,
     ),
     Command(
         "simulate", "jobs.cli.simulate:simulate_command",

@@ -26,7 +26,7 @@ def report_command(
         str | None, typer.Option(help="Last day, which is included, or moment, which is not.")
     ] = None,
     by: Annotated[
-        str | None, typer.Option(help="job, owner, label, node, hardware, model or day.")
+        str | None, typer.Option(help="job, owner, label, node, hardware, model, encoding or day.")
     ] = None,
     format: Annotated[str, typer.Option(help="table, json, csv, parquet or html.")] = "table",
     out: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,

@@ -6,7 +6,7 @@ rows (rows.py) -> sums by key (sums.py) -> figures (figures.py) -> Report
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,13 +22,14 @@ from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.types import JobRecord
 from jobs.report.figures import Figures, Rates, Row, figures, row_of
+from jobs.report.hosts import SPLIT_KEY, EncodingRow, encoding_row, splits_of
 from jobs.report.panels import Panels, panel_keys, panels_of
 from jobs.report.rows import Period, Rows, Source, log_files, open_rows
 from jobs.report.sums import Part, Parts, merged, sums_by, total
 from jobs.view import View
 from un0.suggest import choose
 
-# What --by can name, and the SQL of it; owners, labels and models are those of the jobs
+# What --by can name, and the SQL of it; owners, labels, models, encodings are those of the jobs
 _JOB = "job_id"
 DIMENSIONS = {
     "job": _JOB,
@@ -37,6 +38,7 @@ DIMENSIONS = {
     "node": "host_name",
     "hardware": "hw_name",
     "model": _JOB,
+    "encoding": _JOB,
     "day": "make_timestamp(epoch_us(ts_start))::date",
 }
 NO_JOB_FILE = "(not in this store)"
@@ -78,7 +80,7 @@ class ReportView(Figures, _Origin):
     currency: str | None
     notes: list[str]
     by: str | None
-    rows: list[Row]
+    rows: list[EncodingRow | Row]
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Report:
     rates: Rates
     totals: Figures
     closure_error_mj: int | None
-    rows: list[Row]
+    rows: list[EncodingRow | Row]
     notes: list[str]
     made_at: datetime
     panels: Panels | None = None
@@ -176,11 +178,22 @@ def _report(
     boundary = "whole_node" if rows.source == "ledger" else "job"
     keys = {"by": DIMENSIONS[by] if by else "null"}
     keys |= panel_keys(rows) if panels else {}
+    keys |= {"split": SPLIT_KEY} if by == "encoding" else {}
     with ThreadPoolExecutor(1) as pool:  # it waits for files while the sums keep the CPUs busy
         metered_mj = pool.submit(rows.metered_mj)
         sums = sums_by(rows, keys, rates.intensity)
     everything = merged(sums["by"].values())
-    groups = _groups(store, by, sums["by"]) if by else {}
+    found: list[EncodingRow | Row] = []
+    if by:
+        members = _members(store, by, sums["by"])
+        groups = {key: merged(sums["by"][own] for own in owners) for key, owners in members.items()}
+        found = [*rows_of(groups, rates, boundary, by_key=by == "day")]
+        if by == "encoding":
+            splits = splits_of(sums["split"])
+            found = [
+                encoding_row(row, [splits[job] for job in members[row.key] if job in splits])
+                for row in found
+            ]
     return Report(
         store=store.config.uri,
         source=rows.source,
@@ -193,7 +206,7 @@ def _report(
         rates=rates,
         totals=figures(everything, rates, boundary),
         closure_error_mj=_closure_error_mj(rows, metered_mj.result(), everything),
-        rows=rows_of(groups, rates, boundary, by_key=by == "day"),
+        rows=found,
         notes=list(_notes(rows.source, everything, rates, by)),
         made_at=utc_now(),
         panels=panels_of(rows, sums, rates, boundary) if panels else None,
@@ -220,18 +233,18 @@ def _closure_error_mj(rows: Rows, metered_mj: int | None, parts: Parts) -> int |
     return abs(metered_mj - rows.logged_mj(reported.known_mj))
 
 
-def _groups(
-    store: ObjectStore, by: str, sums: Mapping[str | None, Parts]
-) -> Mapping[str | None, Parts]:
-    """The sums by what was asked for, where that is something of the jobs."""
+def _members(
+    store: ObjectStore, by: str, sums: Iterable[str | None]
+) -> dict[str | None, list[str | None]]:
+    """By what was asked for, the keys of the sums that belong to it: jobs, where it is of them."""
     if DIMENSIONS[by] != _JOB or by == "job":
-        return sums
+        return {key: [key] for key in sums}
     records = _records(store, [job_id for job_id in sums if job_id is not None])
-    found: defaultdict[str | None, list[Parts]] = defaultdict(list)
-    for job_id, parts in sums.items():
+    found: defaultdict[str | None, list[str | None]] = defaultdict(list)
+    for job_id in sums:
         for key in [None] if job_id is None else _keys_of_job(by, records[job_id]):
-            found[key].append(parts)
-    return {key: merged(parts) for key, parts in found.items()}
+            found[key].append(job_id)
+    return found
 
 
 def _keys_of_job(by: str, record: JobRecord | None) -> list[str]:
@@ -240,6 +253,8 @@ def _keys_of_job(by: str, record: JobRecord | None) -> list[str]:
     if by == "label":
         labels = record.spec.labels
         return [f"{name}={value}" for name, value in sorted(labels.items())] or [UNLABELLED]
+    if by == "encoding":
+        return [record.workload.encoding_key]
     return [record.owner if by == "owner" else record.workload.model]
 
 

@@ -130,6 +130,9 @@ def by_rows(report: Report, by: str) -> str:
         ("Energy", "n"),
         ("J per image", "n"),
     ]
+    split = {"Device": "device_j_per_image{}", "CPUs beside": "host_j_per_image{}"}
+    split = split if by == "encoding" else {}
+    columns += [(name, "n") for name in split]
     if report.rates.intensity is not None:
         columns.append(("CO2e", "n"))
 
@@ -140,6 +143,7 @@ def by_rows(report: Report, by: str) -> str:
             figure("images", row.images, count),
             bounded(row, "energy{}_j", watt_hours),
             bounded(own, "j_per_image{}", joules, "boundaries.job.") if row.images else "-",
+            *(bounded(row, name, joules) if row.images else "-" for name in split.values()),
         ]
         return [*found, bounded(row, "carbon{}_g", grams)][: len(columns)]
 

@@ -23,6 +23,8 @@ _BOUNDARY_NAMES = {
     "whole_node": "whole node",
 }
 Show = Callable[[Any], str]
+_SPLIT = {"device J/image": "device_j_per_image{}", "host J/image": "host_j_per_image{}"}
+_COLUMNS = ("images", "energy", "job J/image", *_SPLIT, "idle", "wasted", "carbon", "cost")
 _WHOLE = {"images", "closure_error_mj"}
 
 
@@ -160,7 +162,7 @@ def rows_table(report: Report) -> Table:
     """The rows of ``--by``."""
     table = Table(box=None, padding=(0, 2), header_style="dim")
     table.add_column(str(report.by), no_wrap=True)  # job ids and owners are for pasting
-    for column in ("images", "energy", "job J/image", "idle", "wasted", "carbon", "cost"):
+    for column in _COLUMNS:
         if column not in _absent_columns(report):
             table.add_column(column, justify="right")
     for row in report.rows:
@@ -173,6 +175,7 @@ def _absent_columns(report: Report) -> set[str]:
     absent |= set() if report.rates.price_per_kwh is not None else {"cost"}
     if report.by and DIMENSIONS[report.by] == DIMENSIONS["job"]:
         absent.add("idle")  # is nobody's
+    absent |= set() if report.by == "encoding" else set(_SPLIT)
     return absent | ({"idle", "wasted"} if report.source == "commits" else set())
 
 
@@ -182,6 +185,10 @@ def _cells(report: Report, row: Row) -> Iterator[str]:
     yield f"{row.images:,}"
     yield bounded(row, "energy{}_j", watt_hours)
     yield bounded(row.boundaries["job"], "j_per_image{}", joules) if row.images else "-"
+    for column, name in _SPLIT.items():
+        if column not in absent:
+            own = row.figure(name)
+            yield "-" if own.value is own.low is None else bounded(row, name, joules)
     for column, share in (("idle", row.idle_share), ("wasted", row.wasted_share)):
         if column not in absent:
             yield percent(share)
@@ -198,8 +205,7 @@ def flat_table(report: Report) -> pa.Table:
     """
     rows = report.rows if report.by else [report.totals]
     flat = [dict(_flattened(row.model_dump())) for row in rows]
-    totals = report.totals.model_dump()
-    names = list(dict(_flattened({"key": None, **totals} if report.by else totals)))
+    names = list(flat[0]) if flat else ["key", *dict(_flattened(report.totals.model_dump()))]
     schema = pa.schema([(name, _type(name)) for name in names])
     table = pa.Table.from_pylist(flat, schema)
     return table.rename_columns([report.by if n == "key" else n for n in names])

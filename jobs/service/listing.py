@@ -143,7 +143,8 @@ def _waiting(standing: Standing) -> Waiting:
     shards = workload.num_shards - standing.shards
     paused = standing.state in (JobState.PAUSED, JobState.CANCELLING)
     key = model_key(workload.model_rev, workload.precision)
-    work = Work(key, 0 if paused else max(0, left), max(0, shards))
+    todo = 0 if paused else max(0, left)
+    work = Work(key, todo, max(0, shards), encoding=workload.encoding_key)
     return Waiting(turn, standing.state == JobState.QUEUED, work)
 
 

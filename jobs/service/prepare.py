@@ -19,7 +19,7 @@ from cluster.storage.commit import create_once
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.profiles import rates_of
-from cluster.types import JobRecord, SubmittedSpec, model_key
+from cluster.types import JobRecord, SubmittedSpec, encoding_key, model_key
 from jobs.inputs.gather import Gathered, gathered
 from jobs.resolve import ModelFacts, plan
 from jobs.shard_grid import ShardGrid, choose_grid
@@ -122,7 +122,9 @@ def shard_grid(spec: JobSpec, count: int, model: ModelFacts, store: ObjectStore)
     """The shards that the spec asks for, or those that suit the hardware which the store knows."""
     if spec.shard_images is not None:
         return ShardGrid(spec.shard_images, "as submitted")
-    rates = rates_of(store, model_key(model.rev, spec.precision))
+    rates = rates_of(
+        store, model_key(model.rev, spec.precision), encoding_key(spec.encoding, spec.compression)
+    )
     return choose_grid(count, model.image_size, spec.encoding, rates)
 
 

@@ -22,7 +22,7 @@ from cluster.scheduler.supply import J_PER_KWH, Demand, Offer
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.profiles import ProfileRecord, load_profile_records
-from cluster.types import QUALITIES, EnergyQuality
+from cluster.types import DEFAULT_ENCODING, QUALITIES, EnergyQuality
 from jobs.service.views import Quote, QuoteBasis
 
 logger = logging.getLogger(__name__)
@@ -41,13 +41,14 @@ ONE_EACH = "one device of each hardware class was assumed: the fleet may have mo
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do. model: its key. deadline_s: from now."""
+    """What there is to do. model, encoding: their keys. deadline_s: from now."""
 
     model: str
     images: int
     shards: int
     objective: Objective = "energy"
     deadline_s: float | None = None
+    encoding: str = DEFAULT_ENCODING
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def make_quote(work: Work, known: Sequence[ProfileRecord], queue: Queue) -> Quot
     own = [record for record in known if record.model == work.model]
     if not own:
         return _unknown(queue_s, (NOTHING_KNOWN, *notes))
-    profiles = {record.hardware: _believed(record) for record in own}
+    profiles = {record.hardware: _believed(record, work.encoding) for record in own}
     grants = _grants(work, profiles, queue_s or 0.0)
     rate = sum(grant.performance.images_per_s * grant.nodes for grant in grants)
     shares = _shares(work.images, grants)
@@ -84,7 +85,7 @@ def make_quote(work: Work, known: Sequence[ProfileRecord], queue: Queue) -> Quot
         cost=_cost(grants, profiles, seconds),
         carbon_g=_carbon(grants, shares, profiles),
         basis=tuple(
-            _basis(grant, record)
+            _basis(grant, record, work.encoding)
             for grant in grants
             for record in own
             if record.hardware == grant.hardware
@@ -115,9 +116,9 @@ def kept_quote(store: ObjectStore, job_id: str) -> Quote | None:
         return None
 
 
-def _believed(record: ProfileRecord) -> Profile:
-    """The profile with its measured points alone, if there are any."""
-    profile = record.profile()
+def _believed(record: ProfileRecord, encoding: str) -> Profile:
+    """The profile of work in this encoding with its measured points alone, if there are any."""
+    profile = record.profile().of(encoding)
     measured = tuple(point for point in profile.curve if point.samples)
     return replace(profile, curve=measured) if measured else profile
 
@@ -130,10 +131,11 @@ def _grants(work: Work, profiles: dict[str, Profile], wait_s: float) -> list[Gra
         left_s -= max(profile.standby.load_s for profile in profiles.values())
         rate = _POLICY.reserve * work.images / max(left_s, _POLICY.assignment_s)
     demand = Demand(
-        work.model, work.objective, rate, work.images, patient=False, shards=work.shards
-    )
+        work.model, work.objective, rate, work.images, patient=False, shards=work.shards,
+        encoding=work.encoding,
+    )  # fmt: skip
     offers = [Offer(profile, nodes=1, up=0) for profile in profiles.values()]
-    plan = make_plan([demand], {work.model: offers}, _POLICY)
+    plan = make_plan([demand], {demand.key: offers}, _POLICY)
     return [grant for grant in plan.grants[demand.key].values() if grant.nodes]
 
 
@@ -193,7 +195,7 @@ def _carbon(
     return total
 
 
-def _basis(grant: Grant, record: ProfileRecord) -> QuoteBasis:
+def _basis(grant: Grant, record: ProfileRecord, encoding: str) -> QuoteBasis:
     performance = grant.performance
     return QuoteBasis(
         hardware=grant.hardware,
@@ -201,12 +203,16 @@ def _basis(grant: Grant, record: ProfileRecord) -> QuoteBasis:
         energy_per_image_j=performance.energy_per_image_j,
         quality=performance.quality,
         samples=performance.samples,
-        measured_at=_measured_at(record, performance),
+        measured_at=_measured_at(record, performance, encoding),
     )
 
 
-def _measured_at(record: ProfileRecord, performance: Performance) -> datetime | None:
-    times = (p.measured_at for p in record.curve if p.performance().point == performance.point)
+def _measured_at(record: ProfileRecord, performance: Performance, encoding: str) -> datetime | None:
+    """Of the whole path in this encoding, or else of the device."""
+    paths = [p for p in record.pipelines if p.key == encoding]
+    times = (
+        p.measured_at for p in (*paths, *record.curve) if p.performance().point == performance.point
+    )
     return next(times, None)
 
 
@@ -216,19 +222,20 @@ def _queue_seconds(
     """How long the jobs before take, one after the other, and what is not known of it."""
     if queue.works is None:
         return None, ("too many jobs go before this one for their time to be added up",)
-    speeds = {model: _speed(known, model) for model in {work.model for work in queue.works}}
+    kinds = {(work.model, work.encoding) for work in queue.works}
+    speeds = {kind: _speed(known, *kind) for kind in kinds}
     total_s = 0.0
     for work in queue.works:
-        speed = speeds[work.model]
+        speed = speeds[work.model, work.encoding]
         if speed is None:
             return None, ("of a job that goes before, no hardware is measured",)
         total_s += work.images / speed
     return total_s, ()
 
 
-def _speed(known: Iterable[ProfileRecord], model: str) -> float | None:
+def _speed(known: Iterable[ProfileRecord], model: str, encoding: str) -> float | None:
     """Images/s of all hardware that is known with the model, one of each."""
-    curves = [_believed(record).curve for record in known if record.model == model]
+    curves = [_believed(record, encoding).curve for record in known if record.model == model]
     return sum(max(p.images_per_s for p in curve) for curve in curves) if curves else None
 
 

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from cluster.progress import ReplicaView, Snapshot
+from cluster.stage_times import StageTimes
 from cluster.types import MISSING_ENERGY, Energy
 from jobs.cli.live import live_view
 from jobs.format import bounded, duration, energy_per_image, joules
@@ -67,11 +68,13 @@ def test_the_live_view_tells_progress_rate_joules_and_a_deadline_that_will_be_mi
         overhead=MISSING_ENERGY,
         replicas=(ReplicaView("replica-0", "lost", "node-7", note="killed"),),
         retries=2,
+        stages=StageTimes(10.0, 2.5, 9.0, 0.1),
     )
     out = io.StringIO()
     Console(file=out, width=160).print(live_view(snapshot, deadline_s=30.0))
     shown = out.getvalue()
     parts = ("nightly", "1,000 of 10,000", "120 images/s", "ETA 73 s", "will be missed",
-             "3 mJ (1 mJ to 9 mJ) estimated", "replica-0", "lost", "node-7", "killed")  # fmt: skip
+             "3 mJ (1 mJ to 9 mJ) estimated", "replica-0", "lost", "node-7", "killed",
+             "device 25%, encode 90%, upload 1%", "bottleneck: encode")  # fmt: skip
     for part in parts:
         assert part in shown

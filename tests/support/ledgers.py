@@ -74,10 +74,18 @@ def write_log(store: ObjectStore, rows: Iterable[Row], *, error_mj: int = 0) -> 
     return keys
 
 
-def write_spec(store: ObjectStore, job_id: str, *, owner: str, model: str, **labels: str) -> None:
+def write_spec(
+    store: ObjectStore,
+    job_id: str,
+    *,
+    owner: str,
+    model: str,
+    encoding: str = "png",
+    **labels: str,
+) -> None:
     """A job's ``spec.json``: all that a report wants of it."""
     record = JobRecord(
-        workload=jobfactory.workload(job_id, model=model),
+        workload=jobfactory.workload(job_id, model=model, encoding=encoding),
         spec={"model": model, "count": 20, "labels": labels},
         owner=owner,
         submitted_at=jobfactory.START,

@@ -70,7 +70,7 @@ class World:
     def images_in(self, seconds: float) -> int:
         """What the cheap hardware alone makes in that time, as far as the fleet has learned."""
         profiles = {profile.hardware: profile for profile in load_profiles(self.store)}
-        return int(seconds * profiles[THRIFTY.hardware].curve[0].images_per_s)
+        return int(seconds * profiles[THRIFTY.hardware].of("png").curve[0].images_per_s)
 
 
 @pytest.fixture(scope="module")

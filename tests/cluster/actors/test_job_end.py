@@ -12,11 +12,12 @@ from cluster.actors.event_queue import EventQueue
 from cluster.actors.job_run import JobBook, JobRun
 from cluster.actors.knowledge import Knowledge
 from cluster.actors.options import FleetOptions, ReplicaOptions
-from cluster.actors.outcomes import done_of
+from cluster.actors.outcomes import Progress, done_of
 from cluster.actors.slot import SlotHandle, SlotSpec
 from cluster.actors.slots import Slots
 from cluster.progress import Snapshot
 from cluster.scheduler.commands import FinishJob
+from cluster.stage_times import StageTimes
 from cluster.states import JobState, ReplicaState
 from cluster.storage.commit import find_manifest
 from cluster.storage.finish import finalise
@@ -60,6 +61,25 @@ def test_a_complete_job_claims_all_of_it(store: ObjectStore) -> None:
     job = committed_run(store)
     last = end(job)
     assert (last.state, last.committed_images) == ("completed", 20)
+
+
+def test_how_busy_the_stages_are_is_known_while_the_job_runs_and_counted_once(
+    store: ObjectStore,
+) -> None:
+    job = committed_run(store)
+    assert job.snapshot().stages.shares is None
+    job.under_way("r", Progress(5, "", StageTimes(10.0, 2.0, 9.0, 1.0)))
+    job.under_way("s", Progress(5, "", StageTimes(10.0, 4.0, 9.0, 1.0)))
+    assert job.snapshot().stages == StageTimes(20.0, 6.0, 18.0, 2.0)
+    job.under_way("r", Progress(0, ""))  # it has nothing to do: what it was busy with still counts
+    assert job.snapshot().stages.bottleneck == "encode"
+    job.closed("r", StageTimes(12.0, 3.0, 9.0, 1.0))
+    job.closed("s")  # lost, say
+    last = end(job)
+    assert last.stages == StageTimes(22.0, 7.0, 18.0, 2.0)
+    assert last.open_images == 0
+    job.under_way("r", Progress(0, "", StageTimes(12.0, 3.0, 9.0, 1.0)))  # a report that was late
+    assert job.snapshot().stages == last.stages
 
 
 @pytest.mark.parametrize("state", ["completed", "stopped", "failed"])

@@ -22,6 +22,7 @@ from cluster.errors import Retryable
 from cluster.ledger.usage import Outcome
 from cluster.pipeline.giving_up import Abandoned
 from cluster.pipeline.publisher import Attempt
+from cluster.stage_times import StageTimes
 from cluster.types import MISSING_ENERGY, Energy, Shard, Workload
 from tests.support import jobfactory
 from tests.support.effort import examples
@@ -35,6 +36,7 @@ class Runner:
     what it raises. held: shards that are published when the test wants it."""
 
     trouble = ""
+    times = StageTimes(2.0, 1.0)
 
     def __init__(
         self,
@@ -220,6 +222,7 @@ def test_images_are_under_way_until_their_shard_is_reported() -> None:
         pass
     before = world.worker.report(0.0)
     assert before.under_way["job"].images == 2 * JOB.shard_images
+    assert before.under_way["job"].times == world.runner.times
     assert before.done == ()
     for shard in (1, 0):  # the later one first
         world.runner.held[shard].set_result(world.runner.attempt(shard))

@@ -133,10 +133,14 @@ def test_an_attempt_on_a_gpu_is_charged_its_board_and_its_host_is_in_the_log(
     world.run(10, p1=2)
     energy = meter.end(over(use, world, images=100))
     assert (energy.energy_mj, energy.quality) == (GPU_W * 10 * 1000, "measured_counter")
+    host = meter.host_energy("a")
+    assert host is not None
+    assert host.energy_mj
     meter.settle("a", "won")
     world.run(5)
     assert meter.close()
     assert total_j(store, bucket="job", zone="gpu") == GPU_W * 10
+    assert total_j(store, bucket="job", zone="package") == host.energy_mj / 1e3
     assert total_j(store, bucket="idle", zone="gpu") == GPU_W * 5
     assert total_j(store, bucket="job", zone="package") == HOST_W * 10
     assert sum(row["images"] or 0 for row in rows(store)) == 100

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cluster.scheduler.forecast import BIN_S, DAY_S, Expected, Forecast
-from cluster.scheduler.request import JobRequest
+from cluster.scheduler.request import DemandKey, JobRequest
 
 HOUR_S = 3600.0
-KEY = ("m", "energy")
+KEY = DemandKey("m", "energy")
 
 
 def job(at_s: float, images: int, slack_s: float | None = HOUR_S) -> tuple[float, JobRequest]:
@@ -60,7 +60,7 @@ def test_newer_days_count_more() -> None:
 def test_nothing_is_expected_before_a_whole_day_was_seen() -> None:
     forecast = Forecast.of(day(0, 1000)[:100])
     assert forecast.ahead(KEY, 0.7 * DAY_S) == []
-    assert forecast.ahead(("other", "energy"), 5 * DAY_S) == []
+    assert forecast.ahead(DemandKey("other", "energy"), 5 * DAY_S) == []
 
 
 def test_a_day_without_work_is_a_day_too() -> None:

@@ -120,14 +120,14 @@ def test_unknown_hardware_is_used_when_it_is_all_there_is_and_learned_from() -> 
     hardware = "the machines in the basement"
     known = prior(hardware)
     book = ProfileBook([known])
-    offers = {known.model: [Offer(known, 3, 0)]}
     demand = Demand(known.model, "energy", 1.0, 1000, patient=False)
+    offers = {demand.key: [Offer(known, 3, 0)]}
     plan = make_plan([demand], offers, Policy())
     assert plan.nodes(hardware, known.model) >= 1
     point = known.curve[0].point
     book.observe(hardware, known.model, point, Usage(500, 5.0, 20_000, "measured_counter"))
     (profile,) = book.changed()
-    learned = profile.curve[0]
+    learned = profile.of("png").curve[0]
     assert learned.quality == "measured_counter"
     assert learned.samples == 1
 
@@ -141,8 +141,8 @@ def test_a_measured_rival_inside_the_bounds_goes_first() -> None:
         "measured", guess.model, StandbyCost(10, 1, 0.001),
         (Performance(OperatingPoint(256), slower, watts, "measured_counter", samples=9),),
     )  # fmt: skip
-    offers = {guess.model: [Offer(guess, 1, 1), Offer(measured, 1, 1)]}
     demand = Demand(guess.model, "energy", slower / 10, 10**6, patient=False)
+    offers = {demand.key: [Offer(guess, 1, 1), Offer(measured, 1, 1)]}
     plan = make_plan([demand], offers, Policy())
     assert [rival.hardware for rival in plan.rivals[demand.key]] == ["measured", "NVIDIA L4"]
 

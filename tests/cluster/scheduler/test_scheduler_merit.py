@@ -10,7 +10,7 @@ import pytest
 from cluster.scheduler.plan import Plan, make_plan
 from cluster.scheduler.policy import Policy
 from cluster.scheduler.profiles import Profile
-from cluster.scheduler.request import Objective
+from cluster.scheduler.request import DemandKey, Objective
 from cluster.scheduler.supply import Demand, Offer
 from tests.support.fleetworld import FleetWorld, profile
 
@@ -28,12 +28,12 @@ def plan(
     demand = Demand("m", objective, rate, 10_000_000, patient=False)
     offers = [Offer(found, nodes, up) for found in profiles]
     cap_mw = None if cap_w is None else int(cap_w * 1000)
-    return make_plan([demand], {"m": offers}, EXACT, cap_mw)
+    return make_plan([demand], {demand.key: offers}, EXACT, cap_mw)
 
 
 def granted(made: Plan, objective: Objective = "energy") -> dict[str, tuple[int, float]]:
     """Nodes and watts by hardware."""
-    grants = made.grants["m", objective].values()
+    grants = made.grants[DemandKey("m", objective)].values()
     return {g.hardware: (g.nodes, g.performance.power_w) for g in grants}
 
 
@@ -44,9 +44,11 @@ COSTLY = profile("costly", 1000, 900, load_j=1)  # 0.9 J
 def test_the_cheapest_hardware_goes_first_and_the_next_only_when_the_rate_needs_it() -> None:
     parked_costly = Offer(COSTLY, 4, 0)
     demand = Demand("m", "energy", 400, 10_000_000, patient=False)
-    made = make_plan([demand], {"m": [parked_costly, Offer(CHEAP, 4, 0)]}, EXACT)
+    made = make_plan([demand], {demand.key: [parked_costly, Offer(CHEAP, 4, 0)]}, EXACT)
     assert granted(made) == {"cheap": (4, 50)}
-    made = make_plan([replace(demand, rate=401)], {"m": [parked_costly, Offer(CHEAP, 4, 0)]}, EXACT)
+    made = make_plan(
+        [replace(demand, rate=401)], {demand.key: [parked_costly, Offer(CHEAP, 4, 0)]}, EXACT
+    )
     assert granted(made) == {"cheap": (4, 50), "costly": (1, 900)}
 
 
@@ -109,19 +111,19 @@ def test_what_round_down_leaves_out_is_no_shortfall() -> None:
     """Else owners would come before deadlines though there is hardware for all."""
     demand = Demand("m", "energy", 120, 10_000_000, patient=False)
     policy = Policy(round_down=0.3, start_share=0.0)
-    made = make_plan([demand], {"m": [Offer(CHEAP, 4, 0)]}, policy)
+    made = make_plan([demand], {demand.key: [Offer(CHEAP, 4, 0)]}, policy)
     assert granted(made) == {"cheap": (1, 50)}
     assert not made.shortfall
-    assert plan(401, CHEAP).shortfall == {("m", "energy"): 1}
+    assert plan(401, CHEAP).shortfall == {DemandKey("m", "energy"): 1}
 
 
 def test_every_demand_has_what_it_needs_before_one_gets_more() -> None:
     first = Demand("m", "energy", 100, 10_000_000, patient=False)
     second = Demand("n", "energy", 300, 10_000_000, patient=False)
     other = replace(CHEAP, model="n")
-    offers = {"m": [Offer(CHEAP, 4, 0)], "n": [Offer(other, 4, 0)]}
+    offers = {first.key: [Offer(CHEAP, 4, 0)], second.key: [Offer(other, 4, 0)]}
     made = make_plan([first, second], offers, Policy(round_down=0.0))
-    assert made.grants["n", "energy"]["cheap"].nodes == 3
+    assert made.grants[second.key]["cheap"].nodes == 3
 
 
 def test_no_more_replicas_than_shards_are_woken() -> None:
@@ -143,7 +145,7 @@ def ahead(rate: float, steady: float, busy: float) -> Plan:
     )
     demand = Demand("m", "energy", rate, 10**7, patient=False, steady=steady, busy=busy)
     offers = [Offer(found, 2, 2) for found in (cheap, costly, last)]
-    return make_plan([demand], {"m": offers}, EXACT)
+    return make_plan([demand], {demand.key: offers}, EXACT)
 
 
 def test_work_goes_ahead_of_a_rush_that_only_the_dearest_hardware_could_serve() -> None:
@@ -162,6 +164,6 @@ def test_only_the_cheapest_hardware_is_widened() -> None:
     free = Policy(round_down=0.0, start_share=math.inf)
     offers = [Offer(CHEAP, 4, 0), Offer(COSTLY, 4, 0)]
     demand = Demand("m", "energy", 50, 10**7, patient=False)
-    assert granted(make_plan([demand], {"m": offers}, free)) == {"cheap": (4, 50)}
-    made = make_plan([replace(demand, rate=500)], {"m": offers}, free)
+    assert granted(make_plan([demand], {demand.key: offers}, free)) == {"cheap": (4, 50)}
+    made = make_plan([replace(demand, rate=500)], {demand.key: offers}, free)
     assert granted(made) == {"cheap": (4, 50), "costly": (1, 900)}

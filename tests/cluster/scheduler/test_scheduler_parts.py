@@ -204,8 +204,9 @@ def test_a_plan_meets_the_rate_when_there_is_capacity(
     own: list[Offer], share: float, objective: Objective
 ) -> None:
     rate = share * fastest(own) * (1 - 1e-9)
-    made = make_plan([Demand("m", objective, rate, 10**7, patient=False)], {"m": own}, EXACT)
-    grants = made.grants["m", objective].values()
+    demand = Demand("m", objective, rate, 10**7, patient=False)
+    made = make_plan([demand], {demand.key: own}, EXACT)
+    grants = made.grants[demand.key].values()
     assert sum(g.nodes * g.performance.images_per_s for g in grants) >= rate * (1 - 1e-9)
     assert not made.shortfall
 
@@ -224,7 +225,7 @@ def test_a_plan_keeps_to_the_cap_to_the_nodes_and_to_the_shards(
         Demand("m", objective, rate, 10**7, patient=False, shards=shards)
         for objective, rate in zip(objectives, rates, strict=False)
     ]
-    made = make_plan(demands, {"m": own}, EXACT, int(cap_w * 1000))
+    made = make_plan(demands, {d.key: own for d in demands}, EXACT, int(cap_w * 1000))
     grants = [g for by_hardware in made.grants.values() for g in by_hardware.values()]
     assert sum(g.nodes * g.performance.power_w for g in grants) <= cap_w + 1e-9
     for offer in own:
@@ -242,7 +243,8 @@ def test_a_cap_that_has_room_for_some_point_leaves_no_demand_without_a_replica(
     for objective in ("energy", "throughput", "cost"):
         rate = math.inf if objective == "throughput" else 0.0
         demand = Demand("m", objective, rate, 10**7, patient=False)
-        assert make_plan([demand], {"m": own}, EXACT, int(cap_w * 1000)).grants[demand.key]
+        made = make_plan([demand], {demand.key: own}, EXACT, int(cap_w * 1000))
+        assert made.grants[demand.key]
 
 
 @given(own=offers(most_points=1, free_start=True), share=st.floats(0.01, 1))
@@ -254,7 +256,7 @@ def test_one_deadline_and_nothing_to_stand_by_is_greedy(own: list[Offer], share:
     policy = Policy(round_down=0.0, start_share=0.0)
     startable = [replace(o, profile=_with_load(o.profile, 1e-6)) for o in own]  # none is widened
     demand = Demand("m", "energy", rate, 10**9, patient=False)
-    made = make_plan([demand], {"m": startable}, policy).grants["m", "energy"]
+    made = make_plan([demand], {demand.key: startable}, policy).grants[demand.key]
     need = rate
     for offer in sorted(own, key=lambda o: o.profile.curve[0].energy_per_image_j):
         each = offer.profile.curve[0].images_per_s

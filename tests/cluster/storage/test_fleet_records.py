@@ -18,15 +18,27 @@ from cluster.errors import Fatal, Retryable
 from cluster.scheduler.explain import Decision
 from cluster.scheduler.forecast import Forecast
 from cluster.scheduler.plan import Rival
-from cluster.scheduler.profiles import Profile
-from cluster.scheduler.request import JobRequest, OperatingPoint, Performance, StandbyCost
+from cluster.scheduler.profiles import Pipeline, Profile
+from cluster.scheduler.request import (
+    DemandKey,
+    JobRequest,
+    OperatingPoint,
+    Performance,
+    StandbyCost,
+)
+from cluster.stage_times import StageTimes
 from cluster.storage.arrivals import load_habits, save_habits
 from cluster.storage.decisions import DecisionLog, read_decisions
 from cluster.storage.finish import finalise
 from cluster.storage.layout import PROFILES, JobLayout, arrivals_key, profile_key
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.open import open_store
-from cluster.storage.profiles import load_profile_records, load_profiles, save_profile
+from cluster.storage.profiles import (
+    load_profile_records,
+    load_profiles,
+    rates_of,
+    save_profile,
+)
 from cluster.storage.verify import verify
 from tests.support.jobfactory import workload, write_job
 
@@ -58,6 +70,53 @@ def test_a_profile_comes_back_as_it_was(store: ObjectStore) -> None:
     assert sorted(load_profiles(store), key=lambda p: p.hardware) == kept
     ages = {record.hardware: record.curve[0].measured_at for record in load_profile_records(store)}
     assert ages == {"NVIDIA L4": NOW, hostile: None}  # nothing was measured of the second
+
+
+def whole_path(encoding: str, rate: float, *, shares: bool = True) -> Pipeline:
+    performance = Performance(
+        OperatingPoint(256), rate, 50.0, "estimated", 0.1, 2.0, 3
+    )  # fmt: skip
+    times = StageTimes(10.0, 2.5, 9.0, 1.0) if shares else StageTimes()
+    return Pipeline(encoding, performance, times)
+
+
+def test_a_profile_tells_what_the_whole_path_does_by_encoding(store: ObjectStore) -> None:
+    paths = (whole_path("png", 40.0), whole_path("raw/lz4", 80.0, shares=False))
+    save_profile(store, replace(profile(), pipelines=paths), NOW)
+    (record,) = load_profile_records(store)
+    png, raw = record.pipelines
+    assert (png.encoding, png.compression, png.bottleneck) == ("png", None, "encode")
+    assert png.stage_share == {"device": 0.25, "encode": 0.9, "upload": 0.1}
+    assert (raw.encoding, raw.compression, raw.measured_at) == ("raw", "lz4", NOW)
+    assert raw.stage_share is raw.bottleneck is None
+    (loaded,) = load_profiles(store)
+    assert [p.encoding for p in loaded.pipelines] == ["png", "raw/lz4"]
+    assert [p.performance for p in loaded.pipelines] == [p.performance for p in paths]
+    assert loaded.pipelines[0].times.shares == paths[0].times.shares
+
+
+def test_what_one_fleet_saw_of_an_encoding_stays_when_another_saw_a_different_one(
+    store: ObjectStore,
+) -> None:
+    """And work, which says nothing of stages, leaves their shares as they were measured."""
+    save_profile(store, replace(profile(), pipelines=(whole_path("png", 40.0),)), NOW)
+    others = (whole_path("jpeg", 60.0), whole_path("png", 44.0, shares=False))
+    save_profile(store, replace(profile(), pipelines=others), LATER)
+    save_profile(store, profile(), LATER)
+    (record,) = load_profile_records(store)
+    known = {path.key: (path.images_per_s, path.bottleneck) for path in record.pipelines}
+    assert known == {"png": (44.0, "encode"), "jpeg": (60.0, "encode")}
+    assert rates_of(store, MODEL, "png") == [44.0]
+    assert rates_of(store, MODEL, "webp") == [100.0], "what is known of the device"
+
+
+def test_profiles_without_paths_are_read_and_written_as_ever(store: ObjectStore) -> None:
+    save_profile(store, profile(), NOW)
+    key = profile_key("NVIDIA L4", MODEL)
+    written = json.loads(store.get(key))
+    assert "pipelines" not in written
+    store.put(key, json.dumps(written).encode())
+    assert load_profiles(store) == [profile()]
 
 
 def test_a_guess_never_replaces_a_measurement(store: ObjectStore) -> None:
@@ -266,17 +325,18 @@ def test_what_work_a_fleet_is_used_to_outlives_its_coordinator_and_its_clock(
     habits = today.habits
     assert habits is not None
     save_habits(store, "a:6379", habits)
+    assert b"encoding" not in store.get(arrivals_key("a:6379"))  # older versions read it
     assert load_habits(store, "another") is None
     assert load_habits(store, "a:6379") == habits
 
     reboot_s = 2 * 86_400.0
     tomorrow = Forecast(epoch_s=at_s + reboot_s, habits=load_habits(store, "a:6379"))
-    expected = tomorrow.ahead((MODEL, "energy"), 0.0)
+    expected = tomorrow.ahead(DemandKey(MODEL, "energy"), 0.0)
     assert expected == [
         replace(
             e, stop_s=pytest.approx(e.stop_s - reboot_s), due_s=pytest.approx(e.due_s - reboot_s)
         )
-        for e in today.ahead((MODEL, "energy"), reboot_s)
+        for e in today.ahead(DemandKey(MODEL, "energy"), reboot_s)
     ]
     first, later = expected[0], expected[40]
     assert first.images > 5 * later.images

@@ -154,6 +154,7 @@ def test_rows_that_do_not_add_up_to_the_meters_show(store: ObjectStore) -> None:
         ("owner", {"ann": 19, NO_JOB_FILE: 4, None: 3}),
         ("model", {"m/b": 10, "m/a": 9, NO_JOB_FILE: 4, None: 3}),
         ("label", {"team=x": 19, "kind=test": 10, NO_JOB_FILE: 4, None: 3}),
+        ("encoding", {"raw/zstd": 10, "png": 9, NO_JOB_FILE: 4, None: 3}),
         ("node", {"node-1": 12, "node-2": 14}),
         ("hardware", {H100: 12, EPYC: 14}),
         ("day", {"2026-01-01": 22, "2026-01-02": 4}),
@@ -161,7 +162,7 @@ def test_rows_that_do_not_add_up_to_the_meters_show(store: ObjectStore) -> None:
 )
 def test_rows_by_anything(by: str, expected: dict[str | None, float], store: ObjectStore) -> None:
     write_spec(store, "one", owner="ann", model="m/a", team="x")
-    write_spec(store, "two", owner="ann", model="m/b", team="x", kind="test")
+    write_spec(store, "two", owner="ann", model="m/b", encoding="raw", team="x", kind="test")
     other = row("job", 4_000, job_id="lost", ts_start=START + timedelta(days=1), **CPU)
     report = report_of(store, [*NODE_1, ESTIMATE, other], by=by)
     assert {row.key: row.energy_j for row in report.rows} == expected
@@ -170,6 +171,39 @@ def test_rows_by_anything(by: str, expected: dict[str | None, float], store: Obj
     else:
         energies = [row.energy_j for row in report.rows if row.key is not None]
         assert energies == sorted(energies, reverse=True), "the most first"
+
+
+def test_an_encoding_has_the_joules_of_its_device_and_of_the_cpus_beside_it(
+    store: ObjectStore,
+) -> None:
+    """On a node with a GPU the ledger charges CPUs too; on one without the CPUs are the device."""
+    beside = row("job", 500, quality="estimated", energy_low_mj=200, energy_high_mj=1_000,
+                 job_id="one", hw_id="package-0", hw_name=EPYC, hw_type="cpu")  # fmt: skip
+    second_socket = row("job", 2_000, job_id="two", **CPU | {"hw_id": "package-1"})
+    unmetered = row("job", 3_000, images=1, job_id="three", host_name="node-3")
+    for job_id, encoding in (("one", "png"), ("two", "raw"), ("three", "jpeg")):
+        write_spec(store, job_id, owner="ann", model="m", encoding=encoding)
+    rows = by_key(
+        report_of(store, [*NODE_1, beside, ESTIMATE, second_socket, unmetered], by="encoding")
+    )
+    png, raw, jpeg = rows["png"], rows["raw/zstd"], rows["jpeg"]
+    assert (png["device_j_per_image"], png["device_j_per_image_low"]) == (1.5, None)
+    host = [png[f"host_j_per_image{bound}"] for bound in ("_low", "", "_high")]
+    assert host == [0.05, 0.125, 0.25]
+    assert (raw["device_j_per_image"], raw["host_j_per_image"]) == (1.2, None)
+    assert (jpeg["device_j_per_image"], jpeg["host_j_per_image"]) == (3, None), "nobody metered it"
+    assert rows[None]["device_j_per_image"] is rows[None]["host_j_per_image"] is None
+    assert "device_j_per_image" not in build_report(store, by="job").rows[0]
+
+
+def test_a_host_that_one_of_two_nodes_meters_is_not_known(store: ObjectStore) -> None:
+    beside = row("job", 500, job_id="one", hw_id="package-0", hw_name=EPYC, hw_type="cpu")
+    unmetered = row("job", 3_000, images=1, job_id="one", host_name="node-3")
+    write_spec(store, "one", owner="ann", model="m")
+    png = by_key(report_of(store, [*NODE_1, beside, unmetered], by="encoding"))["png"]
+    assert png["device_j_per_image"] == 9 / 5
+    assert png["host_j_per_image"] is png["host_j_per_image_high"] is None
+    assert png["host_j_per_image_low"] == 0.1, "at least that"
 
 
 def test_a_job_without_labels(store: ObjectStore) -> None:
