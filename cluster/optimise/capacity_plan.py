@@ -61,17 +61,19 @@ def solve(problem: Problem, change: bool = True, fixed: Sequence[GroupPlan] = ()
 
 
 def alternatives(problem: Problem, plan: Plan, within: float) -> list[Plan]:
-    """Other mixes whose objective is at most that share worse: with the fewest and with the most
-    nodes of each class, each then run at its best. The best of them first."""
+    """Other mixes whose objective is at most that share worse: for each class that with the fewest
+    nodes of it, and that with the fewest of all others, each then run at its best. The best of
+    them first."""
     capacity = Capacity(problem)
     most = plan.value + within * abs(plan.value)
     near = capacity.program.with_row(capacity.objective(), most)
     found = {tuple(plan.mix.items()): plan}
     for name in sorted({group.name for group in problem.groups}):
-        for sign in (1.0, -1.0):
+        for its_own in (True, False):
             costs = np.zeros(capacity.program.columns)
             for number, group in enumerate(problem.groups):
-                costs[capacity.kept[number]] = sign if group.name == name else 0.0
+                counts_most = (group.name == name) == its_own
+                costs[capacity.kept[number]] = 1.0 if counts_most else 1e-3
             solved = near.minimise(costs, time_limit_s=problem.time_limit_s, gap=problem.gap)
             if solved.x is None:
                 continue
