@@ -79,7 +79,7 @@ def _day(request: PlanRequest, plan: Plan, seed: int) -> tuple[float, int, int]:
     result = simulate(
         fleet,
         arrivals,
-        SchedulerState(book, POLICY, forecast=forecast),
+        SchedulerState(book, POLICY, _cap_w(request, plan), forecast),
         faults=faults,
         seed=seed,
         horizon_s=DAY_S + longest_s,
@@ -108,6 +108,14 @@ def _jobs(request: PlanRequest, seed: int, day: int) -> Iterator[Arrival]:
             )
             jobs.append(Arrival(at_s, request_of))
     yield from sorted(jobs, key=lambda arrival: (arrival.at_s, arrival.job.job_id))
+
+
+def _cap_w(request: PlanRequest, plan: Plan) -> float | None:
+    """The fleet's cap above what its nodes draw parked, as the scheduler counts; not of sites."""
+    if request.limits.power_w is None:
+        return None
+    parked_w = sum(nodes.end * nodes.group.parked_w for nodes in plan.groups)
+    return request.limits.power_w - parked_w
 
 
 def _faults(request: PlanRequest, plan: Plan) -> Faults:
