@@ -2,7 +2,7 @@
 
 The objective comes first. Among its optima the one with the fewest changes is taken, and among
 those the one whose new nodes come first by the name of their class: the same problem gives the
-same plan, in whatever order its groups are listed.
+same plan, in whatever order its groups are listed. Where that choice takes too long it is left out.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from cluster.optimise.capacity_program import Capacity
 from cluster.optimise.program import Floats, Solved
 
 SAME = 1e-7  # share of the objective within which two plans are equally good
+TIE_SHARE = 0.2  # of the time limit, for the choice among equally good plans
 MOST_WAIT = 48  # slots by which a relaxed deadline is at most later
 MOST_SCALE = 1e6
 PARTS = ("dispatch", "idle", "load", "parked", "rent", "embodied")
@@ -216,9 +217,13 @@ def _fewest_changes(capacity: Capacity, costs: Floats, best: Solved, free: Free)
     for number, group in enumerate(groups):
         rank = 1.0 + 1e-3 * ranks[group.key] / len(groups)
         changes[capacity.new[number]] = changes[capacity.retired[number]] = rank
-    most = best.value + SAME * abs(best.value)
-    tied = program.with_row(costs, most)
-    fewest = tied.minimise(changes, time_limit_s=capacity.problem.time_limit_s, gap=1e-6, free=free)
+    tied = program.with_row(costs, best.value + SAME * abs(best.value))
+    problem = capacity.problem
+    limit_s = problem.time_limit_s * TIE_SHARE
+    try:
+        fewest = tied.minimise(changes, time_limit_s=limit_s, gap=problem.gap, free=free)
+    except Fatal:  # it takes too long: the first optimum stands
+        return _whole(capacity, costs, best.x, free)
     x = best.x if fewest.x is None else fewest.x
     return _whole(capacity, costs, x, free)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +14,7 @@ from jobs.cli.exits import EXIT_INFEASIBLE
 from jobs.cli.options import Json, plain_table, show_json, show_table, whole
 from jobs.cli.progress import progress
 from jobs.format import joules
+from jobs.output import stray_output_aside
 
 if TYPE_CHECKING:
     from cluster.optimise.capacity import Plan
@@ -51,7 +54,7 @@ def size_command(
     """Which nodes to keep, add and give up."""
     from jobs.plan.solve import size
 
-    with progress("planning", quiet=as_json):
+    with _planning(as_json):
         request = _request(file)
         answer = size(request, _check(days, samples))
     _show(answer, as_json)
@@ -62,7 +65,7 @@ def fit_command(file: File, days: Days = DEFAULT_DAYS, as_json: Json = False) ->
     """Whether the fleet that is there can meet the demand, and how much more."""
     from jobs.plan.solve import fit
 
-    with progress("planning", quiet=as_json):
+    with _planning(as_json):
         answer = fit(_request(file), _check(days))
     _show(answer, as_json)
 
@@ -72,7 +75,7 @@ def when_command(file: File, days: Days = DEFAULT_DAYS, as_json: Json = False) -
     """Which hours to run, and at which sites, on the fleet that is there."""
     from jobs.plan.solve import when
 
-    with progress("planning", quiet=as_json):
+    with _planning(as_json):
         answer = when(_request(file), _check(days))
     _show(answer, as_json, hours=True)
 
@@ -82,7 +85,7 @@ def what_if_command(file: File, days: Days = DEFAULT_DAYS, as_json: Json = False
     """The plan, and that of each of the file's scenarios beside it."""
     from jobs.plan.solve import what_if
 
-    with progress("planning", quiet=as_json):
+    with _planning(as_json):
         answer = what_if(_request(file), _check(days))
     _show(answer, as_json)
 
@@ -100,7 +103,7 @@ def frontier_command(
     """How the objective trades against deadlines, money or carbon."""
     from jobs.plan.solve import frontier
 
-    with progress("planning", quiet=as_json):
+    with _planning(as_json):
         answer = frontier(_request(file), against, points, _check(days))
     _show(answer, as_json)
 
@@ -111,6 +114,12 @@ def schema_command() -> None:
     from jobs.plan.request import PlanRequest
 
     print(json.dumps(PlanRequest.model_json_schema(), indent=2))
+
+
+@contextmanager
+def _planning(quiet: bool) -> Iterator[None]:
+    with progress("planning", quiet=quiet), stray_output_aside():
+        yield
 
 
 def _check(days: int, samples: int = 0) -> Check:
