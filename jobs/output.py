@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 EXIT_NO_OUTPUT = 1
@@ -67,6 +68,24 @@ def _watch() -> _Watched | None:
         write_through=before.write_through,
     )
     return output
+
+
+@contextmanager
+def stray_output_aside() -> Iterator[None]:
+    """What libraries write to this process's standard output goes to standard error: HiGHS has
+    messages that no option silences, and standard output is only the result."""
+    try:
+        sys.stdout.flush()
+        kept = os.dup(1)
+    except (OSError, ValueError):  # there is none
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def can_show(text: str) -> bool:

@@ -26,21 +26,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import coo_array
 
-from cluster.errors import Fatal
+from cluster.optimise.program import Floats, Program
 from cluster.scenario.arrivals import Arrival
 from cluster.scenario.fleet import FleetSpec
 from cluster.scheduler.profiles import Profile
 
-Floats = NDArray[np.float64]
 LATE = 100.0  # times the dearest way to make an image: being late is never the cheaper one
 
 
@@ -73,7 +69,7 @@ def lower_bound(
 
     Raises Fatal if it is not solved within the limit.
     """
-    program = _Program()
+    program = Program()
     parts = _Problem(program, fleet, arrivals, slot_s)
     x = program.solve(exact, time_limit_s)
     return Bound(
@@ -86,61 +82,6 @@ def lower_bound(
     )
 
 
-class _Program:
-    """A sparse program: columns that are at least 0, and rows between limits."""
-
-    def __init__(self) -> None:
-        self._costs: list[float] = []
-        self._upper: list[float] = []
-        self._whole: list[bool] = []
-        self._named: dict[str, list[int]] = defaultdict(list)
-        self._cells: list[tuple[int, int, float]] = []
-        self._limits: list[tuple[float, float]] = []
-
-    def column(
-        self, name: str, cost: float = 0.0, upper: float = math.inf, whole: bool = False
-    ) -> int:
-        self._costs.append(cost)
-        self._upper.append(upper)
-        self._whole.append(whole)
-        self._named[name].append(len(self._costs) - 1)
-        return len(self._costs) - 1
-
-    def row(self, cells: Iterable[tuple[int, float]], low: float, high: float) -> None:
-        number = len(self._limits)
-        self._cells += [(number, column, value) for column, value in cells]
-        self._limits.append((low, high))
-
-    def at_most(self, cells: Iterable[tuple[int, float]], high: float = 0.0) -> None:
-        self.row(cells, -math.inf, high)
-
-    def equal(self, cells: Iterable[tuple[int, float]], value: float = 0.0) -> None:
-        self.row(cells, value, value)
-
-    def solve(self, exact: bool, time_limit_s: float) -> Floats:
-        """The cheapest values of all columns. Raises Fatal."""
-        rows, columns, values = zip(*self._cells, strict=True)
-        shape = len(self._limits), len(self._costs)
-        low, high = np.array(self._limits).T
-        found = milp(
-            np.array(self._costs),
-            constraints=LinearConstraint(
-                coo_array((values, (rows, columns)), shape=shape).tocsc(), low, high
-            ),
-            bounds=Bounds(0.0, np.array(self._upper)),
-            integrality=np.array(self._whole, dtype=int) if exact else None,
-            options={"time_limit": time_limit_s},
-        )
-        if found.status != 0:
-            raise Fatal(f"the bound was not found: {found.message}")
-        values_found: Floats = found.x
-        return values_found
-
-    def cost_of(self, name: str, x: Floats) -> float:
-        columns = self._named[name]
-        return float(np.array(self._costs)[columns] @ x[columns])
-
-
 class _Problem:
     """Writes the fleet and its jobs into a program.
 
@@ -148,7 +89,7 @@ class _Problem:
     """
 
     def __init__(
-        self, program: _Program, fleet: FleetSpec, arrivals: Sequence[Arrival], slot_s: float
+        self, program: Program, fleet: FleetSpec, arrivals: Sequence[Arrival], slot_s: float
     ) -> None:
         self._add = program
         self._slot_s = slot_s

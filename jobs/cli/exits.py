@@ -4,3 +4,4 @@ from __future__ import annotations
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INFEASIBLE = 3

@@ -137,6 +137,11 @@ COMMANDS = (
         ENERGY,
     ),
     Command(
+        "plan", "jobs.cli.plan:plan_app",
+        "Plan capacity: what to keep, add and give up, when to run, and its joules and money.",
+        ENERGY,
+    ),
+    Command(
         "models", "jobs.cli.models:models_command",
         "List the known models, and which of them are on this machine.", MODELS,
     ),

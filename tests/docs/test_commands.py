@@ -48,6 +48,7 @@ RUN_BY = {
     "un0 train": "tests/e2e/test_own_images.py",
     "un0 evaluate": "tests/e2e/test_own_images.py",
     "un0 simulate": "tests/jobs/cli/test_simulate_command.py",
+    "un0 plan": "tests/jobs/plan/test_plan_command.py",
     "python -m un0.train.examples": "tests/e2e/test_own_images.py",
 }
 

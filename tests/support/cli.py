@@ -36,6 +36,7 @@ IN_PROCESS = frozenset(
         "logs",
         "models",
         "pause",
+        "plan",
         "query",
         "quote",
         "report",
