@@ -26,6 +26,8 @@ def snippet(
     """
     if not uris:
         raise UserError(f"{results.uri}: no image is committed yet; `un0 watch` shows when one is")
+    if urlsplit(uris[0]).scheme in ("http", "https"):
+        return _of_server(library, uris)
     if urlsplit(results.uri).scheme == "s3":
         return _of_s3(library, results, uris, endpoint_url)
     return _of_files(library, results, uris)
@@ -60,6 +62,36 @@ def _of_files(library: Library, results: Results, uris: Sequence[str]) -> str:
     if results.complete:
         files, read = f"files = {f'{where}/attempts'!r}", "images = pd.read_parquet(files)"
     return "\n".join(("import pandas as pd", files, read, "print(images.label.value_counts())"))
+
+
+def _of_server(library: Library, uris: Sequence[str]) -> str:
+    """One file after the other, with the token that the environment has."""
+    reads = {
+        "duckdb": (
+            "import duckdb",
+            'print(duckdb.sql("select label, count(*) from images group by all order by all"))',
+        ),
+        "pandas": ("import pandas", "print(images.to_pandas().label.value_counts())"),
+        "datasets": ("from datasets import Dataset", "print(Dataset(images))"),
+    }
+    wanted, use = reads[library]
+    return "\n".join(
+        (
+            "import os",
+            "from io import BytesIO",
+            "from urllib.request import Request, urlopen",
+            wanted,
+            "import pyarrow",
+            "import pyarrow.parquet",
+            _listed(uris),
+            'token = os.environ.get("UN0_TOKEN")',
+            'headers = {"Authorization": f"Bearer {token}"} if token else {}',
+            "answers = (urlopen(Request(file, headers=headers)).read() for file in files)",
+            "tables = [pyarrow.parquet.read_table(BytesIO(answer)) for answer in answers]",
+            "images = pyarrow.concat_tables(tables)",
+            use,
+        )
+    )
 
 
 def _of_s3(
