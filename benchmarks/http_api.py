@@ -73,8 +73,13 @@ class Link:
 
     async def get(self) -> bytes:
         """The body of one answer."""
-        self._writer.write(self._ask)
-        head = await self._reader.readuntil(b"\r\n\r\n")
+        try:
+            self._writer.write(self._ask)
+            head = await self._reader.readuntil(b"\r\n\r\n")
+        except (ConnectionError, asyncio.IncompleteReadError):  # it was idle, and was closed
+            await self.open()
+            self._writer.write(self._ask)
+            head = await self._reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 200"):
             raise RuntimeError(head.decode())
         size = next(x for x in head.lower().split(b"\r\n") if x.startswith(b"content-length:"))

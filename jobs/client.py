@@ -5,6 +5,7 @@ The same verbs over HTTP and over a store, with the models that ``--json`` and H
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ from jobs.spec import JobSpec, parse_spec
 
 _COLUMNS = ["image", "image_id", "index", "class_id", "label"]
 BATCH = 256  # images
+SETTLE_S = 5.0  # as jobs.server.options.HttpOptions.settle_s
 
 
 @dataclass(frozen=True)
@@ -184,15 +186,7 @@ class Client:
                 if isinstance(each, EventView):
                     yield each
         else:
-            ended = False
-            while True:
-                for event in self._service.events(job_id, after):
-                    yield event
-                    after = event.id
-                if ended:
-                    return
-                ended = self._service.status(job_id).state.is_terminal
-                self._sleep()
+            yield from self._follow(job_id, after)
 
     def images(
         self, job: str | JobView, *, follow: bool = True, batch: int = BATCH
@@ -216,6 +210,23 @@ class Client:
                 seen.remove(low)
             if ended:
                 return
+            self._sleep()
+
+    def _follow(self, job_id: str, after: int) -> Iterator[EventView]:
+        """As a server does: until the event that says that the job has ended, which comes a moment
+        after the end."""
+        ended_s = math.inf
+        while True:
+            view = self._service.status(job_id)
+            last = self._service.events(job_id, max(0, view.last_event - 1))
+            for event in self._service.events(job_id, after):
+                yield event
+                after = event.id
+            if view.state.is_terminal:
+                ended_s = min(ended_s, monotonic_s())
+                told = any(event.state == view.state for event in last)
+                if told or monotonic_s() - ended_s >= SETTLE_S:
+                    return
             self._sleep()
 
     def _batches(self, job_id: str, shard: int, batch: int) -> Iterator[ImageBatch]:

@@ -18,7 +18,8 @@ class HttpOptions:
     reads, writes: requests a minute of one token. failures: answers 401 a minute to one address,
         after which it is refused.
     watchers: streams of events at once; watch_s: how long one lasts before the client must come
-        back, with its token. poll_s: between two looks at the job.
+        back, with its token. poll_s: between two looks at the job. settle_s: how long after its
+        end the event that says so is waited for, which its server writes a moment later.
     audit_s: between two files of the audit log.
     """
 
@@ -38,4 +39,5 @@ class HttpOptions:
     watchers: int = 2000
     watch_s: float = 900.0
     poll_s: float = 0.5
+    settle_s: float = 5.0
     audit_s: float = 2.0

@@ -85,6 +85,17 @@ def test_wait_returns_when_the_job_has_ended(client: Client, service: MemoryServ
     assert client.wait(job, timeout_s=30).state == "failed"
 
 
+def test_events_go_on_until_the_one_that_says_the_end(
+    client: Client, service: MemoryService
+) -> None:
+    job = client.submit(count=1)
+    found = client.events(job)
+    assert next(found).id == 1
+    service.become(job.job_id, JobState.COMPLETED)  # its server writes the event a moment later
+    threading.Timer(0.3, service.move, (job.job_id, JobState.COMPLETED)).start()
+    assert [event.id for event in found] == [2]
+
+
 def test_images_stream_while_the_job_still_runs(
     client: Client, service: MemoryService, local: ObjectStore
 ) -> None:

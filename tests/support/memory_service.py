@@ -126,6 +126,11 @@ class MemoryService:
         """The job is in this state from now on, as a server would have made it."""
         return self._happened(job_id, "state", message or str(state), "srv", state=state, **changes)
 
+    def become(self, job_id: str, state: JobState) -> None:
+        """The job is in this state, though no event says so yet."""
+        with self._lock:
+            self._jobs[job_id] = self._jobs[job_id].model_copy(update={"state": state})
+
     def _change(self, job_id: str, to: JobState, by: str, reason: str) -> JobView:
         with self._lock:
             self.calls[to] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -88,11 +89,14 @@ async def _frames(context: Context, job_id: str, sent: int, follow: bool) -> Asy
     is away: the client comes back."""
     until_s = quiet_s = monotonic_s()
     until_s += context.options.watch_s
-    shown = b""
+    shown, ended_s = b"", math.inf
     try:
         while True:
             view = await context.statuses.get(job_id)
-            ends = not follow or (view.state.is_terminal and shown != b"")
+            if view.state.is_terminal:
+                ended_s = min(ended_s, monotonic_s())
+            settled = monotonic_s() - ended_s >= context.options.settle_s
+            ends = not follow or settled or await _end_is_told(context, view)
             if view.last_event > sent or ends:
                 if not follow:
                     context.histories.drop((job_id, sent))
@@ -115,6 +119,14 @@ async def _frames(context: Context, job_id: str, sent: int, follow: bool) -> Asy
             await anyio.sleep(context.options.poll_s)
     except ClusterError as error:
         logger.warning("a stream of events of job %s ends: %s", job_id, error)
+
+
+async def _end_is_told(context: Context, view: JobView) -> bool:
+    """Whether the job's last event says that it has ended."""
+    if not view.state.is_terminal:
+        return False
+    last = await context.histories.get((view.job_id, max(0, view.last_event - 1)))
+    return any(event.state == view.state for event in last)
 
 
 def _frame(event: str | None, data: View, number: int | None = None) -> bytes:
