@@ -80,15 +80,15 @@ def test_a_job_goes_from_submitted_to_completed(service: StoreService, local: Ob
 
 
 def test_status_of_a_running_job_lists_no_commit(service: StoreService, local: ObjectStore) -> None:
-    job_id = service.submit(spec(count=400), by="ann").job_id
+    job_id = service.submit(spec(count=150), by="ann").job_id
     one = server(local)
     until(one, service, job_id, JobState.RUNNING)
-    for _ in range(20):
+    for _ in range(9):
         one.step(job_id)
     counting = CountingStore(local)
     shown = StoreService(counting).status(job_id)
-    assert shown.counts.committed == 210
-    assert shown.results.committed_shards == 21
+    assert shown.counts.committed == 100
+    assert shown.results.committed_shards == 10
     assert not [key for key in counting.listed if "/commits/" in key]
     assert counting.calls["get"] <= 8
 

@@ -231,6 +231,6 @@ class ServiceLife(RuleBasedStateMachine):
 
 
 ServiceLife.TestCase.settings = settings(
-    max_examples=examples(100, 8), stateful_step_count=25, deadline=None
+    max_examples=examples(100, 5), stateful_step_count=25, deadline=None
 )
 TestServiceLife = ServiceLife.TestCase
