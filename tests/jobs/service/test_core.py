@@ -108,6 +108,27 @@ def test_one_key_is_one_job(service: StoreService, local: ObjectStore) -> None:
 
 
 def test_twenty_at_once_with_one_key_make_one_job(local: ObjectStore) -> None:
+    _twenty_at_once(local)
+
+
+@pytest.mark.slow
+def test_over_s3_it_is_as_in_a_directory(s3_store: ObjectStore) -> None:
+    _twenty_at_once(s3_store)
+    service = StoreService(s3_store, now_s=Clock(1.0))
+    job_id = service.submit(spec(), by="ann").job_id
+    one = server(s3_store)
+    until(one, service, job_id, JobState.RUNNING)
+    service.pause(job_id, by="ann")
+    until(one, service, job_id, JobState.PAUSED)
+    service.resume(job_id, by="ann")
+    until(one, service, job_id, JobState.COMPLETED)
+    assert len(list(service.uris(job_id))) == 4
+    assert all(uri.startswith(f"{s3_store.config.uri}/jobs/") for uri in service.uris(job_id))
+    found = service.jobs(JobFilter(state=JobState.COMPLETED))
+    assert [line.job_id for line in found.jobs] == [job_id]
+
+
+def _twenty_at_once(local: ObjectStore) -> None:
     start = threading.Barrier(20)
 
     def one(_: int) -> str:
