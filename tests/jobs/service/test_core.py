@@ -259,15 +259,18 @@ def test_a_lost_server_is_told_of(service: StoreService, local: ObjectStore) -> 
     assert (shown.state, shown.reason.code) == (JobState.QUEUED, "server_lost")
 
 
-def test_the_queue_is_by_priority_and_age(service: StoreService, local: ObjectStore) -> None:
-    one = server(local)
+def test_the_queue_is_by_priority_and_age(local: ObjectStore) -> None:
+    clock = Clock(0.0)
+    service = StoreService(local, now_s=clock)
+    server(local)
     ids = [service.submit(spec(priority=p), by="ann").job_id for p in (0, 0, 5)]
+    clock.now_s += 3
     assert [service.status(i).queue_position for i in ids] == [2, 3, 1]
-    one.beat()
     shown = service.status(ids[1])
     assert shown.reason is not None
     assert shown.reason.message == "2 jobs go before it"
     service.pause(ids[2], by="ann")
+    clock.now_s += 3
     assert [service.status(i).queue_position for i in ids] == [1, 2, None]
 
 

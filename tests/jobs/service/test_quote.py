@@ -15,7 +15,7 @@ from cluster.storage.profiles import PointRecord, ProfileRecord, save_profile
 from jobs.service.core import StoreService
 from jobs.service.quote import Queue, Work, make_quote
 from jobs.spec import JobSpec
-from tests.support.fake_server import REV, Clock, without_models
+from tests.support.fake_server import REV, without_models
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 MODEL = f"{REV}/fp32"
@@ -123,12 +123,12 @@ def test_a_quote_is_kept_with_its_job_and_counts_the_queue(
 ) -> None:
     without_models(monkeypatch)
     save_profile(local, THRIFTY.profile(), AT)
-    service = StoreService(local, now_s=Clock())
+    service = StoreService(local)
     spec = JobSpec(count=1000, shard_images=100)
     first = service.submit(spec, by="ann")
     assert first.quote is not None
     assert first.quote.energy_j == pytest.approx(110)
-    second = service.quote(spec)
+    second = StoreService(local).quote(spec)
     assert second.queue_seconds == pytest.approx(10)
     assert second.seconds == pytest.approx(10 + 12)
     save_profile(local, QUICK.profile(), AT)
