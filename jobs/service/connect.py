@@ -38,7 +38,10 @@ def open_service(
     is going to be written to. Raises UserError for a store or a server that cannot be used.
     """
     if server is not None or token is not None:
-        raise UserError("a server is not spoken with by this version; give --store")
+        raise UserError(
+            "UN0_SERVER or UN0_TOKEN is set, and this version speaks with no server: unset them, "
+            "and give --store"
+        )
     return StoreService(open_at(where, writes=writes), patience_s=PATIENCE_S)
 
 

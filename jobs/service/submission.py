@@ -74,6 +74,7 @@ def quote_of(store: ObjectStore, queued: Queued, record: JobRecord) -> Quote:
         workload.num_shards,
         objective_of(spec.objective),
         spec.deadline,
+        spec.energy_budget,
     )
     return make_quote(work, known_profiles(store), queued.before(spec.priority))
 

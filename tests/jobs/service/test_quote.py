@@ -59,6 +59,8 @@ def test_a_deadline_and_throughput_take_faster_hardware_too() -> None:
     assert fastest.seconds < 12
     late = make_quote(Work(MODEL, 10**6, 100, deadline_s=30.0), [QUICK, THRIFTY], Queue())
     assert any("late" in note for note in late.notes)
+    poor = make_quote(Work(MODEL, 10_000, 100, budget_j=500.0), [THRIFTY], Queue())
+    assert any("budget of 500 J" in note for note in poor.notes)
 
 
 def test_prices_and_carbon_are_given_where_they_are_set() -> None:
