@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,8 @@ _THREADS = 8
 _FILTERED = 64  # jobs that are read at once where only some may be wanted
 MOST_SCANNED = 2_000  # jobs that one page may look at
 MOST_QUEUED = 500  # active jobs that are read to tell a job's place among them
-_KEPT_S = 2.0  # so long the queue is taken to stand as it was read
+_KEPT_S = 2.0  # so long the queue is taken to stand as it was read,
+_KEPT_TIMES = 10.0  # and so many times as long as reading it took
 _ACTIVE_STATES = frozenset(
     {
         JobState.QUEUED,
@@ -98,7 +100,7 @@ class Queued:
     ) -> None:
         self._store, self._presence, self._now_s = store, presence, now_s
         self._lock = threading.Lock()
-        self._read_s: float | None = None
+        self._again_s = -math.inf
         self._jobs: list[Waiting] | None = []
 
     def position(self, standing: Standing) -> int | None:
@@ -122,9 +124,11 @@ class Queued:
 
     def _now(self) -> list[Waiting] | None:
         with self._lock:
-            if self._read_s is None or self._now_s() - self._read_s >= _KEPT_S:
+            began_s = self._now_s()
+            if began_s >= self._again_s:
                 self._jobs = self._read()
-                self._read_s = self._now_s()
+                ended_s = self._now_s()
+                self._again_s = ended_s + max(_KEPT_S, _KEPT_TIMES * (ended_s - began_s))
             return self._jobs
 
     def _read(self) -> list[Waiting] | None:

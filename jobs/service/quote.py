@@ -23,6 +23,7 @@ from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.profiles import ProfileRecord, load_profile_records
 from cluster.types import DEFAULT_ENCODING, QUALITIES, EnergyQuality
+from jobs.format import joules
 from jobs.service.views import Quote, QuoteBasis
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ ONE_EACH = "one device of each hardware class was assumed: the fleet may have mo
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do. model, encoding: their keys. deadline_s: from now."""
+    """What there is to do. model, encoding: their keys. deadline_s: from now. budget_j: at which it
+    pauses."""
 
     model: str
     images: int
@@ -49,6 +51,7 @@ class Work:
     objective: Objective = "energy"
     deadline_s: float | None = None
     encoding: str = DEFAULT_ENCODING
+    budget_j: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ def make_quote(work: Work, known: Sequence[ProfileRecord], queue: Queue) -> Quot
     energy_j, low_j, high_j = _energy(grants, shares, profiles)
     if work.deadline_s is not None and (queue_s or 0.0) + seconds > work.deadline_s:
         notes = (*notes, f"it would be late: its deadline is {work.deadline_s:,.0f} s from now")
+    if work.budget_j is not None and energy_j > work.budget_j:
+        notes = (*notes, f"it would pause before its end, at its budget of {joules(work.budget_j)}")
     return Quote(
         energy_j=energy_j,
         energy_low_j=low_j,
@@ -190,8 +195,8 @@ def _carbon(
         standby = profiles[grant.hardware].standby
         if not standby.carbon_g_per_kwh:
             return None
-        joules = shares[grant.hardware] * grant.performance.energy_per_image_j + standby.load_j
-        total += joules * standby.carbon_g_per_kwh / J_PER_KWH
+        energy_j = shares[grant.hardware] * grant.performance.energy_per_image_j + standby.load_j
+        total += energy_j * standby.carbon_g_per_kwh / J_PER_KWH
     return total
 
 

@@ -79,6 +79,7 @@ def quote_of(store: ObjectStore, queued: Queued, record: JobRecord) -> Quote:
         objective_of(spec.objective),
         spec.deadline,
         workload.encoding_key,
+        spec.energy_budget,
     )
     return make_quote(work, known_profiles(store), queued.before(spec.priority))
 

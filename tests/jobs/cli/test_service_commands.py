@@ -161,7 +161,7 @@ def test_logs_are_one_timeline(place: str, local: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("complete", [True, False])
-@pytest.mark.parametrize("library", costly("duckdb", "pandas", "datasets"))
+@pytest.mark.parametrize("library", costly("duckdb", "pandas", "datasets", fast=1))
 def test_snippets_work_when_pasted(
     library: str, complete: bool, memory_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

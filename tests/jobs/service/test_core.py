@@ -80,15 +80,15 @@ def test_a_job_goes_from_submitted_to_completed(service: StoreService, local: Ob
 
 
 def test_status_of_a_running_job_lists_no_commit(service: StoreService, local: ObjectStore) -> None:
-    job_id = service.submit(spec(count=400), by="ann").job_id
+    job_id = service.submit(spec(count=150), by="ann").job_id
     one = server(local)
     until(one, service, job_id, JobState.RUNNING)
-    for _ in range(20):
+    for _ in range(9):
         one.step(job_id)
     counting = CountingStore(local)
     shown = StoreService(counting).status(job_id)
-    assert shown.counts.committed == 210
-    assert shown.results.committed_shards == 21
+    assert shown.counts.committed == 100
+    assert shown.results.committed_shards == 10
     assert not [key for key in counting.listed if "/commits/" in key]
     assert counting.calls["get"] <= 8
 
@@ -108,6 +108,27 @@ def test_one_key_is_one_job(service: StoreService, local: ObjectStore) -> None:
 
 
 def test_twenty_at_once_with_one_key_make_one_job(local: ObjectStore) -> None:
+    _twenty_at_once(local)
+
+
+@pytest.mark.slow
+def test_over_s3_it_is_as_in_a_directory(s3_store: ObjectStore) -> None:
+    _twenty_at_once(s3_store)
+    service = StoreService(s3_store, now_s=Clock(1.0))
+    job_id = service.submit(spec(), by="ann").job_id
+    one = server(s3_store)
+    until(one, service, job_id, JobState.RUNNING)
+    service.pause(job_id, by="ann")
+    until(one, service, job_id, JobState.PAUSED)
+    service.resume(job_id, by="ann")
+    until(one, service, job_id, JobState.COMPLETED)
+    assert len(list(service.uris(job_id))) == 4
+    assert all(uri.startswith(f"{s3_store.config.uri}/jobs/") for uri in service.uris(job_id))
+    found = service.jobs(JobFilter(state=JobState.COMPLETED))
+    assert [line.job_id for line in found.jobs] == [job_id]
+
+
+def _twenty_at_once(local: ObjectStore) -> None:
     start = threading.Barrier(20)
 
     def one(_: int) -> str:
@@ -238,15 +259,18 @@ def test_a_lost_server_is_told_of(service: StoreService, local: ObjectStore) -> 
     assert (shown.state, shown.reason.code) == (JobState.QUEUED, "server_lost")
 
 
-def test_the_queue_is_by_priority_and_age(service: StoreService, local: ObjectStore) -> None:
-    one = server(local)
+def test_the_queue_is_by_priority_and_age(local: ObjectStore) -> None:
+    clock = Clock(0.0)
+    service = StoreService(local, now_s=clock)
+    server(local)
     ids = [service.submit(spec(priority=p), by="ann").job_id for p in (0, 0, 5)]
+    clock.now_s += 3
     assert [service.status(i).queue_position for i in ids] == [2, 3, 1]
-    one.beat()
     shown = service.status(ids[1])
     assert shown.reason is not None
     assert shown.reason.message == "2 jobs go before it"
     service.pause(ids[2], by="ann")
+    clock.now_s += 3
     assert [service.status(i).queue_position for i in ids] == [1, 2, None]
 
 

@@ -15,7 +15,7 @@ from cluster.storage.profiles import PointRecord, ProfileRecord, save_profile
 from jobs.service.core import StoreService
 from jobs.service.quote import Queue, Work, make_quote
 from jobs.spec import JobSpec
-from tests.support.fake_server import REV, Clock, without_models
+from tests.support.fake_server import REV, without_models
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 MODEL = f"{REV}/fp32"
@@ -59,6 +59,8 @@ def test_a_deadline_and_throughput_take_faster_hardware_too() -> None:
     assert fastest.seconds < 12
     late = make_quote(Work(MODEL, 10**6, 100, deadline_s=30.0), [QUICK, THRIFTY], Queue())
     assert any("late" in note for note in late.notes)
+    poor = make_quote(Work(MODEL, 10_000, 100, budget_j=500.0), [THRIFTY], Queue())
+    assert any("budget of 500 J" in note for note in poor.notes)
 
 
 def test_prices_and_carbon_are_given_where_they_are_set() -> None:
@@ -123,12 +125,12 @@ def test_a_quote_is_kept_with_its_job_and_counts_the_queue(
 ) -> None:
     without_models(monkeypatch)
     save_profile(local, THRIFTY.profile(), AT)
-    service = StoreService(local, now_s=Clock())
+    service = StoreService(local)
     spec = JobSpec(count=1000, shard_images=100)
     first = service.submit(spec, by="ann")
     assert first.quote is not None
     assert first.quote.energy_j == pytest.approx(110)
-    second = service.quote(spec)
+    second = StoreService(local).quote(spec)
     assert second.queue_seconds == pytest.approx(10)
     assert second.seconds == pytest.approx(10 + 12)
     save_profile(local, QUICK.profile(), AT)

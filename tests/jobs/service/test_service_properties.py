@@ -4,6 +4,7 @@ is one job, a cancel is not overruled, an end is the end, and no state follows w
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from itertools import count
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cluster.errors import Retryable
 from cluster.states import NEXT_SERVICE_STATES, JobState
-from cluster.storage.object_store import ObjectStore
+from cluster.storage.chunks import Chunks
 from cluster.storage.summaries import job_ids, load_job
 from jobs.service.api import Conflict
 from jobs.service.core import StoreService
@@ -27,8 +28,44 @@ from tests.support.faulty_store import FaultRates, FaultyStore
 from tests.support.memory_store import MemoryStore
 
 KEYS = ("a", "b", "c")
-RATES = FaultRates(before=0.05, after=0.1, late=0.05, replayed=0.2)
+RATES = FaultRates(before=0.02, after=0.05, late=0.03, replayed=0.2)
+SETTLES_AFTER = 30  # looks at the jobs
 SETTLED = 60  # steps in which a job ends once nothing fails any more
+
+
+def spec_of(key: str) -> JobSpec:
+    return JobSpec(count=3, shard_images=1, labels={"key": key})
+
+
+class Died(BaseException):
+    """The caller's process was killed."""
+
+
+class Killing(MemoryStore):
+    """A store whose caller dies at its n-th write from now on: just before it, or just after."""
+
+    at: int | None = None
+    after = False
+
+    def put(self, key: str, data: bytes | Chunks) -> None:
+        self._write(lambda: super(Killing, self).put(key, data))
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        if key in self.objects:
+            return False
+        self.put(key, data)
+        return True
+
+    def delete(self, key: str) -> None:
+        self._write(lambda: super(Killing, self).delete(key))
+
+    def _write(self, effect: Callable[[], None]) -> None:
+        self.at = None if self.at is None else self.at - 1
+        if self.at != 0 or self.after:
+            effect()
+        if self.at == 0:
+            self.at = None
+            raise Died
 
 
 class ServiceLife(RuleBasedStateMachine):
@@ -41,11 +78,11 @@ class ServiceLife(RuleBasedStateMachine):
         ids = (f"job-{number:03d}" for number in count())
         self.patch.setattr("jobs.service.submission.new_job_id", lambda: next(ids))
         self.patch.setattr("jobs.service.listing._THREADS", 1)  # faults come in one order
-        self.store: ObjectStore = MemoryStore()
+        self.store = Killing()
         self.clock = Clock(0.0)
         self.onlooker = StoreService(self.store, now_s=self.clock)
         self.servers: dict[str, FakeServer] = {}
-        self.begun = 0
+        self.begun = self.looks = 0
         self.seen: dict[str, JobState] = {}
         self.acknowledged: dict[str, str] = {}  # by key
         self.cancelled: set[str] = set()
@@ -53,25 +90,43 @@ class ServiceLife(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.patch.undo()
 
-    @initialize(seed=st.integers(0, 2**16))
-    def begin(self, seed: int) -> None:
+    @initialize(seed=st.integers(0, 2**16), under_way=st.booleans())
+    def begin(self, seed: int, under_way: bool) -> None:
+        """under_way: a server runs a job from the start."""
         self.faulty = FaultyStore(self.store, seed, RATES)
         self.user = StoreService(self.faulty, now_s=self.clock)
         self.random = random.Random(seed)
+        if under_way:
+            self.server_comes()
+            job_id = self.onlooker.submit(spec_of("a"), by="ann", idempotency_key="a").job_id
+            self.acknowledged["a"] = job_id
+            for _ in range(3):
+                self.servers["s1"].step(job_id)
+                self.states_follow_each_other()
 
-    @rule(key=st.sampled_from(KEYS))
-    def submit(self, key: str) -> None:
-        spec = JobSpec(count=3, shard_images=1, labels={"key": key})
+    @rule(key=st.sampled_from(KEYS), dies_at=st.none() | st.integers(1, 8), after=st.booleans())
+    def submit(self, key: str, dies_at: int | None, after: bool) -> None:
+        self.store.at, self.store.after = dies_at, after
         try:
-            job = self.user.submit(spec, by="ann", idempotency_key=key)
-        except Retryable:
+            job = self.user.submit(spec_of(key), by="ann", idempotency_key=key)
+        except (Retryable, Died):
             return
+        finally:
+            self.store.at = None
         assert self.acknowledged.setdefault(key, job.job_id) == job.job_id
 
     @precondition(lambda self: self.acknowledged)
-    @rule(data=st.data(), verb=st.sampled_from(["pause", "resume", "cancel"]))
-    def ask(self, data: st.DataObject, verb: str) -> None:
+    @rule(
+        data=st.data(),
+        verbs=st.lists(st.sampled_from(["pause", "resume", "cancel"]), min_size=1, max_size=3),
+    )
+    def ask(self, data: st.DataObject, verbs: list[str]) -> None:
         job_id = data.draw(st.sampled_from(sorted(self.acknowledged.values())))
+        for verb in verbs:
+            self.ask_for(verb, job_id)
+            self.states_follow_each_other()
+
+    def ask_for(self, verb: str, job_id: str) -> None:
         try:
             shown = getattr(self.user, verb)(job_id, by="ann")
         except Retryable:
@@ -125,6 +180,7 @@ class ServiceLife(RuleBasedStateMachine):
     @invariant()
     def states_follow_each_other(self) -> None:
         self.clock.now_s += 3.0
+        self.looks += 1
         for server in self.servers.values():
             server.beat()
         for job_id in job_ids(self.store):
@@ -153,7 +209,7 @@ class ServiceLife(RuleBasedStateMachine):
         keys = [load_job(self.store, i).spec.labels["key"] for i in made]
         assert len(keys) == len(set(keys))
 
-    @precondition(lambda self: self.acknowledged)
+    @precondition(lambda self: self.acknowledged and self.looks >= SETTLES_AFTER)
     @rule()
     def everything_settles(self) -> None:
         """Once nothing fails, whoever is resumed ends; and a history has every number once."""
@@ -175,6 +231,6 @@ class ServiceLife(RuleBasedStateMachine):
 
 
 ServiceLife.TestCase.settings = settings(
-    max_examples=examples(100, 8), stateful_step_count=25, deadline=None
+    max_examples=examples(100, 5), stateful_step_count=25, deadline=None
 )
 TestServiceLife = ServiceLife.TestCase
