@@ -96,6 +96,7 @@ def test_json_columns_that_come_late_and_change_to_fractions(
     found, rows = gather_all(path, store)
     assert [(row["x"], row["y"]) for row in rows] == [(None, None), (1.0, None), (2.5, True)]
     assert found.facts.inputs.columns == ("x", "y")
+    assert not found.facts.inputs.seeded, "their images can be made as those of other jobs are"
 
 
 def test_a_strict_job_names_the_first_ten(store: ObjectStore, tmp_path: Path) -> None:
