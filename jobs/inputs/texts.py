@@ -248,7 +248,8 @@ def _raw(
         name: _array(family, columns[name]) for name, family in families.items() if name in columns
     }
     carried = pa.table(arrays)
-    return RawRows(numbers, *keys, carried, faults)
+    classes, seeds, custom_ids = keys
+    return RawRows(numbers, classes, seeds, custom_ids, carried, faults)
 
 
 def _not_unicode(columns: dict[str, list[Any]], numbers: list[int]) -> dict[int, Fault]:
