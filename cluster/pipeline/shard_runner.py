@@ -21,10 +21,11 @@ from cluster.pipeline.encode import encode_batch
 from cluster.pipeline.encoded import Encoded
 from cluster.pipeline.giving_up import GivenUp
 from cluster.pipeline.publisher import Attempt, Generated, Publisher
+from cluster.pipeline.rows_ahead import RowsAhead
 from cluster.pipeline.stages import Holding, Lane, StageClock
 from cluster.stage_times import StageTimes
 from cluster.storage.chunks import Chunks
-from cluster.storage.job_rows import JobRows, rows_of
+from cluster.storage.job_rows import JobRows
 from cluster.storage.object_store import ObjectStore
 from cluster.types import Energy, Shard, Workload
 
@@ -83,7 +84,7 @@ class ShardRunner:
         self._meter = meter
         self._lane = lane or Lane()
         self._given_up = GivenUp()
-        self._store = store
+        self._rows = RowsAhead(store, workload)
         self._publisher = Publisher(workload, store, self._given_up, commit_here=commit_here)
         self._clock = StageClock(self._lane.encoders, self._lane.uploads)
 
@@ -148,7 +149,7 @@ class ShardRunner:
     ) -> Generated:
         """The device's part; its tiles are handed to the encoders as they come."""
         self._given_up.check(attempt_id, math.inf)
-        rows = rows_of(self._store, self._workload, shard.start, shard.stop)
+        rows = self._rows.take(shard)
         made = good = 0  # images; parts that are known to be encoded
         began_s = monotonic_s()
 

@@ -32,7 +32,7 @@ class Check:
     def good(self, raw: RawRows) -> tuple[pa.Table, list[Fault]]:
         """The good rows, and what is wrong with the others.
 
-        Columns: LINE_COLUMN, CLASS_COLUMN, SEED_COLUMN if the source has seeds, CUSTOM_ID if it has
+        Columns: LINE_COLUMN, CLASS_COLUMN, SEED_COLUMN if there are any, CUSTOM_ID if it has
         those, and what is carried.
         """
         faults = list(raw.faults)
@@ -50,8 +50,9 @@ class Check:
                 reject(at, "class", raw.classes[at], found)
         ids = [found if isinstance(found, int) else None for found in classes]
         columns[CLASS_COLUMN] = pa.array(ids, pa.int64())
+        seeds = raw.seeds if any(seed is not None for seed in raw.seeds) else []
         for name, values, read, kind in (
-            (SEED_COLUMN, raw.seeds, _seed_of, pa.uint64()),
+            (SEED_COLUMN, seeds, _seed_of, pa.uint64()),
             (CUSTOM_ID, raw.custom_ids, _id_of, pa.string()),
         ):
             if values:

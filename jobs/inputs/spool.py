@@ -88,6 +88,7 @@ class Ids:
         self._database.execute(f"set memory_limit = '{_MEMORY}'")
         self._database.execute(f"set threads = {_THREADS}")
         self._database.execute("set temp_directory = $folder", {"folder": str(folder / "spill")})
+        self._database.execute("set enable_progress_bar = false")  # it goes to stdout
         self._database.execute("set preserve_insertion_order = false")
         self._database.execute("create table ids (place bigint, line bigint, id varchar)")
         self._rows = 0

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO, NoReturn
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from cluster.errors import UserError
 from jobs.inputs.rows import (
     BATCH_BYTES,
     BATCH_ROWS,
+    CUSTOM_ID,
     MAX_COLUMNS,
     MAX_LINE,
     Fault,
@@ -162,8 +164,7 @@ class _Jsonl:
             return
         if self.roles is None:
             self.roles = roles_of(self._inputs, list(row))
-            named = (self.roles.seed or "seed", self.roles.custom_id or "custom_id")
-            self.roles = Roles(self.roles.class_, *named)
+            self.roles = replace(self.roles, seed=self.roles.seed or "seed")  # it may come later
         found = self._fault(number, row, self.roles)
         if found is not None:
             self.faults.append(found)
@@ -184,6 +185,8 @@ class _Jsonl:
         for name, value in row.items():
             if value is None or name in (roles.class_, roles.seed, roles.custom_id):
                 continue
+            if name == CUSTOM_ID and roles.custom_id is None:
+                return fault(number, name, value, "the first row has no custom_id: all need one")
             family = _family(value)
             if family is None:
                 return fault(
@@ -234,8 +237,9 @@ def _raw(
         keep = [at for at in range(len(numbers)) if at not in bad]
         numbers = [numbers[at] for at in keep]
         columns = {name: [values[at] for at in keep] for name, values in columns.items()}
+    nothing = [None] * len(numbers)
     keys = [
-        columns.pop(role, []) if role is not None else []
+        [] if role is None else columns.pop(role, nothing)
         for role in (roles.class_, roles.seed, roles.custom_id)
     ]
     if families is None:
@@ -244,8 +248,8 @@ def _raw(
         name: _array(family, columns[name]) for name, family in families.items() if name in columns
     }
     carried = pa.table(arrays)
-    nothing = [None] * len(numbers)
-    return RawRows(numbers, keys[0] or nothing, keys[1], keys[2], carried, faults)
+    classes, seeds, custom_ids = keys
+    return RawRows(numbers, classes, seeds, custom_ids, carried, faults)
 
 
 def _not_unicode(columns: dict[str, list[Any]], numbers: list[int]) -> dict[int, Fault]:

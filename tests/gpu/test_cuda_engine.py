@@ -18,6 +18,7 @@ from un0.engine.base import FP8_PRECISIONS
 from un0.engine.cuda import CudaEngine
 from un0.engine.fused import fits
 from un0.noise import MAX_INDEX, MAX_SEED, initial_phases, phases_torch
+from un0.noise_rows import RowNoise
 from un0.testing import random_model
 
 Images = NDArray[np.uint8]
@@ -105,6 +106,15 @@ def test_the_cpu_draws_the_same_pictures(model: Un0Model, images: Images) -> Non
     on_cpu = Sampler(model, device="cpu").generate(11, 1000, CLASSES)
     off = np.abs(on_cpu.astype(int) - images)
     assert (off <= 1).mean() >= 0.999
+
+
+def test_rows_with_seeds_of_their_own_are_as_others(model: Un0Model, images: Images) -> None:
+    """They take the way without a graph, and are the same to the bit in the same rows."""
+    sampler = Sampler(model, device="cuda")
+    count = len(CLASSES)
+    noise = RowNoise(np.full(count, 11, np.uint64), np.arange(1000, 1000 + count))
+    tiles = sampler.generate_tiles(3, 1000, CLASSES, noise)
+    assert np.array_equal(np.concatenate([part for _, part in tiles]), images)
 
 
 @pytest.mark.parametrize("seed", [0, 2**63, MAX_SEED])

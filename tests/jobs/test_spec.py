@@ -12,9 +12,10 @@ import pytest
 from cluster.clock import utc_now
 from cluster.errors import UserError
 from cluster.storage.open import open_store
+from jobs.cli.job_options import read_job
 from jobs.service.foreground import generate
 from jobs.service.prepare import prepare
-from jobs.spec import JobSpec, load_spec, parse_spec
+from jobs.spec import InputsSpec, JobSpec, load_spec, parse_spec
 from un0.quantities import parse_count, parse_deadline, parse_duration_s, parse_energy_j
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -116,6 +117,42 @@ def test_a_deadline_in_the_store_is_seconds_from_submission(tmp_path: Path) -> N
         due, abs=timedelta(milliseconds=1)
     )
     assert JobSpec.model_validate(record.spec.model_dump()).deadline == left_s
+
+
+def test_rows_take_the_place_of_a_count() -> None:
+    spec = parse_spec({"inputs": "rows.csv"})
+    assert spec.inputs == InputsSpec(source="rows.csv")
+    assert spec.count is None
+    named = parse_spec({"inputs": {"source": "r", "format": "csv", "class": "c", "strict": True}})
+    assert named.inputs is not None
+    assert (named.inputs.class_, named.inputs.strict) == ("c", True)
+    assert named.model_dump(mode="json", exclude_none=True)["inputs"] == {
+        "source": "r", "format": "csv", "class": "c", "strict": True,
+    }  # fmt: skip
+    for data, message in (
+        ({"inputs": 3}, "inputs: 3"),
+        ({"inputs": ""}, "inputs.source"),
+        ({"inputs": {"source": "r", "format": "xlsx"}}, "inputs.format"),
+        ({"inputs": {"source": "r", "klass": "x"}}, "inputs.klass: unknown field"),
+        ({"inputs": "r", "classes": [1]}, "the rows of inputs say which classes"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            parse_spec(data)
+
+
+def test_flags_of_rows_are_laid_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("inputs: {source: a.csv, class: kind}\n")
+    job = read_job(file, None, inputs="b.csv", strict=True)
+    assert job.inputs == InputsSpec(source="b.csv", class_="kind", strict=True)
+    assert read_job(None, None, inputs="b.csv", strict=False).inputs == InputsSpec(source="b.csv")
+    file.write_text("inputs: a.csv\n")
+    job = read_job(file, None, inputs=None, strict=True)
+    assert job.inputs == InputsSpec(source="a.csv", strict=True)
+    with pytest.raises(UserError, match="--strict is about"):
+        read_job(None, None, count="3", strict=True)
+    with pytest.raises(UserError, match="--inputs FILE"):
+        read_job(None, None)
 
 
 def test_the_reference_has_every_field_and_its_forms_are_accepted() -> None:

@@ -178,6 +178,23 @@ def test_sources_that_are_refused(reader: Any, data: bytes, words: str) -> None:
     assert words in refused(reader, data)
 
 
+@pytest.mark.parametrize("batch", [1, 2, 99])
+def test_either_all_json_rows_have_an_id_or_none(
+    batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(texts, "BATCH_ROWS", batch)
+    lines = [b'{"class": 0, "custom_id": "a"}', b'{"class": 1}', b'{"class": 2}']
+    found, faults = read(jsonl_rows, b"\n".join(lines))
+    assert [row["un0.line"] for row in found] == [1]
+    assert [(bad.line, bad.reason) for bad in faults] == [
+        (2, "has no custom_id; give each row one"),
+        (3, "has no custom_id; give each row one"),
+    ]
+    found, faults = read(jsonl_rows, b"\n".join(reversed(lines)))
+    assert [row["un0.line"] for row in found] == [1, 2]
+    assert [bad.line for bad in faults] == [3]
+
+
 def test_many_columns_of_json_are_refused() -> None:
     lines = (json.dumps({"class": 0, f"c{n}": n}) for n in range(300))
     assert "columns" in refused(jsonl_rows, "\n".join(lines).encode())
