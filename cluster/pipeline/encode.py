@@ -44,7 +44,7 @@ def encode_batch(batch: NDArray[np.uint8], encoding: ImageEncoding) -> Encoded:
 
 
 def warm_up() -> None:
-    """Compile what encodes PNG and JPEG, unless a cache has it: 16 s of CPU once a machine, which
+    """Compile what encodes PNG and JPEG, unless a cache has it: 21 s of CPU once a machine, which
     would else count as a job's first images'."""
     for encoding in _COMPILED:
         encode_batch(np.zeros((1, 8, 8, 3), np.uint8), encoding)

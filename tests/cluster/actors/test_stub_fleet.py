@@ -142,6 +142,7 @@ def replica_killed(store: StoreConfig) -> dict[str, Any]:
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(RayError):
         ray.get(lost)
+    at_work = {name: asyncio.run(node.run.at_work(name)) for name in ("ra", "rb", "nobody")}
     node.run.lose("ra")
     won = {"b0": node.finish(b, b0)}
     node.spend(H100, 3_000)
@@ -149,7 +150,7 @@ def replica_killed(store: StoreConfig) -> dict[str, Any]:
     node.spend(L4, WON_MJ["b1"])
     won["b1"] = node.finish(b, b1)
     node.stub.spend(L4.uuid, 4_000)  # after its last sample
-    return {"won": won, "counters": node.close()}
+    return {"won": won, "counters": node.close(), "at_work": at_work}
 
 
 def meter_killed(store: StoreConfig) -> dict[str, Any]:
@@ -241,6 +242,11 @@ def test_what_the_killed_replica_spent_is_wasted(fleet: Any) -> None:
     assert sum_mj(rows, hw_id="GPU-a", attempt_id="a0") == LOST_MJ
     assert sum_mj(rows, hw_id="GPU-a", bucket="idle") == 4_000
     assert {row["attempt_id"] for row in rows if row["bucket"] == "wasted"} == {"a0"}
+
+
+def test_the_meter_knows_what_the_killed_replica_was_at(fleet: Any) -> None:
+    outcome, _ = fleet
+    assert outcome["at_work"] == {"ra": ["job", 0], "rb": ["job", 1], "nobody": None}
 
 
 def test_the_images_carry_what_their_attempts_took(fleet: Any) -> None:

@@ -72,6 +72,17 @@ def test_many_small_images_of_few_values(values: int) -> None:
     assert encode_batch(batch, "jpeg").files() == expected(batch)
 
 
+def test_the_largest_coefficient_of_every_frequency() -> None:
+    """Of each sign, in every colour, and next to its opposite."""
+    waves = np.cos(np.outer(np.arange(8), 2 * np.arange(8) + 1) * np.pi / 16)  # by frequency, x
+    blocks = np.einsum("uy,vx->uvyx", waves, waves).reshape(64, 8, 8) > 0
+    pairs = np.concatenate([blocks, ~blocks], axis=2)
+    colours = np.array([[255, 255, 255], [255, 0, 0], [0, 0, 255], [0, 255, 255], [255, 255, 0]])
+    batch = (pairs[:, None, :, :, None] * colours[:, None, None, :]).reshape(-1, 8, 16, 3)
+    batch = np.concatenate([batch, 255 - batch]).astype(np.uint8)
+    assert encode_batch(batch, "jpeg").files() == expected(batch)
+
+
 @pytest.mark.slow
 def test_a_large_image() -> None:
     batch = pictures("noise", 1024, 1031, np.random.default_rng(0))
