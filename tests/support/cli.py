@@ -24,7 +24,8 @@ WAIT_S = 240.0
 AT_WORK = ".report"  # the method in which a replica is, nearly always, once it has had work
 #: They read or write a store or a file, and start neither Ray nor threads that stay.
 IN_PROCESS = frozenset(
-    "bench compact explain export grid jobs models plan query report verify".split()
+    {"bench", "compact", "explain", "export", "grid", "jobs", "models", "plan"}
+    | {"query", "report", "verify"}
 )
 
 

@@ -152,6 +152,7 @@ def test_what_if_changes_blocks_by_name(write: Any) -> None:
     assert "oscillator (hypothetical)" in un0("plan", "what-if", path, *BARE).stdout
 
 
+@pytest.mark.slow
 def test_a_frontier_against_money(write: Any) -> None:
     """a: 100 W for 1 USD/h, b: 50 W for 3 USD/h: less energy costs more."""
     b = FILE["catalogue"][0] | {
