@@ -12,6 +12,7 @@ memory with them; ours and theirs by turns, medians.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
 import os
@@ -45,6 +46,7 @@ def node(name: str, rate: float, power_w: float, **other: Any) -> Group:
         "site": "s", "rack": None, "points": (Point("m", rate, power_w),), "idle_w": 0.0,
         "parked_w": 0.0, "load_s": 0.0, "load_w": 0.0, "usd_per_j": ZERO, "g_per_j": ZERO,
     }  # fmt: skip
+    usual["idle_w"] = other.get("parked_w", 0.0)
     return Group(name=name, **(usual | other))
 
 
@@ -225,6 +227,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.child:
         child(*options.child)
+        return
+    if importlib.util.find_spec("pypsa") is None:
+        print("PyPSA is not installed: pip install pypsa", file=sys.stderr)
+        print("[]" if options.json else "skipped")
         return
     rows = [row(case, options.repeats) for case in CASES]
     if options.json:
