@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from cluster.documents import parse
 from cluster.errors import UserError
 from cluster.optimise.capacity import Plan, Problem, obstacles
-from cluster.optimise.capacity_plan import headroom, relaxations, solve
+from cluster.optimise.capacity_plan import Relaxation, headroom, relaxations, solve
 from jobs.plan.answer import FrontierPoint, Headroom, PlanAnswer, Verb
 from jobs.plan.build import costs_known, feasible_answer, infeasible_answer
 from jobs.plan.request import PlanRequest
@@ -81,18 +81,26 @@ def _answer(request: PlanRequest, verb: Verb, change: bool, check: Check | None)
     plan = None if reasons and change else solve(problem, change)
     if plan is None:
         found = relaxations(problem, change)
-        return infeasible_answer(request, reasons or _conflict(found), found, verb)
+        return infeasible_answer(request, reasons or _conflict(found, change), found, verb)
     answer = feasible_answer(request, problem, plan, verb, change)
     answer = answer.model_copy(update=_bounds(request, plan, answer))
     return answer if check is None else check(request, plan, answer)
 
 
-def _conflict(found: list[Any]) -> list[str]:
+def _conflict(found: Sequence[Relaxation], change: bool) -> list[str]:
     """Which limits are in each other's way, where arithmetic alone does not say."""
     limits = [relaxation.limit for relaxation in found if relaxation.kind != "demand"]
+    met = [relaxation.amount for relaxation in found if relaxation.kind == "demand"]
+    reasons = []
+    if met and not change:
+        reasons.append(f"the fleet that is there can meet {met[0]:.4%} of the demand")
     if limits:
-        return [f"together these cannot be met: demand, {', '.join(limits)}"]
-    return ["no single limit is the reason: more than one has to give way, or the demand"]
+        reasons.append(f"together these cannot be met: demand, {', '.join(limits)}")
+    elif change:
+        reasons.append(
+            "no single limit is the reason: more than one has to give way, or the demand"
+        )
+    return reasons
 
 
 def _bounds(request: PlanRequest, plan: Plan, answer: PlanAnswer) -> dict[str, Any]:

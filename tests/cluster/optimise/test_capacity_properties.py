@@ -67,14 +67,14 @@ def scaled(demand: Demand, factor: float) -> Demand:
     return replace(demand, images=tuple(images * factor for images in demand.images))
 
 
-@settings(max_examples=examples(60, fast=5))
+@settings(max_examples=examples(30, fast=2))
 @given(problems(), st.sampled_from([1.1, 1.5, 3.0]))
 def test_more_demand_never_costs_less(problem: Problem, factor: float) -> None:
     more = replace(problem, demands=(scaled(problem.demands[0], factor),))
     assert at_most(plan_of(problem).value, plan_of(more).value)
 
 
-@settings(max_examples=examples(60, fast=5))
+@settings(max_examples=examples(30, fast=2))
 @given(problems(), st.integers(1, 3))
 def test_looser_deadlines_never_cost_more(problem: Problem, hours: int) -> None:
     demand = problem.demands[0]
@@ -82,14 +82,14 @@ def test_looser_deadlines_never_cost_more(problem: Problem, hours: int) -> None:
     assert at_most(plan_of(later).value, plan_of(problem).value)
 
 
-@settings(max_examples=examples(60, fast=5))
+@settings(max_examples=examples(30, fast=2))
 @given(problems(), groups("c"))
 def test_another_class_never_costs_more(problem: Problem, group: Group) -> None:
     richer = replace(problem, groups=(*problem.groups, replace(group, owned=0)))
     assert at_most(plan_of(richer).value, plan_of(problem).value)
 
 
-@settings(max_examples=examples(60, fast=5))
+@settings(max_examples=examples(30, fast=2))
 @given(problems(), st.sampled_from([0.01, 7.0, 1000.0]))
 def test_currency_and_images_scale(problem: Problem, factor: float) -> None:
     """Another currency scales the money; images counted in dozens change nothing."""
@@ -117,7 +117,7 @@ def test_currency_and_images_scale(problem: Problem, factor: float) -> None:
     assert at_most(plan_of(problem).value, plan_of(counted).value)
 
 
-@settings(max_examples=examples(60, fast=5))
+@settings(max_examples=examples(30, fast=2))
 @given(problems())
 def test_the_order_of_nodes_does_not_matter_and_plans_repeat(problem: Problem) -> None:
     plan, again = plan_of(problem), plan_of(problem)
@@ -127,7 +127,7 @@ def test_the_order_of_nodes_does_not_matter_and_plans_repeat(problem: Problem) -
     assert at_most(turned.value, plan.value)
 
 
-@settings(max_examples=examples(60, fast=5))
+@settings(max_examples=examples(30, fast=2))
 @given(problems())
 def test_a_plan_serves_its_demand_and_adds_up(problem: Problem) -> None:
     plan = plan_of(problem)

@@ -116,6 +116,15 @@ def test_fit_says_how_much_is_left_and_for_how_long(write: Any) -> None:
     assert found["bottleneck"] == ["limits.power_w"]
 
 
+def test_a_fleet_that_is_too_small_says_how_much_it_can_do(write: Any) -> None:
+    """Two nodes of the 2.5 that are needed: 80 % of the demand."""
+    done = un0("plan", "fit", write(fleet=[{"name": "a", "count": 2}]), "--json", *BARE)
+    assert done.returncode == 3
+    answer = json.loads(done.stdout)
+    assert "80.0000% of the demand" in answer["reasons"][0]
+    assert answer["headroom"]["factor"] == pytest.approx(0.8, rel=1e-3)
+
+
 def test_when_runs_in_cheap_hours(write: Any) -> None:
     """Five nodes can do 2.5 images/s in 12 hours: the cheap ones."""
     price = [0.1] * 12 + [0.5] * 12
@@ -152,6 +161,7 @@ def test_what_if_changes_blocks_by_name(write: Any) -> None:
     assert "oscillator (hypothetical)" in un0("plan", "what-if", path, *BARE).stdout
 
 
+@pytest.mark.slow
 def test_a_frontier_against_money(write: Any) -> None:
     """a: 100 W for 1 USD/h, b: 50 W for 3 USD/h: less energy costs more."""
     b = FILE["catalogue"][0] | {
