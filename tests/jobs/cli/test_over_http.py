@@ -42,7 +42,7 @@ def test_a_job_goes_through_its_life(place: ObjectStore) -> None:
 
 @pytest.mark.parametrize("library", costly("duckdb", "pandas", "datasets", fast=1))
 def test_snippets_work_when_pasted(library: str, place: ObjectStore) -> None:
-    jobfactory.write_job(place, jobfactory.workload("job"), shards=[0, 2])
+    jobfactory.write_job(place, jobfactory.workload("job"), shards=[0, 2], finish=False)
     snippet = un0("results", "job", "--format", library).stdout
     names: dict[str, object] = {}
     with contextlib.redirect_stdout(io.StringIO()) as printed:
