@@ -57,6 +57,8 @@ def refused(reader: Callable[..., Any], data: bytes, **spec: Any) -> str:
 def test_csv_is_read_as_it_was_written(
     cells: list[tuple[str, str]], ending: str, mark: str, quoting: Any
 ) -> None:
+    if any("\r" in cell for pair in cells for cell in pair):
+        quoting = csv.QUOTE_ALL  # Python's writer leaves \r without quotes if lines end in \n
     out = io.StringIO()
     writer = csv.writer(out, lineterminator=ending, quoting=quoting)
     writer.writerow(["a", "class", "b"])
