@@ -59,6 +59,9 @@ def _printable(value: str) -> str:
 
 
 Whole = Annotated[int, BeforeValidator(parse_count)]
+WholeOrNone = Annotated[
+    int | None, BeforeValidator(lambda value: None if value is None else parse_count(value))
+]
 Joules = Annotated[float, BeforeValidator(parse_energy_j)]
 Deadline = Annotated[float | datetime, BeforeValidator(parse_deadline)]
 Classes = Annotated[list[ClassName] | dict[ClassName, float], BeforeValidator(_read_classes)]
@@ -117,9 +120,7 @@ class JobSpec(BaseModel):
     version: Literal[1] = 1
     model: str | None = Field(default=None, min_length=1)
     inputs: Annotated[InputsSpec, BeforeValidator(_read_inputs)] | None = None
-    count: Annotated[Whole, Field(ge=1, le=MAX_COUNT)] | None = Field(
-        default=None, validate_default=True
-    )
+    count: WholeOrNone = Field(default=None, validate_default=True, ge=1, le=MAX_COUNT)
     seed: Whole = Field(default=0, ge=0, lt=2**64)
     classes: Classes | None = None
     precision: Precision = "fp32"

@@ -215,7 +215,9 @@ class Sampler:
             with self._counting:
                 self._busy -= 1
 
-    def _cut(self, start: int, ids: NDArray[np.int64], noise: RowNoise | None) -> Iterator[_Tile]:
+    def _cut(
+        self, start: int, ids: NDArray[np.int64], noise: RowNoise | None = None
+    ) -> Iterator[_Tile]:
         pieces = self._cut_evenly if self._engine.any_rows else self._cut_in_place
         for tile in pieces(start, ids):
             first = tile.start - start
