@@ -60,7 +60,7 @@ def run_http(
     options = options or HttpOptions()
     with _listening(host, port, auth) as listener:
         who = Auth(None if auth.no_auth else Tokens(store), Audit(store))
-        app = create_app(over_store(store), store, who, options)
+        app = create_app(over_store(store, reads_files=False), store, who, options)
         server = _Server(_config(app, auth, options), stop, lambda: on_ready(_url(listener, auth)))
         asyncio.run(server.serve(sockets=[listener]))
 

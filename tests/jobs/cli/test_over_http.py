@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from cluster.storage.object_store import ObjectStore
 from jobs.server.http import AuthOptions  # noqa: F401  # FastAPI is there
 from jobs.service.core import StoreService
+from jobs.service.views import JobFilter
 from tests.support import jobfactory
 from tests.support.cli import un0, un0_json
 from tests.support.effort import costly
@@ -20,7 +22,7 @@ from tests.support.httpapp import served
 @pytest.fixture
 def place(local: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     """A store whose server the environment names."""
-    with served(local, StoreService(local), monkeypatch) as url:
+    with served(local, StoreService(local, reads_files=False), monkeypatch) as url:
         monkeypatch.setenv("UN0_SERVER", url)
         yield local
 
@@ -49,3 +51,14 @@ def test_snippets_work_when_pasted(library: str, place: ObjectStore) -> None:
         exec(snippet, names)
     assert printed.getvalue().strip()
     assert len(names["images"]) == 12  # type: ignore[arg-type]
+
+
+def test_the_server_reads_no_file_of_its_own_for_a_client(
+    place: ObjectStore, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("class\n0\n1\n")
+    refused = un0("submit", "--inputs", str(rows))
+    assert refused.returncode == 2
+    assert "store:" in refused.stderr, "where rows may be"
+    assert StoreService(place).jobs(JobFilter()).jobs == ()
