@@ -163,6 +163,7 @@ def test_list_dirs_names_one_level(store: ObjectStore) -> None:
     assert not {name for name in store.list_dirs("") if name.startswith(".tmp")}
 
 
+@pytest.mark.slow
 def test_list_goes_beyond_one_page(store: ObjectStore) -> None:
     names = [f"p/{i:05d}" for i in range(1100)]
     with ThreadPoolExecutor(8) as pool:

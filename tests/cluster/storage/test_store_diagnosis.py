@@ -90,6 +90,7 @@ def test_a_proxy_and_a_clock_that_is_off_are_warned_of(
     assert checks["store write"].status == "ok"
 
 
+@pytest.mark.slow
 def test_a_server_without_conditions(juicefs: JuiceFSGateway) -> None:
     checks = found(f"{juicefs.uri}/{uuid.uuid4().hex}")
     assert checks["store conditional writes"].status == "fail"

@@ -199,6 +199,7 @@ def own_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[DevS3]:
         yield server
 
 
+@pytest.mark.slow
 def test_a_killed_server_keeps_what_it_confirmed_and_clients_carry_on(own_s3: DevS3) -> None:
     refused = threading.Event()
     patient = Backoff(attempts=10_000, cap_s=0.1, sleep=lambda s: (refused.set(), time.sleep(s))[1])

@@ -27,6 +27,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NvmlStub:
 
 
 @pytest.mark.usefixtures("stub")
+@pytest.mark.slow
 def test_scripts_get_every_device_and_why_nothing_better() -> None:
     report = un0_json("meters")
     gpus = [device for device in report["devices"] if device["hw_type"] == "gpu"]
