@@ -14,7 +14,7 @@ from torch import Tensor
 
 from un0.config import SEED_SIZE, ModelConfig
 from un0.engine.base import DTYPES, Precision
-from un0.engine.gemm import prepare_gemm
+from un0.engine.gemm import has_packed_linear, prepare_gemm
 
 PEAK_SIDE = 2048
 PEAK_S = 0.5
@@ -61,6 +61,8 @@ def gemm_peak_flops_per_s(device: torch.device, precision: Precision, threads: i
     int8 and fp8 have no such library everywhere: their peak is given as that of bf16.
     """
     dtype = DTYPES.get(precision, torch.bfloat16)
+    if device.type == "cpu" and not (dtype == torch.float32 or has_packed_linear(dtype)):
+        return gemm_peak_flops_per_s(device, "fp32", threads)
     side = PEAK_SIDE if device.type == "cpu" else 4 * PEAK_SIDE
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     if device.type == "cpu":

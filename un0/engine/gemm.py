@@ -16,7 +16,7 @@ def prepare_gemm(K_NN: Tensor, rows: int) -> Gemm:
     On CPUs K is packed once for oneDNN's linear kernel where PyTorch has it: on AMD processors
     MKL's sgemm runs at well under half of its speed. ``rows`` is a hint for the packing.
     """
-    if K_NN.device.type == "cpu" and _has_packed_linear(K_NN.dtype):
+    if K_NN.device.type == "cpu" and has_packed_linear(K_NN.dtype):
         packed = torch.ops.mkldnn._reorder_linear_weight(K_NN, rows)
         linear_add = torch.ops.mkldnn._linear_pointwise.binary
 
@@ -29,8 +29,12 @@ def prepare_gemm(K_NN: Tensor, rows: int) -> Gemm:
     return lambda x, addend: torch.addmm(addend, x, K_T)
 
 
-def _has_packed_linear(dtype: torch.dtype) -> bool:
-    """These operators serve torch.compile and are not promised: look before use."""
+def has_packed_linear(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has the product in that type. In bf16 only where the processor has some of its
+    instructions: elsewhere PyTorch's own takes a minute for a large one.
+
+    These operators serve torch.compile and are not promised: look before use.
+    """
     names = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
     return (
         torch.backends.mkldnn.is_available()
