@@ -62,7 +62,7 @@ def test_machines_without_the_packed_product(monkeypatch: pytest.MonkeyPatch) ->
     model = random_model()
     phases, class_ids = inputs(model)
     packed = build_engine(model, "cpu", tile=16)(phases, class_ids)
-    monkeypatch.setattr(un0.engine.gemm, "_has_packed_linear", lambda _: False)
+    monkeypatch.setattr(un0.engine.gemm, "has_packed_linear", lambda _: False)
     plain = build_engine(model, "cpu", tile=16)(phases, class_ids)
     off = np.abs(packed.numpy().astype(int) - plain.numpy())
     assert off.max() <= 1
