@@ -45,6 +45,7 @@ class MemoryService:
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
 
     def submit(self, spec: JobSpec, *, by: str, idempotency_key: str | None = None) -> JobView:
+        _count(spec)  # before anything is kept
         with self._lock:
             self.calls["submit"] += 1
             owner, body = spec.owner or by, hashlib.sha256(spec.model_dump_json().encode())
@@ -73,7 +74,7 @@ class MemoryService:
             quality="missing",
             seconds=None,
             queue_seconds=None,
-            images_per_hardware={"test device": spec.count},
+            images_per_hardware={"test device": _count(spec)},
             cost=None,
             carbon_g=None,
             basis=(),
@@ -179,7 +180,7 @@ class MemoryService:
             started_at=None,
             finished_at=None,
             deadline_at=None,
-            counts=Counts(total=spec.count, committed=0, in_flight=0, failed=0),
+            counts=Counts(total=_count(spec), committed=0, in_flight=0, failed=0),
             rate_images_per_s=None,
             eta_s=None,
             bottleneck=None,
@@ -212,3 +213,9 @@ def _fits(view: JobView, wanted: JobFilter) -> bool:
 
 def _line(view: JobView) -> JobLine:
     return JobLine(**{name: getattr(view, name) for name in JobLine.model_fields})
+
+
+def _count(spec: JobSpec) -> int:
+    if spec.count is None:
+        raise UserError("inputs: this service reads no rows; give a count")
+    return spec.count

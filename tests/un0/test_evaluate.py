@@ -17,6 +17,8 @@ from un0.train.evaluate import Judge, Scores, evaluate
 from un0.train.examples import write_coloured_shapes
 from un0.train.fid import clean_fid
 
+pytestmark = pytest.mark.timeout(900)  # training takes minutes on a busy machine
+
 
 def gaussian(count: int, seed: int, mean: float = 0.0) -> Tensor:
     return torch.randn(count, 8, generator=torch.Generator().manual_seed(seed)) + mean

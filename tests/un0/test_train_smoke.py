@@ -15,6 +15,8 @@ from un0.train.data import load_images
 from un0.train.examples import write_coloured_shapes
 from un0.train.init import new_model
 
+pytestmark = pytest.mark.timeout(900)  # training takes minutes on a busy machine
+
 RECIPE = {
     "name": "shapes",
     "model": {"n": 128},
