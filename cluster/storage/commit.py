@@ -84,6 +84,13 @@ def create_once(
     ) from last
 
 
+def newest_number(store: ObjectStore, prefix: str) -> int:
+    """The greatest number that names an object below the prefix, as ``000003.json`` does; 0 where
+    there is none."""
+    names = (info.key.removeprefix(prefix).partition(".")[0] for info in store.list(prefix))
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
 def committed_shards(store: ObjectStore, job_id: str) -> set[int]:
     """The shards that are done, from one listing."""
     keys = (info.key for info in store.list(JobLayout(job_id).commits))

@@ -10,7 +10,7 @@ import re
 import uuid
 
 from cluster.errors import Retryable
-from cluster.storage.commit import create_once
+from cluster.storage.commit import create_once, newest_number
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 
@@ -49,6 +49,4 @@ def holder_of(store: ObjectStore, job_id: str, epoch: int) -> str | None:
 
 def newest(store: ObjectStore, job_id: str) -> int:
     """The number of the newest run of this job; 0 if there was none."""
-    prefix = JobLayout(job_id).epochs
-    names = (info.key.removeprefix(prefix).partition(".")[0] for info in store.list(prefix))
-    return max((int(name) for name in names if name.isdecimal()), default=0)
+    return newest_number(store, JobLayout(job_id).epochs)

@@ -15,7 +15,7 @@ from pydantic import PositiveInt
 
 from cluster.errors import NotFound
 from cluster.states import JobState
-from cluster.storage.commit import create_once, parse_record
+from cluster.storage.commit import create_once, newest_number, parse_record
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.types import SCHEMA_VERSION, Record
@@ -97,9 +97,7 @@ def read_events(store: ObjectStore, job_id: str, after: int = 0) -> Iterator[Job
 
 def last_event(store: ObjectStore, job_id: str) -> int:
     """The number of the newest event; 0 if there is none."""
-    prefix = JobLayout(job_id).events
-    names = (info.key.removeprefix(prefix).partition(".")[0] for info in store.list(prefix))
-    return max((int(name) for name in names if name.isdecimal()), default=0)
+    return newest_number(store, JobLayout(job_id).events)
 
 
 def _create(store: ObjectStore, event: JobEvent) -> JobEvent:

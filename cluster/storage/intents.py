@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import PositiveInt
 
 from cluster.errors import UserError
-from cluster.storage.commit import create_once, parse_record
+from cluster.storage.commit import create_once, newest_number, parse_record
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectStore
 from cluster.types import SCHEMA_VERSION, Record
@@ -40,7 +40,7 @@ class TooLate(UserError):
 
 def newest_intent(store: ObjectStore, job_id: str) -> Intent | None:
     """What is wanted of the job now; None of a job that the service does not have."""
-    newest = _newest(store, job_id)
+    newest = newest_number(store, JobLayout(job_id).intents)
     if newest == 0:
         return None
     key = JobLayout(job_id).intent(newest)
@@ -84,9 +84,3 @@ def want(
         stored = create_once(store, key, intent.model_dump_json().encode())
         if parse_record(Intent, key, stored).token == intent.token:
             return intent, True
-
-
-def _newest(store: ObjectStore, job_id: str) -> int:
-    prefix = JobLayout(job_id).intents
-    names = (info.key.removeprefix(prefix).partition(".")[0] for info in store.list(prefix))
-    return max((int(name) for name in names if name.isdecimal()), default=0)

@@ -23,6 +23,8 @@ from cluster.storage.layout import SERVERS, JobLayout, server_key
 from cluster.storage.object_store import ObjectStore
 from cluster.types import SCHEMA_VERSION, Energy, Record, SetAside
 
+SILENCE_S = 10.0  # a server that gives no sign of life for so long is dead to others
+
 
 class Beat(Record):
     """A server's sign of life. count: grows with each. at: by its own clock, for people only."""

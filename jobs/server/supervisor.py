@@ -17,7 +17,14 @@ from cluster.progress import Snapshot
 from cluster.storage.commit import parse_record
 from cluster.storage.layout import ACTIVE, JobLayout
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.servers import Beat, Liveness, put_beat, read_beats, sign_off
+from cluster.storage.servers import (
+    SILENCE_S,
+    Beat,
+    Liveness,
+    put_beat,
+    read_beats,
+    sign_off,
+)
 from cluster.types import JobRecord
 from jobs.server.carry_out import Hands
 from jobs.server.decide import Action, Facts, decide
@@ -25,7 +32,6 @@ from jobs.server.held import Held, Pause, look
 from jobs.server.ports import Clock, Fleet
 
 BEAT_S = 2.0
-SILENCE_S = 10.0  # a server that gives no sign of life for so long is dead to others
 STEPS = 6  # of one job in one tick
 LOOKS = 2000  # at jobs that others have, or that wait, in one tick
 LOOK_S = 1.0  # for these

@@ -28,12 +28,12 @@ from cluster.storage.layout import (
     server_key,
 )
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.servers import read_beats
+from cluster.storage.servers import SILENCE_S, read_beats
 from cluster.types import JobRecord, Manifest
 from jobs.defaults import JOB_ID
 from jobs.service.idempotency import Request
 from jobs.service.listing import active_ids
-from jobs.service.presence import SILENCE_S, Presence
+from jobs.service.presence import Presence
 
 GRACE = timedelta(days=1)  # after which no attempt at an ended job, and no submission, is under way
 KEYS_KEPT = timedelta(days=7)  # so long a request may be repeated

@@ -9,9 +9,8 @@ from datetime import timedelta
 
 from cluster.clock import monotonic_s, utc_now
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.servers import Beat, Liveness, read_beats
+from cluster.storage.servers import SILENCE_S, Beat, Liveness, read_beats
 
-SILENCE_S = 10.0  # as servers hold each other for dead
 KEPT_S = 1.0  # between two looks at the store
 LOOK_S = 0.5
 

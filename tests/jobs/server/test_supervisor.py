@@ -21,10 +21,10 @@ from cluster.storage.history import read_events
 from cluster.storage.intents import Wanted, want
 from cluster.storage.layout import JobLayout
 from cluster.storage.object_store import ObjectInfo
-from cluster.storage.servers import RunStatus, newest_run, read_beats
+from cluster.storage.servers import SILENCE_S, RunStatus, newest_run, read_beats
 from cluster.types import JobRecord, SubmittedSpec
 from jobs.server.decide import ABANDON_S
-from jobs.server.supervisor import SILENCE_S, Identity, Supervisor
+from jobs.server.supervisor import Identity, Supervisor
 from tests.support import jobfactory
 from tests.support.memory_store import MemoryStore
 from tests.support.service_fleet import FakeFleet, Habits

@@ -15,10 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from cluster.errors import Retryable
 from cluster.states import NEXT_SERVICE_STATES, JobState
 from cluster.storage.chunks import Chunks
+from cluster.storage.servers import SILENCE_S
 from cluster.storage.summaries import job_ids, load_job
 from jobs.service.api import Conflict
 from jobs.service.core import StoreService
-from jobs.service.presence import SILENCE_S
 from jobs.service.reading import find_record
 from jobs.service.views import JobFilter
 from jobs.spec import JobSpec
