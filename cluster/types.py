@@ -153,7 +153,8 @@ class SubmittedSpec(BaseModel):
 
     All others are kept as they are, and nothing is added when it is written again: specs of older
     and newer versions read and write alike. deadline: seconds from submission. objective: one of
-    the scheduler's, unless a newer version wrote it. energy_budget: joules.
+    the scheduler's, unless a newer version wrote it. energy_budget: joules. on_deadline: ``stop``
+    ends a job of the service when its deadline passes.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -162,6 +163,7 @@ class SubmittedSpec(BaseModel):
     priority: int = 0
     objective: str = "energy"
     energy_budget: float | None = None
+    on_deadline: str = "continue"
     labels: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("labels", mode="before")

@@ -65,7 +65,7 @@ class Held:
         record = self.record
         if record is None or record.spec.deadline is None:
             return False
-        if (record.spec.model_extra or {}).get("on_deadline") != "stop":
+        if record.spec.on_deadline != "stop":
             return False
         return now >= record.submitted_at + timedelta(seconds=record.spec.deadline)
 

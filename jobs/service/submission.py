@@ -76,10 +76,10 @@ def quote_of(store: ObjectStore, queued: Queued, record: JobRecord) -> Quote:
         model_key(workload.model_rev, workload.precision),
         workload.count,
         workload.num_shards,
-        objective_of(spec.objective),
-        spec.deadline,
-        workload.encoding_key,
-        spec.energy_budget,
+        objective=objective_of(spec.objective),
+        deadline_s=spec.deadline,
+        encoding=workload.encoding_key,
+        budget_j=spec.energy_budget,
     )
     return make_quote(work, known_profiles(store), queued.before(spec.priority))
 
