@@ -23,8 +23,8 @@ from cluster.errors import UserError
 from cluster.storage.image_rows import decode_image
 from cluster.storage.open import open_store
 from jobs.service.api import JobService
+from jobs.service.core import StoreService
 from jobs.service.files import JobFiles, StoreFiles
-from jobs.service.over_store import over_store
 from jobs.service.prepare import user_here
 from jobs.service.remote import HttpService
 from jobs.service.views import (
@@ -86,7 +86,7 @@ class Client:
         self._files: JobFiles
         if store is not None:
             opened = open_store(store, endpoint_url=endpoint_url)
-            self._service, self._files = over_store(opened), StoreFiles(opened)
+            self._service, self._files = StoreService(opened), StoreFiles(opened)
             return
         server = server or os.environ.get("UN0_SERVER")
         if not server:

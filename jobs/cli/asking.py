@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from cluster.states import JobState
@@ -12,9 +11,9 @@ from jobs.cli.exits import EXIT_FAILED
 from jobs.cli.options import show_json
 from jobs.defaults import DEFAULT_STORE
 from jobs.format import UNKNOWN, bounded, duration, joules, quality_words
+from jobs.service.store_options import StoreOptions
 
 if TYPE_CHECKING:
-    from cluster.storage.object_store import ObjectStore
     from jobs.service.api import JobService
     from jobs.service.views import JobEnergy, JobView, Quote
     from jobs.spec import JobSpec
@@ -23,15 +22,8 @@ Verb = Literal["cancel", "pause", "resume"]
 SERVER, TOKEN = "UN0_SERVER", "UN0_TOKEN"
 
 
-@dataclass(frozen=True)
-class StoreArguments:
+class StoreArguments(StoreOptions):
     """The options of a command that say which store is meant."""
-
-    store: str = DEFAULT_STORE
-    endpoint_url: str | None = None
-    single_writer: bool = False
-    sse: str | None = None
-    sse_kms_key: str | None = None
 
     def words(self) -> list[str]:
         """The same options, for a command to paste."""
@@ -45,23 +37,10 @@ class StoreArguments:
 def service_of(where: StoreArguments, *, writes: bool = False) -> JobService:
     """The job service that the command is to ask: of the store, or of the server that the
     environment names."""
-    from jobs.service.connect import StoreOptions, open_service
+    from jobs.service.connect import open_service
 
-    options = StoreOptions(
-        where.store, where.endpoint_url, where.single_writer, where.sse, where.sse_kms_key
-    )
     server, token = os.environ.get(SERVER) or None, os.environ.get(TOKEN) or None
-    return open_service(options, server=server, token=token, writes=writes)
-
-
-def store_of(where: StoreArguments, *, writes: bool = False) -> ObjectStore:
-    """The store itself, for what only it can tell."""
-    from jobs.service.connect import StoreOptions, open_at
-
-    options = StoreOptions(
-        where.store, where.endpoint_url, where.single_writer, where.sse, where.sse_kms_key
-    )
-    return open_at(options, writes=writes)
+    return open_service(where, server=server, token=token, writes=writes)
 
 
 def speaks_http() -> bool:
@@ -75,7 +54,7 @@ def is_submitted(where: StoreArguments, job_id: str) -> bool:
         return True
     from cluster.storage.intents import newest_intent
 
-    return newest_intent(store_of(where), job_id) is not None
+    return newest_intent(where.opened(probe=False), job_id) is not None
 
 
 def images_words(spec: JobSpec) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.cli.asking import StoreArguments, store_of
+from jobs.cli.asking import StoreArguments
 from jobs.cli.options import EndpointUrl, Json, SingleWriter, Sse, SseKmsKey, Store, show_json
 from jobs.cli.progress import progress
 from jobs.defaults import DEFAULT_STORE
@@ -32,7 +32,7 @@ def gc_command(
     from jobs.service.gc import delete, find_garbage
 
     where = StoreArguments(store, endpoint_url, single_writer, sse, sse_kms_key)
-    opened = store_of(where, writes=yes)
+    opened = where.opened(probe=yes)
     sums: dict[str, list[int]] = {}
     rows: list[dict[str, Any]] = []
     with progress("looking", quiet=as_json) as step:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cluster.errors import Retryable
-from jobs.cli.asking import StoreArguments, service_of, speaks_http, store_of
+from jobs.cli.asking import StoreArguments, service_of, speaks_http
 from jobs.cli.options import EndpointUrl, JobArgument, Json, Store, show_json
 from jobs.defaults import DEFAULT_STORE
 
@@ -64,7 +64,7 @@ class _Timeline:
         self, service: JobService, where: StoreArguments, job_id: str, *, leases: bool
     ) -> None:
         self._service, self._job_id, self._leases = service, job_id, leases
-        self._store = None if speaks_http() else store_of(where)
+        self._store = None if speaks_http() else where.opened(probe=False)
         self._after = 0
         self._decided: set[tuple[str, str, str, str | None]] = set()
 

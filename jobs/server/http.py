@@ -25,7 +25,7 @@ from jobs.server.context import Auth
 from jobs.server.options import HttpOptions
 from jobs.server.protocol import bounded_protocol
 from jobs.server.tokens import Tokens
-from jobs.service.over_store import over_store
+from jobs.service.core import StoreService
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def run_http(
     options = options or HttpOptions()
     with _listening(host, port, auth) as listener:
         who = Auth(None if auth.no_auth else Tokens(store), Audit(store))
-        app = create_app(over_store(store, reads_files=False), store, who, options)
+        app = create_app(StoreService(store, reads_files=False), store, who, options)
         server = _Server(_config(app, auth, options), stop, lambda: on_ready(_url(listener, auth)))
         asyncio.run(server.serve(sockets=[listener]))
 

@@ -27,7 +27,6 @@ from cluster.clock import monotonic_s, utc_now
 from cluster.errors import ClusterError, UserError
 from cluster.stopping import Stop, Stopped
 from cluster.storage.object_store import ObjectStore
-from cluster.storage.open import open_store
 from cluster.storage.servers import sign_off
 from cluster.types import JobRecord
 from jobs.follow import request_of
@@ -36,6 +35,7 @@ from jobs.server.held import Pause
 from jobs.server.ports import Fleet
 from jobs.server.supervisor import Identity, Supervisor
 from jobs.service.prepare import with_model
+from jobs.service.store_options import StoreOptions
 
 TICK_S = 1.0
 STOP_S = 25.0  # from the signal to the end of this process
@@ -46,32 +46,16 @@ logger = logging.getLogger("jobs.server.supervise")  # it is run as __main__
 
 
 @dataclass(frozen=True)
-class ServerOptions:
+class ServerOptions(StoreOptions):
     """Where a server finds its store and its Ray. server_id: of this life of the process.
 
     predecessor: the server whose place it takes, which is known to be dead.
     """
 
-    store: str
-    endpoint_url: str | None = None
-    single_writer: bool = False
-    sse: str | None = None
-    sse_kms_key: str | None = None
     address: str | None = None
     server_id: str = ""
     predecessor: str = ""
     as_json: bool = False
-
-    def opened(self, *, probe: bool = True) -> ObjectStore:
-        """The store. Raises UserError if it cannot be used."""
-        return open_store(
-            self.store,
-            endpoint_url=self.endpoint_url,
-            single_writer=self.single_writer,
-            sse=self.sse,
-            sse_kms_key=self.sse_kms_key,
-            probe=probe,
-        )
 
     def arguments(self) -> list[str]:
         """The command line that gives these options to the process."""

@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from cluster.storage.object_store import ObjectStore
-from cluster.storage.open import open_store
-from jobs.defaults import DEFAULT_STORE
 from jobs.service.api import JobService
 from jobs.service.core import StoreService
+from jobs.service.store_options import StoreOptions
 
 PATIENCE_S = 5.0  # for a second look at a sign of life that seems old: servers give one every 2 s
-
-
-@dataclass(frozen=True)
-class StoreOptions:
-    """How to open a store, as the options of commands say it (``cluster.storage.open``)."""
-
-    uri: str = DEFAULT_STORE
-    endpoint_url: str | None = None
-    single_writer: bool = False
-    sse: str | None = None
-    sse_kms_key: str | None = None
 
 
 def open_service(
@@ -40,16 +25,4 @@ def open_service(
         from jobs.service.remote import HttpService  # a command that has a store needs no HTTP
 
         return HttpService(server, token)
-    return StoreService(open_at(where, writes=writes), patience_s=PATIENCE_S)
-
-
-def open_at(where: StoreOptions, *, writes: bool = False) -> ObjectStore:
-    """The store itself, for commands that no server answers."""
-    return open_store(
-        where.uri,
-        endpoint_url=where.endpoint_url,
-        single_writer=where.single_writer,
-        sse=where.sse,
-        sse_kms_key=where.sse_kms_key,
-        probe=writes,
-    )
+    return StoreService(where.opened(probe=writes), patience_s=PATIENCE_S)

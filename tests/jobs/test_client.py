@@ -35,7 +35,7 @@ def client(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Client]:
     """A client of the service in memory, with the files of the local store."""
-    monkeypatch.setattr("jobs.client.over_store", lambda _, **__: service)
+    monkeypatch.setattr("jobs.client.StoreService", lambda _, **__: service)
     if request.param == "store":
         with Client(store=local.config.uri, poll_s=0.01) as made:
             yield made

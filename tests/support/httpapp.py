@@ -79,7 +79,7 @@ def served(
     options: HttpOptions = QUICK,
 ) -> Iterator[str]:
     """The API on a port of this machine, run by ``run_http``; its address."""
-    monkeypatch.setattr(http, "over_store", lambda _, **__: service)
+    monkeypatch.setattr(http, "StoreService", lambda _, **__: service)
     ready, stop, addresses = threading.Event(), threading.Event(), list[str]()
 
     def on_ready(url: str) -> None:
