@@ -10,13 +10,13 @@ from cluster.errors import UserError
 from cluster.stopping import STOP_S
 from cluster.storage.commit import find_manifest
 from cluster.storage.intents import newest_intent
-from cluster.storage.open import open_store
 from cluster.storage.summaries import load_job
 from cluster.types import JobRecord
 from jobs.defaults import DEFAULT_STORE
 from jobs.follow import OnSnapshot, run
 from jobs.result import JobResult, result_of_earlier
 from jobs.service.prepare import inputs_of, prepare, submit, with_model
+from jobs.service.store_options import StoreOptions
 from jobs.spec import JobSpec
 
 OnJob = Callable[[JobRecord], None]
@@ -50,13 +50,7 @@ def generate(
             "on_deadline: stop is for jobs of the service: submit it with `un0 submit`, or leave "
             "it out"
         )
-    opened = open_store(
-        store,
-        endpoint_url=endpoint_url,
-        single_writer=single_writer,
-        sse=sse,
-        sse_kms_key=sse_kms_key,
-    )
+    opened = StoreOptions(store, endpoint_url, single_writer, sse, sse_kms_key).opened()
     with ExitStack() as on_disk:
         inputs = on_disk.enter_context(inputs_of(spec, opened))
         record, work = prepare(spec, opened, inputs=inputs)
@@ -91,13 +85,7 @@ def resume(
 
     model: where the job's model is now, if it has moved; it must be the same file.
     """
-    opened = open_store(
-        store,
-        endpoint_url=endpoint_url,
-        single_writer=single_writer,
-        sse=sse,
-        sse_kms_key=sse_kms_key,
-    )
+    opened = StoreOptions(store, endpoint_url, single_writer, sse, sse_kms_key).opened()
     record = load_job(opened, job_id)
     if newest_intent(opened, job_id) is not None:
         raise UserError(
