@@ -1,4 +1,4 @@
-"""``un0 serve`` under way, and jobs for it, written to the store as the service's verbs do."""
+"""``un0 serve`` under way, and jobs for it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from typing import Any
 
 import psutil
 
-from cluster.clock import utc_now
 from cluster.storage.commit import committed_shards
 from cluster.storage.epoch import holder_of, newest
-from cluster.storage.intents import Wanted, want
-from cluster.storage.layout import JobLayout
+from cluster.storage.intents import Wanted
 from cluster.storage.object_store import ObjectStore
 from cluster.storage.servers import newest_run
-from jobs.service.prepare import prepare, submit
+from jobs.service.core import StoreService
 from jobs.spec import JobSpec
 from tests.support.cli import WAIT_S, Running
 
@@ -24,16 +22,15 @@ SUPERVISE = "jobs.server.supervise"
 
 def submit_job(store: ObjectStore, job_id: str, count: int, **spec: Any) -> None:
     """A job of the service, of shards of 256 images."""
-    record, _ = prepare(JobSpec(count=count, shard_images=256, job_id=job_id, **spec), store)
-    store.put(JobLayout(job_id).active, b"")
-    want(store, job_id, "run", utc_now(), by="tester")
-    submit(record, store)
+    job = JobSpec(count=count, shard_images=256, job_id=job_id, **spec)
+    StoreService(store).submit(job, by="tester")
 
 
 def want_job(store: ObjectStore, job_id: str, wanted: Wanted) -> None:
     """Pause, resume or cancel it."""
-    want(store, job_id, wanted, utc_now(), by="tester")
-    store.put(JobLayout(job_id).active, b"")
+    service = StoreService(store)
+    verb = {"run": service.resume, "pause": service.pause, "cancel": service.cancel}[wanted]
+    verb(job_id, by="tester")
 
 
 def committed(store: ObjectStore, job_id: str) -> int:
